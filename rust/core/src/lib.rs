@@ -1,0 +1,22 @@
+//! Routing strategies over packed stat columns.
+//!
+//! The core knows rows, ids and numbers: no URLs, no Python, no clock, no I/O.
+//! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
+//! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
+//! in flight and sliding windows), [`fleet`] (the two together), [`router`] (pick and explain).
+
+pub mod error;
+pub mod fleet;
+pub mod hash;
+pub mod load;
+pub mod rng;
+pub mod router;
+pub mod stats;
+pub mod strategy;
+pub mod window;
+
+pub use error::RouteError;
+pub use fleet::Fleet;
+pub use router::Router;
+pub use stats::{Stat, StatTable};
+pub use strategy::{Candidates, Key, Params, View};

@@ -1,0 +1,389 @@
+//! Requests in flight and what a sliding window of them shows, per row.
+//!
+//! The counts are columns of the [`StatTable`], so that a strategy has one place to read.
+//! A request counts from the choice on (pending), through prefill and decode, until it ends, fails,
+//! or its lease runs out. Unknown and repeated ends change nothing: no count drifts or goes negative.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::stats::{Stat, StatTable};
+use crate::window::Window;
+
+/// Seconds a choice counts as load before the host reports the request.
+pub const PENDING_LEASE: f64 = 1.0;
+/// Choices that may wait for their report at once; above it the oldest stops counting.
+pub const MAX_PENDING: usize = 1 << 16;
+
+#[derive(Debug, Clone)]
+struct Flight {
+    row: u32,
+    start: f64,
+    first_token: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RowLoad {
+    pending: u32,
+    /// Pending choices already reported, still standing in the expiry queue.
+    reported: u32,
+    prefill: u32,
+    decode: u32,
+    finished: u64,
+    swapped: u64,
+    first_seen: Option<f64>,
+    arrivals: Window,
+    ttft: Window,
+    latency: Window,
+}
+
+/// What one endpoint looks like from the router: production-stack's `RequestStats`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowStats {
+    /// Arrivals a second over the window.
+    pub qps: f64,
+    /// Mean seconds to first token over the window.
+    pub ttft: Option<f64>,
+    /// Requests without a first token yet.
+    pub in_prefill: u32,
+    /// Requests between first token and end.
+    pub in_decoding: u32,
+    /// Requests that ended well.
+    pub finished: u64,
+    /// Seconds since the first request.
+    pub uptime: f64,
+    /// Mean seconds of a whole request over the window.
+    pub avg_latency: Option<f64>,
+    /// Requests reported as swapped.
+    pub swapped: u64,
+}
+
+/// The lifecycle of requests. Time is an argument, in seconds of the host's clock.
+#[derive(Debug, Clone)]
+pub struct Load {
+    span: f64,
+    lease: f64,
+    now: f64,
+    rows: Vec<RowLoad>,
+    flights: HashMap<u128, Vec<Flight>>,
+    live: usize,
+    leases: VecDeque<(f64, u128)>,
+    pending: VecDeque<(f64, u32, u64)>,
+    expired: u64,
+}
+
+impl Load {
+    /// `span`: seconds of the sliding window. `lease`: seconds after which a request that never
+    /// ends is dropped from the load.
+    pub fn new(span: f64, lease: f64) -> Self {
+        Self {
+            span,
+            lease,
+            now: f64::NEG_INFINITY,
+            rows: Vec::new(),
+            flights: HashMap::new(),
+            live: 0,
+            leases: VecDeque::new(),
+            pending: VecDeque::new(),
+            expired: 0,
+        }
+    }
+
+    /// Changes the window and the lease from now on.
+    pub fn configure(&mut self, span: f64, lease: f64) {
+        self.span = span;
+        self.lease = lease;
+    }
+
+    /// Requests dropped because their lease ran out.
+    pub fn leases_expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Requests in flight on all rows, pending choices aside.
+    pub fn in_flight(&self) -> usize {
+        self.live
+    }
+
+    /// A choice fell on the row: counts until the request is reported, or for [`PENDING_LEASE`].
+    pub fn chosen(&mut self, table: &mut StatTable, row: u32) {
+        let Some(id) = table.id(row) else { return };
+        self.row(row).pending += 1;
+        self.pending.push_back((self.now, row, id));
+        if self.pending.len() > MAX_PENDING {
+            self.drop_oldest_pending(table);
+        }
+        self.publish(table, row);
+    }
+
+    /// A request was sent to the row.
+    ///
+    /// The same request on another row, still without a first token, was a failed attempt and
+    /// leaves that row's load.
+    pub fn sent(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
+        if table.id(row).is_none() {
+            return;
+        }
+        self.advance(table, time);
+        let failed: Vec<u32> = self.flights.get(&request).map_or_else(Vec::new, |flights| {
+            let waits = |f: &&Flight| f.row != row && f.first_token.is_none();
+            flights.iter().filter(waits).map(|f| f.row).collect()
+        });
+        for old in failed {
+            self.end(table, old, request, time, false);
+        }
+        self.flights.entry(request).or_default().push(Flight {
+            row,
+            start: time,
+            first_token: None,
+        });
+        self.live += 1;
+        self.leases.push_back((time, request));
+        self.compact_leases();
+        let span = self.span;
+        let load = self.row(row);
+        if load.pending > 0 {
+            load.pending -= 1;
+            load.reported += 1;
+        }
+        load.prefill += 1;
+        load.first_seen.get_or_insert(time);
+        load.arrivals.push(time, 0.0, span);
+        self.publish(table, row);
+    }
+
+    /// The first token came back.
+    pub fn first_token(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
+        self.advance(table, time);
+        let Some(flights) = self.flights.get_mut(&request) else { return };
+        let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
+        let Some(flight) = flights.iter_mut().find(waits) else { return };
+        flight.first_token = Some(time);
+        let waited = time - flight.start;
+        let span = self.span;
+        let load = self.row(row);
+        load.prefill = load.prefill.saturating_sub(1);
+        load.decode += 1;
+        load.ttft.push(time, waited, span);
+        self.publish(table, row);
+    }
+
+    /// The request ended: `done` when it was served, else it failed or was aborted.
+    pub fn end(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64, done: bool) {
+        self.advance(table, time);
+        let Some(flight) = self.take(row, request) else { return };
+        self.release(&flight);
+        if done {
+            let span = self.span;
+            let load = self.row(row);
+            load.finished += 1;
+            load.latency.push(time, time - flight.start, span);
+        }
+        self.publish(table, row);
+    }
+
+    /// The engine swapped the request out.
+    pub fn swapped(&mut self, row: u32) {
+        self.row(row).swapped += 1;
+    }
+
+    /// Figures of one row at `now`; `None` for a row without a request so far.
+    pub fn stats(&mut self, row: u32, now: f64) -> Option<RowStats> {
+        let span = self.span;
+        let load = self.rows.get_mut(row as usize)?;
+        let first_seen = load.first_seen?;
+        for window in [&mut load.arrivals, &mut load.ttft, &mut load.latency] {
+            window.trim(now, span);
+        }
+        Some(RowStats {
+            qps: load.arrivals.len() as f64 / span,
+            ttft: load.ttft.mean(),
+            in_prefill: load.prefill,
+            in_decoding: load.decode,
+            finished: load.finished,
+            uptime: now - first_seen,
+            avg_latency: load.latency.mean(),
+            swapped: load.swapped,
+        })
+    }
+
+    /// Writes the window figures of `rows` into their columns.
+    pub fn publish_windows(&mut self, table: &mut StatTable, rows: &[u32]) {
+        for &row in rows {
+            let stats = self.stats(row, self.now);
+            table.set(Stat::Qps, row, stats.map_or(0.0, |s| s.qps));
+            let unknown = f64::NAN;
+            table.set(Stat::Ttft, row, stats.and_then(|s| s.ttft).unwrap_or(unknown));
+            table.set(Stat::AvgLatency, row, stats.and_then(|s| s.avg_latency).unwrap_or(unknown));
+        }
+    }
+
+    /// Moves time on: pending choices and leases that ran out leave the load.
+    pub fn advance(&mut self, table: &mut StatTable, now: f64) {
+        if !now.is_finite() || now <= self.now {
+            return;
+        }
+        // Choices made before any time was known start their lease now.
+        if self.now == f64::NEG_INFINITY {
+            self.pending.iter_mut().for_each(|p| p.0 = now);
+        }
+        self.now = now;
+        while self.pending.front().is_some_and(|p| p.0 < now - PENDING_LEASE) {
+            self.drop_oldest_pending(table);
+        }
+        while self.leases.front().is_some_and(|l| l.0 < now - self.lease) {
+            let Some((_, request)) = self.leases.pop_front() else { break };
+            self.expire(table, request, now - self.lease);
+        }
+    }
+
+    /// Forgets everything about a row that is about to be freed.
+    pub fn forget(&mut self, row: u32) {
+        self.flights.retain(|_, flights| {
+            flights.retain(|f| f.row != row);
+            !flights.is_empty()
+        });
+        self.live = self.flights.values().map(Vec::len).sum();
+        self.pending.retain(|p| p.1 != row);
+        if let Some(load) = self.rows.get_mut(row as usize) {
+            *load = RowLoad::default();
+        }
+    }
+
+    fn expire(&mut self, table: &mut StatTable, request: u128, before: f64) {
+        let old = |f: &Flight| f.start < before;
+        while let Some(row) =
+            self.flights.get(&request).and_then(|fs| fs.iter().find(|f| old(f)).map(|f| f.row))
+        {
+            let Some(flight) = self.take_where(request, |f| f.row == row && old(f)) else { return };
+            self.release(&flight);
+            self.expired += 1;
+            self.publish(table, row);
+        }
+    }
+
+    /// Ends of long-gone requests are swept once they outnumber the living.
+    fn compact_leases(&mut self) {
+        if self.leases.len() > 2 * self.live + 1024 {
+            let flights = &self.flights;
+            self.leases.retain(|(start, request)| {
+                flights.get(request).is_some_and(|fs| fs.iter().any(|f| f.start == *start))
+            });
+        }
+    }
+
+    fn drop_oldest_pending(&mut self, table: &mut StatTable) {
+        let Some((_, row, id)) = self.pending.pop_front() else { return };
+        if table.id(row) != Some(id) {
+            return;
+        }
+        let load = self.row(row);
+        if load.reported > 0 {
+            load.reported -= 1;
+        } else {
+            load.pending = load.pending.saturating_sub(1);
+        }
+        self.publish(table, row);
+    }
+
+    /// Takes the flight out: one that has its first token before one that waits.
+    fn take(&mut self, row: u32, request: u128) -> Option<Flight> {
+        self.take_where(request, |f| f.row == row && f.first_token.is_some())
+            .or_else(|| self.take_where(request, |f| f.row == row))
+    }
+
+    fn take_where(&mut self, request: u128, which: impl Fn(&Flight) -> bool) -> Option<Flight> {
+        let flights = self.flights.get_mut(&request)?;
+        let flight = flights.remove(flights.iter().position(which)?);
+        if flights.is_empty() {
+            self.flights.remove(&request);
+        }
+        self.live -= 1;
+        Some(flight)
+    }
+
+    fn release(&mut self, flight: &Flight) {
+        let load = self.row(flight.row);
+        let count = if flight.first_token.is_some() { &mut load.decode } else { &mut load.prefill };
+        *count = count.saturating_sub(1);
+    }
+
+    fn row(&mut self, row: u32) -> &mut RowLoad {
+        if self.rows.len() <= row as usize {
+            self.rows.resize_with(row as usize + 1, RowLoad::default);
+        }
+        &mut self.rows[row as usize]
+    }
+
+    fn publish(&mut self, table: &mut StatTable, row: u32) {
+        let load = self.row(row);
+        let (prefill, decode) = (f64::from(load.prefill), f64::from(load.decode));
+        let pending = f64::from(load.pending);
+        table.set(Stat::InFlight, row, pending + prefill + decode);
+        table.set(Stat::InPrefill, row, prefill);
+        table.set(Stat::InDecoding, row, decode);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_rows() -> (Load, StatTable) {
+        (Load::new(60.0, 600.0), StatTable::scratch(2))
+    }
+
+    fn loads(table: &StatTable) -> Vec<f64> {
+        table.column(Stat::InFlight).to_vec()
+    }
+
+    #[test]
+    fn a_request_counts_from_choice_to_end_once() {
+        let (mut load, mut table) = two_rows();
+        load.chosen(&mut table, 0);
+        assert_eq!(loads(&table), [1.0, 0.0]);
+        load.sent(&mut table, 0, 7, 1.0);
+        load.first_token(&mut table, 0, 7, 2.0);
+        assert_eq!(loads(&table), [1.0, 0.0]);
+        load.end(&mut table, 0, 7, 3.0, true);
+        load.end(&mut table, 0, 7, 3.0, true);
+        assert_eq!(loads(&table), [0.0, 0.0]);
+        let stats = load.stats(0, 3.0).map(|s| (s.ttft, s.avg_latency, s.finished));
+        assert_eq!(stats, Some((Some(1.0), Some(2.0), 1)));
+    }
+
+    #[test]
+    fn a_failover_takes_the_first_attempt_off_the_load() {
+        let (mut load, mut table) = two_rows();
+        load.sent(&mut table, 0, 7, 1.0);
+        load.sent(&mut table, 1, 7, 1.5);
+        assert_eq!(loads(&table), [0.0, 1.0]);
+        load.first_token(&mut table, 1, 7, 2.0);
+        load.sent(&mut table, 0, 7, 2.5); // a namesake, not a failover
+        assert_eq!(loads(&table), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn leases_and_unreported_choices_run_out() {
+        let (mut load, mut table) = two_rows();
+        load.sent(&mut table, 0, 7, 0.0);
+        load.chosen(&mut table, 1);
+        load.advance(&mut table, 2.0);
+        assert_eq!(loads(&table), [1.0, 0.0]);
+        load.advance(&mut table, 601.0);
+        assert_eq!((loads(&table), load.leases_expired()), (vec![0.0, 0.0], 1));
+        load.end(&mut table, 0, 7, 602.0, true);
+        assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn queues_stay_bounded() {
+        let (mut load, mut table) = two_rows();
+        for i in 0..200_000_u128 {
+            load.chosen(&mut table, 0);
+            load.sent(&mut table, 1, i, 1.0);
+            load.end(&mut table, 1, i, 1.0, true);
+        }
+        assert!(load.pending.len() <= MAX_PENDING && load.leases.len() < 2_000);
+        assert_eq!(loads(&table), [MAX_PENDING as f64, 0.0]);
+    }
+}

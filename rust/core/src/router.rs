@@ -1,0 +1,39 @@
+//! A strategy with its own draws.
+
+use crate::error::RouteError;
+use crate::rng::Rng;
+use crate::stats::Stat;
+use crate::strategy::{Key, Params, Scored, Strategy, View};
+
+/// Chooses. It reads the view and changes only itself; accounting is the fleet's.
+#[derive(Clone)]
+pub struct Router {
+    strategy: Strategy,
+    rng: Rng,
+}
+
+impl Router {
+    /// Builds the strategy of that word.
+    ///
+    /// # Errors
+    /// On an unknown strategy or parameter; the text lists the valid ones.
+    pub fn new(strategy: &str, params: Params, seed: u64) -> Result<Self, RouteError> {
+        Ok(Self { strategy: Strategy::build(strategy, params)?, rng: Rng::new(seed) })
+    }
+
+    /// Columns the strategy reads.
+    pub fn reads(&self) -> Vec<Stat> {
+        self.strategy.reads()
+    }
+
+    /// Position of the chosen candidate; `None` only when there is none.
+    pub fn pick(&mut self, view: View<'_>, key: &Key) -> Option<usize> {
+        self.strategy.select(view, key, &mut self.rng)
+    }
+
+    /// What the next [`Router::pick`] would choose, and every candidate's score; changes nothing.
+    pub fn explain(&self, view: View<'_>, key: &Key) -> (Option<usize>, Vec<Scored>) {
+        let scores = self.strategy.score(view, key);
+        (self.clone().pick(view, key), scores)
+    }
+}
