@@ -1,0 +1,93 @@
+"""The documented interface: what a router is, and its one instance per class."""
+
+import abc
+import threading
+from typing import Any
+
+from routecore.stats import EndpointInfo, EngineStats, RequestStats
+
+
+class SingletonABCMeta(abc.ABCMeta):
+    """Makes each class a singleton: calling it again returns the first instance.
+
+    `SingletonABCMeta._instances` is the registry, class to instance. Clear it to start anew.
+    """
+
+    _instances: dict[type, object] = {}
+    # Re-entrant, because a constructor may ask for another singleton.
+    _lock = threading.RLock()
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return the class's instance, made from the arguments if there is none yet."""
+        found = SingletonABCMeta._instances.get(cls)
+        if found is not None:
+            return found
+        with SingletonABCMeta._lock:
+            if cls not in SingletonABCMeta._instances:
+                SingletonABCMeta._instances[cls] = super().__call__(*args, **kwargs)
+            return SingletonABCMeta._instances[cls]
+
+
+class RoutingInterface(metaclass=SingletonABCMeta):
+    """A routing strategy: subclass it and write `route_request`.
+
+    Attributes:
+        session_key: Header, or key of the body, that carries the session id; None for none.
+        max_instance_failover_reroute_attempts: How often a host may route a failed request again.
+    """
+
+    session_key: str | None = None
+    max_instance_failover_reroute_attempts: int = 0
+
+    @abc.abstractmethod
+    def route_request(
+        self,
+        endpoints: list[EndpointInfo],
+        engine_stats: dict[str, EngineStats],
+        request_stats: dict[str, RequestStats],
+        request: Any,
+    ) -> str:
+        """
+        Route the request to the appropriate engine URL
+
+        Args:
+            endpoints (List[EndpointInfo]): The list of engine URLs
+            engine_stats (Dict[str, EngineStats]): The engine stats indicating
+                the 'physical' load of each engine
+            request_stats (Dict[str, RequestStats]): The request stats
+                indicating the request-level performance of each engine
+            request (Request): The incoming request
+        """
+        raise NotImplementedError()
+
+    def extract_session_id(self, request: Any, request_json: Any = None) -> str | None:
+        """The session a request belongs to: its header first, then the key of its body.
+
+        Args:
+            request: Anything with `.headers`; a plain dict of headers is read in any case.
+            request_json: The parsed body, if the host has it. What is no dict is ignored.
+
+        Returns:
+            The id as text, or None when the router has no `session_key` or the request no id.
+        """
+        key = self.session_key
+        if not key:
+            return None
+        found = _header(getattr(request, "headers", None), key)
+        if found in (None, "") and isinstance(request_json, dict):
+            found = request_json.get(key)
+        return None if found in (None, "") else str(found)
+
+
+def _header(headers: Any, key: str) -> Any:
+    if headers is None:
+        return None
+    try:
+        found = headers.get(key)
+        # Hosts' own header types ignore case; a plain dict does not.
+        if found is None and isinstance(headers, dict):
+            wanted = key.lower()
+            found = next((v for k, v in headers.items() if str(k).lower() == wanted), None)
+    except (AttributeError, TypeError):
+        return None
+    return found
