@@ -1,1 +1,28 @@
+//! Python bindings: convert, lock, call. No routing rule lives here.
 
+mod errors;
+mod known_list;
+mod prompt;
+mod router;
+mod table;
+mod values;
+
+use pyo3::prelude::*;
+
+/// The compiled core of routecore.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::router::Router;
+    #[pymodule_export]
+    use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("STATS", routecore::Stat::ALL.iter().map(|s| s.name()).collect::<Vec<_>>())?;
+        module.add("STRATEGIES", routecore::strategy::Strategy::NAMES.to_vec())?;
+        module.add("DEBUG_BUILD", cfg!(debug_assertions))
+    }
+}

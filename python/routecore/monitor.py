@@ -1,0 +1,92 @@
+"""The request lifecycle, call for call like production-stack's monitor, counted in Rust."""
+
+import math
+import threading
+from typing import Any
+
+from routecore.table import EndpointTable, default_table
+from routecore.views import RequestStatsView
+
+
+class SingletonMeta(type):
+    """Constructing a producer twice gives the same object."""
+
+    _instances: dict[type, Any] = {}
+    _lock = threading.RLock()
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        with SingletonMeta._lock:
+            if cls not in SingletonMeta._instances:
+                SingletonMeta._instances[cls] = super().__call__(*args, **kwargs)
+            return SingletonMeta._instances[cls]
+
+
+class RequestStatsMonitor(metaclass=SingletonMeta):
+    """Counts each request from its choice to its end, and what a sliding window shows.
+
+    Every event is O(1). Unknown or repeated ends change nothing. A request seen on a second
+    endpoint before its first token was a failed attempt and leaves the first one's load.
+
+    Args:
+        sliding_window_size: Seconds of the window; required at the first construction.
+        lease_timeout: Seconds after which a request that never ended leaves the load.
+        table: Where to count; the shared table if left out.
+
+    Raises:
+        ValueError: At the first construction without a window, or for one that is not above 0.
+    """
+
+    def __init__(
+        self,
+        sliding_window_size: float | None = None,
+        *,
+        lease_timeout: float = 600.0,
+        table: EndpointTable | None = None,
+    ) -> None:
+        if sliding_window_size is None:
+            raise ValueError("RequestStatsMonitor must be initialized with sliding_window_size")
+        for name, value in (
+            ("sliding_window_size", sliding_window_size),
+            ("lease_timeout", lease_timeout),
+        ):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: expected seconds above 0, got {value}")
+        self.sliding_window_size = sliding_window_size
+        self.table = default_table() if table is None else table
+        self._core = self.table.core
+        self._core.configure(float(sliding_window_size), float(lease_timeout))
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        return self._core.leases_expired
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end, on all endpoints."""
+        return self._core.in_flight
+
+    def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request is about to be sent to the endpoint."""
+        self._core.sent(engine_url, request_id, timestamp)
+
+    def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The first token came back."""
+        self._core.first_token(engine_url, request_id, timestamp)
+
+    def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end."""
+        self._core.end(engine_url, request_id, timestamp, True)
+
+    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request failed or its client left; it leaves the load and is not a latency."""
+        self._core.end(engine_url, request_id, timestamp, False)
+
+    def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The engine swapped the request out."""
+        self._core.swapped(engine_url)
+
+    def get_request_stats(self, current_time: float) -> RequestStatsView:
+        """The stats of all endpoints at a time, as a mapping that costs O(1) to make."""
+        self._core.advance(current_time)
+        return RequestStatsView(self._core, current_time)

@@ -1,0 +1,89 @@
+"""The packed stat table: a row per endpoint, a float64 column per stat, shared by all parts."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from routecore import _core
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Buffer
+
+
+class EndpointTable:
+    """Rows of endpoints and columns of stats, kept in Rust.
+
+    A row number stays with its endpoint until it is removed; a later one may then get it.
+    Rows that no endpoint list, event or request has used for long are freed by themselves.
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self.core = _core.Table()
+
+    def add(self, url: str) -> int:
+        """Give the endpoint a row, if it has none, and return its number."""
+        return self.core.add(url)
+
+    def remove(self, url: str) -> bool:
+        """Free the endpoint's row with its stats and load; False if it had none."""
+        return self.core.remove(url)
+
+    @property
+    def urls(self) -> list[str | None]:
+        """The endpoint of each row, None where a row is free."""
+        return self.core.urls
+
+    @property
+    def rows(self) -> int:
+        """Rows, free ones included: the length of a column."""
+        return self.core.rows
+
+    def __len__(self) -> int:
+        return self.core.live
+
+    def load_columns(
+        self, columns: Mapping[str, "Buffer"], *, urls: Sequence[str] | None = None
+    ) -> None:
+        """Store whole columns, all or none.
+
+        Args:
+            columns: Stat name → one-dimensional float64 buffer (numpy, array('d'), memoryview).
+            urls: The endpoint of each value; left out: one value per row, in row order.
+
+        Raises:
+            RouteError: Unknown stat or endpoint, wrong length or dtype, a value that is NaN,
+                infinite or negative. Nothing is stored then.
+        """
+        self.core.load_columns(dict(columns), None if urls is None else list(urls))
+
+    def column(self, name: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """A copy of a column, one value per row; NaN where not known.
+
+        Raises:
+            RouteError: If no stat has the name; lists the valid ones.
+        """
+        import numpy as np
+
+        return np.array(self.core.column(name), dtype=np.float64)
+
+    def clear_stats(self, url: str) -> None:
+        """Forget what the engine said of itself; its requests in flight stay."""
+        self.core.clear_stats(url)
+
+    def set_eligible(self, url: str, eligible: bool) -> None:
+        """Let the endpoint be chosen, or not (unhealthy, asleep, draining).
+
+        Holds for routers that read this table, beside the endpoint's own flags.
+
+        Raises:
+            RouteError: If the endpoint has no row.
+        """
+        self.core.set_eligible(url, eligible)
+
+
+@cache
+def default_table() -> EndpointTable:
+    """The table that monitor, scraper and routers share unless they are given one."""
+    return EndpointTable()
