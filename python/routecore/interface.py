@@ -2,9 +2,18 @@
 
 import abc
 import threading
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from routecore.stats import EndpointInfo, EngineStats, RequestStats
+
+
+class Endpoint(Protocol):
+    """All that a router needs of an endpoint; `healthy` and `sleep` are read where present."""
+
+    @property
+    def url(self) -> str:
+        """Its address, and its name everywhere else."""
+        ...
 
 
 class SingletonABCMeta(abc.ABCMeta):
@@ -13,7 +22,7 @@ class SingletonABCMeta(abc.ABCMeta):
     `SingletonABCMeta._instances` is the registry, class to instance. Clear it to start anew.
     """
 
-    _instances: dict[type, object] = {}
+    _instances: ClassVar[dict[type, object]] = {}
     # Re-entrant, because a constructor may ask for another singleton.
     _lock = threading.RLock()
 
