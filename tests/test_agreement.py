@@ -1,138 +1,193 @@
-"""Every compiled strategy answers as its pure-Python twin, whatever the stats."""
+"""Every compiled strategy against its naive twin, over good and bad stats."""
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
-import reference
+import pytest
+import reference as twin
 from hypothesis import given
 from hypothesis import strategies as st
-
 from routecore import (
     ROUTERS,
     EndpointInfo,
     EngineStats,
     RequestStats,
-    RequestStatsMonitor,
+    RouteError,
     SingletonABCMeta,
 )
-from routecore.monitor import SingletonMeta
-from routecore.table import EndpointTable
 
-
-@dataclass(eq=False)
-class Stats:
-    num_running_requests: Any = 0
-    num_queuing_requests: Any = 0
-    gpu_cache_usage_perc: Any = 0.0
-
-
-NUMBERS = st.one_of(
-    st.integers(0, 9), st.floats(0, 4), st.sampled_from([None, float("nan"), float("inf"), -1.0])
+COUNT = st.one_of(st.integers(0, 6), st.sampled_from([None, math.nan, math.inf, -1.5, 1e6]))
+SHARE = st.one_of(st.floats(0, 1), st.sampled_from([None, math.nan, -math.inf, 1.7, -0.5]))
+NAMES = st.sampled_from([f"http://engine-{i}:8000" for i in range(8)])
+CAPACITY = st.none() | st.dictionaries(NAMES, st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=1)
+STATS = st.sampled_from(
+    [
+        "in_flight",
+        "num_queuing_requests",
+        "num_running_requests",
+        "gpu_cache_usage_perc",
+        "gpu_prefix_cache_hit_rate",
+        "active_connections",
+        "qps",
+        "ttft",
+        "in_prefill_requests",
+    ]
 )
-FLAGS = st.tuples(st.integers(0, 9), st.booleans(), st.booleans())
 
 
 @st.composite
-def fleets(draw: Any) -> tuple[list[EndpointInfo], dict[str, Stats]]:
-    flags = draw(st.lists(FLAGS, min_size=1, max_size=12))
-    endpoints = [EndpointInfo(url=f"http://e{n}", sleep=s and h, healthy=h or s) for n, s, h in flags]
-    endpoints.append(EndpointInfo(url="http://z"))
-    stats = {
-        e.url: Stats(draw(NUMBERS), draw(NUMBERS), draw(NUMBERS))
-        for e in endpoints
-        if draw(st.integers(0, 4))
-    }
-    return endpoints, stats
-
-
-def fresh(strategy: str, **params: Any) -> Any:
-    SingletonABCMeta._instances.clear()
-    return ROUTERS[strategy](**params)
-
-
-@given(fleets(), st.integers(0, 2**64 - 1))
-def test_least_connections(fleet: Any, seed: int) -> None:
-    endpoints, stats = fleet
-    right = reference.least_connections(endpoints, stats, {})
-    router = fresh("least_connections", seed=seed)
-    told = router.explain(endpoints, stats, {}, None)
-    assert router.route_request(endpoints, stats, {}, None) == told.url
-    assert told.url in right
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
-def test_first_tie_is_the_documented_min(counts: list[int]) -> None:
-    endpoints = [EndpointInfo(url=f"http://e{i}") for i in range(len(counts))]
-    stats = {
-        e.url: EngineStats(active_connections=n) for e, n in zip(endpoints, counts, strict=True)
-    }
-    router = fresh("least_connections", ties="first")
-    expected = reference.documented_least_connections(endpoints, stats)
-    assert router.route_request(endpoints, stats, {}, None) == expected
-
-
-@given(fleets(), st.booleans())
-def test_weighted_score(fleet: Any, absolute: bool) -> None:
-    endpoints, stats = fleet
-    weights = {"num_queuing_requests": 2.0, "gpu_cache_usage_perc": 1.5}
-    pool = reference.eligible(endpoints)
-    scores = reference.weighted_scores(pool, stats, weights, absolute)
-    router = fresh(
-        "weighted_score", weights=weights, normalise="absolute" if absolute else "min_max", seed=1
+def fleets(draw: st.DrawFn) -> tuple[list[Any], dict[str, Any] | None, dict[str, Any] | None]:
+    """Endpoints, engine stats, request stats: ours or foreign, some missing, some unknown."""
+    ours = draw(st.booleans())
+    flags = st.tuples(NAMES, st.integers(0, 9), st.integers(0, 9))
+    made = draw(st.lists(flags, min_size=1, max_size=9))
+    endpoint: Any = EndpointInfo if ours else twin.ForeignEndpoint
+    endpoints = [endpoint(url=u, sleep=s == 9, healthy=h != 9) for u, s, h in made]
+    if draw(st.booleans()):
+        engine = st.builds(
+            EngineStats if ours else twin.ForeignEngine,
+            num_running_requests=COUNT,
+            num_queuing_requests=COUNT,
+            gpu_prefix_cache_hit_rate=SHARE,
+            gpu_cache_usage_perc=SHARE,
+        )
+    else:
+        engine = st.none()
+    seen = st.builds(
+        RequestStats if ours else twin.ForeignRequests,
+        qps=COUNT,
+        ttft=SHARE,
+        in_prefill_requests=COUNT,
+        in_decoding_requests=COUNT,
     )
-    told = router.explain(endpoints, stats, {}, None)
-    assert router.route_request(endpoints, stats, {}, None) == told.url
-    if scores is None:
-        assert told.url in reference.least_connections(endpoints, stats, {})
-        return
-    best = max(scores)
-    near = {e.url for e, s in zip(pool, scores, strict=True) if s >= best - 1e-6}
-    assert told.url in near
-    ours = [c.score for c in told.candidates if c.eligible]
-    assert all(abs(a - b) < 1e-9 for a, b in zip(ours, scores, strict=True))
-    for candidate in told.candidates:
-        if candidate.eligible:
-            assert abs(candidate.score - sum(t.value for t in candidate.terms)) < 1e-9
+    engines = draw(st.dictionaries(NAMES, engine, max_size=8)) if engine != st.none() else None
+    return endpoints, engines, draw(st.none() | st.dictionaries(NAMES, seen, max_size=8))
 
 
-@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=30))
-def test_round_robin(lists: list[list[int]]) -> None:
-    router, twin = fresh("round_robin"), reference.RoundRobin()
-    for numbers in lists:
-        endpoints = [EndpointInfo(url=f"http://e{n}") for n in numbers]
-        assert router.route_request(endpoints, {}, {}, None) == twin.pick(endpoints)
+def fresh(name: str, **params: Any) -> Any:
+    """A router of its own, whatever the examples before made."""
+    SingletonABCMeta._instances.clear()
+    return ROUTERS[name](**params)
 
 
-@given(fleets(), st.integers(0, 2**64 - 1), st.text(max_size=40))
-def test_every_strategy_stays_within_the_eligible_and_is_repeatable(
-    fleet: Any, seed: int, prompt: str
+def told_and_chosen(router: Any, fleet: Any, body: Any = None) -> tuple[str | None, Any]:
+    """What `explain` says and `route_request` then does; None where nothing is eligible."""
+    if not twin.eligible(fleet[0]):
+        with pytest.raises(RouteError, match="eligible"):
+            router.route_request(*fleet, None, body)
+        return None, None
+    told = router.explain(*fleet, None, body)
+    chosen = router.route_request(*fleet, None, body)
+    assert told.url == chosen
+    allowed = set(twin.eligible(fleet[0]))
+    assert {row.url for row in told.candidates if row.eligible} == allowed
+    return chosen, {row.url: row.score for row in told.candidates if row.eligible}
+
+
+def same(told: dict[str, float], ours: dict[str, float]) -> bool:
+    """Equal but for rounding."""
+    return told == pytest.approx(ours, rel=1e-9, abs=1e-9)
+
+
+@given(fleets(), CAPACITY, st.integers(0, 2**64 - 1))
+def test_least_connections_takes_one_of_the_least(fleet: Any, capacity: Any, seed: int) -> None:
+    router = fresh("least_connections", endpoint_weights=capacity, seed=seed)
+    chosen, scores = told_and_chosen(router, fleet)
+    if chosen is not None:
+        cost = twin.costs(twin.loads(twin.eligible(fleet[0]), *fleet[1:]), capacity)
+        assert chosen in twin.least(cost)
+        assert same(scores, cost)
+
+
+@given(fleets(), CAPACITY)
+def test_least_connections_with_first_ties_is_min(fleet: Any, capacity: Any) -> None:
+    router = fresh("least_connections", endpoint_weights=capacity, ties="first")
+    chosen, _ = told_and_chosen(router, fleet)
+    if chosen is not None:
+        assert chosen == twin.least_connections(*fleet, capacity)
+
+
+@given(fleets(), CAPACITY, st.integers(0, 2**64 - 1))
+def test_power_of_two_never_takes_the_single_worst(fleet: Any, capacity: Any, seed: int) -> None:
+    router = fresh("power_of_two", endpoint_weights=capacity, seed=seed)
+    chosen, scores = told_and_chosen(router, fleet)
+    if chosen is not None:
+        cost = twin.costs(twin.loads(twin.eligible(fleet[0]), *fleet[1:]), capacity)
+        assert chosen in twin.power_of_two_may_pick(cost)
+        assert same(scores, cost)
+
+
+@given(
+    fleets(),
+    st.dictionaries(STATS, st.sampled_from([0.5, 1.0, 2.0]), min_size=1, max_size=4),
+    st.sampled_from(["min_max", "absolute"]),
+    CAPACITY,
+)
+def test_weighted_score_takes_one_of_the_best(
+    fleet: Any, weights: Any, normalise: str, capacity: Any
 ) -> None:
-    endpoints, stats = fleet
-    allowed = {e.url for e in reference.eligible(endpoints)}
-    body = {"model": "m", "prompt": prompt, "x-session-id": prompt}
-    for strategy in ROUTERS:
-        runs = []
-        for _ in range(2):
-            router = fresh(strategy, seed=seed)
-            told = router.explain(endpoints, stats, {}, None, body).url
-            urls = [router.route_request(endpoints, stats, {}, None, body) for _ in range(3)]
-            assert urls[0] == told
-            runs.append(urls)
-        assert runs[0] == runs[1]
-        assert set(runs[0]) <= allowed
+    router = fresh(
+        "weighted_score", weights=weights, normalise=normalise, endpoint_weights=capacity
+    )
+    chosen, scores = told_and_chosen(router, fleet)
+    if chosen is None:
+        return
+    score = twin.weighted_scores(*fleet, weights, normalise, capacity)
+    if score is None:
+        cost = twin.costs(twin.loads(twin.eligible(fleet[0]), *fleet[1:]), capacity)
+        assert chosen in twin.least(cost)
+        assert same(scores, cost)
+    else:
+        assert chosen in twin.best(score)
+        assert same(scores, score)
 
 
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=12), st.integers(0, 99))
-def test_resident_and_plain_path_answer_alike(counts: list[int], seed: int) -> None:
-    endpoints = [EndpointInfo(url=f"http://e{i}") for i in range(len(counts))]
-    SingletonMeta._instances.clear()
-    monitor = RequestStatsMonitor(60.0, table=EndpointTable())
-    for endpoint, count in zip(endpoints, counts, strict=True):
-        for i in range(count):
-            monitor.on_new_request(endpoint.url, f"{endpoint.url}-{i}", 1.0)
-    view = monitor.get_request_stats(1.0)
-    plain = {url: view[url] for url in view}
-    assert all(isinstance(s, RequestStats) for s in plain.values())
-    for strategy in ("least_connections", "power_of_two", "random"):
-        told = [fresh(strategy, seed=seed).explain(endpoints, {}, s, None) for s in (view, plain)]
-        assert told[0] == told[1]
+@given(st.lists(fleets(), min_size=1, max_size=5), st.integers(1, 5))
+def test_round_robin_keeps_a_turn_per_set(many: list[Any], rounds: int) -> None:
+    router, naive = fresh("round_robin"), twin.RoundRobin()
+    for fleet in many * rounds:
+        chosen, _ = told_and_chosen(router, fleet)
+        if chosen is not None:
+            assert chosen == naive.route(fleet[0])
+
+
+@given(fleets(), CAPACITY, st.integers(0, 2**64 - 1))
+def test_random_takes_an_eligible_one(fleet: Any, capacity: Any, seed: int) -> None:
+    router = fresh("random", endpoint_weights=capacity, seed=seed)
+    chosen, _ = told_and_chosen(router, fleet)
+    if chosen is not None:
+        assert chosen in twin.eligible(fleet[0])
+
+
+SESSIONS = st.text(min_size=1, max_size=40)
+
+
+@given(fleets(), SESSIONS, st.none() | st.sampled_from([1.0, 1.25, 2.0]))
+def test_a_session_goes_to_its_rendezvous_home(fleet: Any, session: str, factor: Any) -> None:
+    router = fresh("session_affinity", load_factor=factor)
+    chosen, _ = told_and_chosen(router, fleet, {"x-session-id": session})
+    if chosen is not None:
+        load = twin.loads(twin.eligible(fleet[0]), *fleet[1:])
+        assert chosen == twin.homes(twin.session_key(session), load, factor)
+
+
+@given(fleets(), SESSIONS)
+def test_a_session_goes_to_its_place_on_the_ring(fleet: Any, session: str) -> None:
+    router = fresh("session_affinity", method="ring")
+    chosen, _ = told_and_chosen(router, fleet, {"x-session-id": session})
+    if chosen is not None:
+        urls = twin.eligible(fleet[0])
+        assert chosen == twin.ring_home(twin.session_key(session), urls)
+
+
+@given(fleets(), st.text(min_size=1, max_size=400), st.sampled_from([1.0, 1.25, 2.0]))
+def test_a_prompt_goes_home_or_to_the_next_within_the_bound(
+    fleet: Any, prompt: str, factor: float
+) -> None:
+    router = fresh("prefix_affinity", load_factor=factor)
+    chosen, scores = told_and_chosen(router, fleet, {"prompt": prompt})
+    if chosen is not None:
+        assert scores[chosen] == max(scores.values())
+        load = twin.loads(twin.eligible(fleet[0]), *fleet[1:])
+        within = [u for u, x in load.items() if x <= twin.load_cap(load, factor)]
+        assert chosen in (within or load)
