@@ -1,82 +1,46 @@
 """Scrapes the `/metrics` of all engines at once and keeps what is fresh."""
 
-import asyncio
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from routecore.errors import RouteError
 from routecore.interface import Endpoint
+from routecore.metrics import Reading, hit_rate, read_metrics
 from routecore.monitor import SingletonMeta
 from routecore.stats import EngineStats
 from routecore.table import EndpointTable, default_table
 from routecore.views import EngineStatsView
 
 if TYPE_CHECKING:
+    import asyncio
+    import logging
+
     import httpx
 
 Endpoints = Iterable[str | Endpoint]
 
-_NAMES = {
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "queuing",
-    "vllm:gpu_cache_usage_perc": "usage",
-    "vllm:kv_cache_usage_perc": "usage",
-    "vllm:gpu_prefix_cache_hits": "hits",
-    "vllm:prefix_cache_hits": "hits",
-    "vllm:gpu_prefix_cache_queries": "queries",
-    "vllm:prefix_cache_queries": "queries",
-    "vllm:gpu_prefix_cache_hit_rate": "hit_rate",
-}
-_COLUMNS = (
-    "num_running_requests",
-    "num_queuing_requests",
-    "gpu_cache_usage_perc",
-    "gpu_prefix_cache_hit_rate",
-    "active_connections",
-)
+_MAX_BYTES = 16 * 1024 * 1024  # of one answer: far above any engine's, and a bound
+_MAX_OPEN = 256  # connections at a time
+_FLUSH_SECONDS = 0.02  # answers that come this close together are stored in one go
 
 
-def parse_metrics(text: str) -> EngineStats:
-    """vLLM's Prometheus text as stats, under the names of old and new versions.
+class _Entry(NamedTuple):
+    """What the last good scrape of an endpoint gave."""
 
-    Counts are summed over models and data-parallel ranks; shares are averaged. The hit rate is
-    hits / queries where the counters exist. NaN, negative and infinite samples are passed over.
-
-    Raises:
-        ValueError: If the text is not in the Prometheus format.
-    """
-    from prometheus_client.parser import text_string_to_metric_families
-
-    samples: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            kind = _NAMES.get(sample.name.removesuffix("_total"))
-            if kind is not None and 0 <= sample.value < float("inf"):
-                samples.setdefault(kind, []).append(sample.value)
-
-    def total(kind: str) -> int:
-        return round(sum(samples.get(kind, ())))
-
-    def mean(kind: str) -> float:
-        values = samples.get(kind, ())
-        return min(1.0, sum(values) / len(values)) if values else 0.0
-
-    hits, queries = total("hits"), total("queries")
-    return EngineStats(
-        num_running_requests=total("running"),
-        num_queuing_requests=total("queuing"),
-        gpu_prefix_cache_hit_rate=min(1.0, hits / queries) if queries else mean("hit_rate"),
-        gpu_prefix_cache_hits_total=hits,
-        gpu_prefix_cache_queries_total=queries,
-        gpu_cache_usage_perc=mean("usage"),
-    )
+    reading: Reading
+    rate: float | None
+    time: float
 
 
 class EngineStatsScraper(metaclass=SingletonMeta):
     """Keeps the engines' own figures, in the table and as a mapping.
+
+    Counts are summed over models and data-parallel ranks; KV cache usage is their mean. The hit
+    rate is that of the last scrape interval. Proxies named in the environment are not used.
 
     Args:
         endpoints: URLs or endpoints, or a function that returns those of the moment.
@@ -109,41 +73,66 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 raise RouteError(f"{name}: expected seconds above 0, got {value}")
         if not callable(endpoints):
             fixed = list(endpoints)
-            endpoints = lambda: fixed  # noqa: E731
-        self._endpoints = endpoints
+            self._endpoints: Callable[[], Endpoints] = lambda: fixed
+        else:
+            self._endpoints = endpoints
         self._interval, self._timeout, self._stale_after = scrape_interval, timeout, stale_after
         self.table = default_table() if table is None else table
+        self._entries: dict[str, _Entry] = {}
+        # Replaced, never changed: a view handed out stays as it was, and costs nothing to make.
         self._fresh: dict[str, EngineStats] = {}
-        self._seen: dict[str, float] = {}
         self._failures = 0
+        self._skipped = 0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] | None = None
 
     @property
     def failures(self) -> int:
-        """Scrapes that gave no stats: refused, timed out, not 200, or not Prometheus text."""
+        """Scrapes that gave no stats: refused, too slow, not 200, or without vLLM's metrics."""
         return self._failures
+
+    @property
+    def skipped_samples(self) -> int:
+        """Samples passed over in good answers: unreadable, NaN, infinite or negative."""
+        return self._skipped
 
     def start(self) -> None:
         """Scrape in a background thread until `close()`; a second call changes nothing."""
+        import asyncio
+
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._stop.clear()
-                self._thread = threading.Thread(
-                    target=self._run, name="routecore-scraper", daemon=True
-                )
-                self._thread.start()
+            if self._thread is not None and self._thread.is_alive():
+                return
+            loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+            def run() -> None:
+                try:
+                    loop.run_until_complete(self._run(stop))
+                finally:
+                    loop.close()
+
+            self._stop = lambda: loop.call_soon_threadsafe(stop.set)
+            self._thread = threading.Thread(target=run, name="routecore-scraper", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
-        """Stop the background thread; `start()` may be called again."""
-        self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(self._timeout + self._interval + 1.0)
+        """Stop the background thread and forget its stats; `start()` may be called again."""
+        with self._lock:
+            thread, stop = self._thread, self._stop
+            self._thread = self._stop = None
+        if thread is not None and stop is not None:
+            if thread.is_alive():
+                with suppress(RuntimeError):  # its loop ended by itself just now
+                    stop()
+            if thread is not threading.current_thread():
+                thread.join(2 * self._timeout + 1.0)
+        self._drop(lambda _url, _entry: True)
 
     def get_health(self) -> bool:
         """Whether the background thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def get_engine_stats(self) -> EngineStatsView:
         """Fresh stats of all endpoints, as a mapping that costs O(1) to make."""
@@ -151,55 +140,155 @@ class EngineStatsScraper(metaclass=SingletonMeta):
 
     def scrape_once(self) -> None:
         """Scrape all endpoints now, concurrently, and let go of stats that are too old."""
-        urls = list(dict.fromkeys(e if isinstance(e, str) else e.url for e in self._endpoints()))
-        results = asyncio.run(self._scrape(urls)) if urls else []
-        now = time.monotonic()
-        with self._lock:
-            fresh = {url: stats for url, stats in zip(urls, results, strict=True) if stats}
-            self._failures += len(urls) - len(fresh)
-            self._seen.update(dict.fromkeys(fresh, now))
-            known = {**self._fresh, **fresh}
-            old = [
-                url
-                for url in known
-                if url not in urls or now - self._seen.get(url, 0.0) > self._stale_after
-            ]
-            for url in old:
-                del known[url]
-                self._seen.pop(url, None)
-                self.table.clear_stats(url)
-            self._store(fresh)
-            self._fresh = known
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
-    def _store(self, fresh: dict[str, EngineStats]) -> None:
-        for url in fresh:
-            self.table.add(url)
-        columns = {
-            name: array("d", [float(getattr(stats, name)) for stats in fresh.values()])
-            for name in _COLUMNS
-        }
-        if fresh:
-            self.table.load_columns(columns, urls=list(fresh))
+        async def once() -> None:
+            async with _client() as client:
+                await self._scrape(client)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.scrape_once()
-            except Exception:  # an endpoints() that fails must not end scraping
-                self._failures += 1
-            self._stop.wait(self._interval)
+        # In a thread of its own, because the caller's may have an event loop already.
+        with ThreadPoolExecutor(1, "routecore-scraper") as pool:
+            pool.submit(lambda: asyncio.run(once())).result()
 
-    async def _scrape(self, urls: list[str]) -> list[EngineStats | None]:
-        import httpx
+    async def _run(self, stop: "asyncio.Event") -> None:
+        import asyncio
 
-        limits = httpx.Limits(max_connections=256)
-        async with httpx.AsyncClient(timeout=self._timeout, limits=limits) as client:
-            return await asyncio.gather(*(self._scrape_one(client, url) for url in urls))
+        async with _client() as client:
+            while not stop.is_set():
+                try:
+                    await self._scrape(client)
+                except Exception:  # an endpoints() that fails must not end scraping
+                    self._count_failure()
+                    self._drop(self._is_stale)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._interval)
 
-    async def _scrape_one(self, client: "httpx.AsyncClient", url: str) -> EngineStats | None:
+    async def _scrape(self, client: "httpx.AsyncClient") -> None:
+        import asyncio
+
+        urls = dict.fromkeys(e if isinstance(e, str) else e.url for e in self._endpoints())
+        answers: dict[str, Reading] = {}
+        gate = asyncio.Semaphore(_MAX_OPEN)
+        loop = asyncio.get_running_loop()
+
+        def flush() -> None:
+            self._store(answers)
+            answers.clear()
+
+        async def scrape(url: str) -> None:
+            async with gate:
+                reading = await self._scrape_one(client, url)
+            if reading is not None:
+                answers[url] = reading
+                if len(answers) == 1:
+                    loop.call_later(_FLUSH_SECONDS, flush)
+
+        self._drop(lambda url, _entry: url not in urls)
+        await asyncio.gather(*map(scrape, urls))
+        flush()
+        self._drop(self._is_stale)
+
+    async def _scrape_one(self, client: "httpx.AsyncClient", url: str) -> Reading | None:
+        import asyncio
+
         try:
             async with asyncio.timeout(self._timeout):
-                response = await client.get(f"{url.rstrip('/')}/metrics")
-            return parse_metrics(response.text) if response.status_code == 200 else None
+                body = bytearray()
+                async with client.stream("GET", f"{url.rstrip('/')}/metrics") as response:
+                    response.raise_for_status()
+                    async for piece in response.aiter_bytes():
+                        body += piece
+                        if len(body) > _MAX_BYTES:
+                            raise ValueError("answer too long")
+            return read_metrics(body.decode(errors="replace"))
         except Exception:  # whatever one endpoint does, the others are scraped
+            self._count_failure()
             return None
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self._failures += 1
+
+    def _is_stale(self, _url: str, entry: _Entry) -> bool:
+        return time.monotonic() - entry.time > self._stale_after
+
+    def _store(self, answers: dict[str, Reading]) -> None:
+        if not answers:
+            return
+        now = time.monotonic()
+        with self._lock:
+            fresh = dict(self._fresh)
+            groups: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+            for url, reading in answers.items():
+                before = self._entries.get(url)
+                if before is None:
+                    rate = hit_rate(None, None, reading)
+                else:
+                    rate = hit_rate(before.reading, before.rate, reading)
+                self._entries[url] = _Entry(reading, rate, now)
+                self._skipped += reading.skipped
+                fresh[url] = _stats(reading, rate)
+                columns = _columns(reading, rate)
+                if before is not None and _columns(before.reading, before.rate).keys() - columns:
+                    self.table.clear_stats(url)
+                groups.setdefault(tuple(columns), {})[url] = columns
+            for names, rows in groups.items():
+                for url in rows:
+                    self.table.add(url)
+                self.table.load_columns(
+                    {name: array("d", [row[name] for row in rows.values()]) for name in names},
+                    urls=list(rows),
+                )
+            self._fresh = fresh
+
+    def _drop(self, gone: Callable[[str, _Entry], bool]) -> None:
+        with self._lock:
+            urls = {url for url, entry in self._entries.items() if gone(url, entry)}
+            for url in urls:
+                del self._entries[url]
+                self.table.clear_stats(url)
+            if urls:
+                self._fresh = {u: stats for u, stats in self._fresh.items() if u not in urls}
+
+
+def _stats(reading: Reading, rate: float | None) -> EngineStats:
+    return EngineStats(
+        num_running_requests=round(reading.running or 0),
+        num_queuing_requests=round(reading.queuing or 0),
+        gpu_prefix_cache_hit_rate=rate or 0.0,
+        gpu_prefix_cache_hits_total=round(reading.hits or 0),
+        gpu_prefix_cache_queries_total=round(reading.queries or 0),
+        gpu_cache_usage_perc=reading.usage or 0.0,
+    )
+
+
+def _columns(reading: Reading, rate: float | None) -> dict[str, float]:
+    """What is known, by column; what is not stays out, so that it is not taken for 0."""
+    open_requests = None
+    if reading.running is not None and reading.queuing is not None:
+        open_requests = reading.running + reading.queuing
+    values = {
+        "num_running_requests": reading.running,
+        "num_queuing_requests": reading.queuing,
+        "gpu_cache_usage_perc": reading.usage,
+        "gpu_prefix_cache_hit_rate": rate,
+        "active_connections": open_requests,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _client() -> "httpx.AsyncClient":
+    import logging
+
+    import httpx
+
+    # Its line per request, at INFO, would fill the host's log at every scrape.
+    logging.getLogger("httpx").addFilter(_not_ours)
+    limits = httpx.Limits(max_connections=_MAX_OPEN)
+    # Engines are near; a proxy in the environment is for elsewhere. The gate keeps the time.
+    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+
+
+def _not_ours(record: "logging.LogRecord") -> bool:
+    return not (record.threadName or "").startswith("routecore-scraper")

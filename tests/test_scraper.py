@@ -1,0 +1,276 @@
+"""The scraper against real HTTP servers on loopback."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from routecore import EndpointInfo, EndpointTable, EngineStatsScraper, RouteError
+from routecore.metrics import read_metrics
+
+OLD = """\
+# HELP vllm:num_requests_running Requests in the batch.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="a"} 3.0
+vllm:num_requests_waiting{model_name="a"} 2.0
+vllm:gpu_cache_usage_perc{model_name="a"} 0.25
+# TYPE vllm:gpu_prefix_cache_queries_total counter
+vllm:gpu_prefix_cache_queries_total{model_name="a"} 1000.0
+vllm:gpu_prefix_cache_hits_total{model_name="a"} 400.0
+"""
+NEW = """\
+vllm:num_requests_running{model_name="a",engine="0"} 3.0
+vllm:num_requests_running{model_name="a",engine="1"} 4.0
+vllm:num_requests_waiting{model_name="a",engine="0"} 1.0
+vllm:num_requests_waiting{model_name="a",engine="1"} 0.0
+vllm:kv_cache_usage_perc{model_name="a",engine="0"} 0.2
+vllm:kv_cache_usage_perc{model_name="a",engine="1"} 0.4
+vllm:prefix_cache_queries{model_name="a",engine="0"} 100.0
+vllm:prefix_cache_hits{model_name="a",engine="0"} 50.0
+"""
+
+
+class Engine:
+    """A server whose `/metrics` answers `text`, after `delay` seconds, with `status`."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.delay, self.status = text, 0.0, 200
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                time.sleep(engine.delay)
+                body = engine.text.encode()
+                try:
+                    self.send_response(engine.status)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                except ConnectionError:
+                    pass  # the scraper gave up on us: that is what some tests are about
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=lambda: self._server.serve_forever(poll_interval=0.01), daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Callable[[str], Engine]]:
+    engines: list[Engine] = []
+
+    def make(text: str) -> Engine:
+        engines.append(Engine(text))
+        return engines[-1]
+
+    yield make
+    for one in engines:
+        one.stop()
+
+
+@pytest.fixture
+def scraper() -> Iterator[Callable[..., EngineStatsScraper]]:
+    made: list[EngineStatsScraper] = []
+
+    def make(endpoints: object, interval: float = 0.1, **options: object) -> EngineStatsScraper:
+        # Past the singleton registry: each test has its own.
+        one: EngineStatsScraper = type.__call__(
+            EngineStatsScraper, endpoints, interval, **{"table": EndpointTable(), **options}
+        )
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
+
+
+def column(scraper: EngineStatsScraper, name: str, url: str) -> float:
+    table = scraper.table
+    return float(table.column(name)[table.urls.index(url)])
+
+
+def test_old_metric_names_are_read(engine, scraper):
+    one = engine(OLD)
+    s = scraper([EndpointInfo(one.url)])
+    s.scrape_once()
+    stats = s.get_engine_stats()[one.url]
+    assert (stats.num_running_requests, stats.num_queuing_requests) == (3, 2)
+    assert stats.active_connections == 5
+    assert stats.gpu_cache_usage_perc == 0.25
+    assert stats.gpu_prefix_cache_hit_rate == 0.4
+    assert stats.gpu_prefix_cache_queries_total == 1000
+    assert column(s, "active_connections", one.url) == 5
+    assert column(s, "gpu_cache_usage_perc", one.url) == 0.25
+
+
+def test_new_metric_names_are_summed_over_ranks_and_usage_is_their_mean(engine, scraper):
+    one = engine(NEW)
+    s = scraper([one.url])
+    s.scrape_once()
+    stats = s.get_engine_stats()[one.url]
+    assert (stats.num_running_requests, stats.num_queuing_requests) == (7, 1)
+    assert stats.gpu_cache_usage_perc == pytest.approx(0.3)
+    assert stats.gpu_prefix_cache_hit_rate == 0.5
+
+
+def test_a_stat_under_its_old_and_new_name_counts_once():
+    both = NEW + OLD.replace("vllm:num_requests", "x:num_requests")
+    reading = read_metrics(both)
+    assert (reading.hits, reading.queries) == (50, 100)
+    assert reading.usage == pytest.approx(0.3)
+
+
+def test_hit_rate_is_that_of_the_last_interval_until_the_counter_resets(engine, scraper):
+    one = engine(OLD)
+    s = scraper([one.url])
+    rates = []
+    for queries, hits in ((1000, 400), (1100, 490), (1100, 490), (10, 1)):
+        one.text = (
+            f"vllm:prefix_cache_queries_total {queries}\nvllm:prefix_cache_hits_total {hits}\n"
+        )
+        s.scrape_once()
+        rates.append(s.get_engine_stats()[one.url].gpu_prefix_cache_hit_rate)
+    assert rates == [0.4, 0.9, 0.9, 0.1]
+
+
+def test_what_an_engine_does_not_report_stays_unknown_in_the_table(engine, scraper):
+    one = engine(OLD)
+    s = scraper([one.url])
+    s.scrape_once()
+    one.text = "vllm:num_requests_running 1\n"
+    s.scrape_once()
+    assert column(s, "num_running_requests", one.url) == 1
+    usage = column(s, "gpu_cache_usage_perc", one.url)
+    assert usage != usage  # NaN: not known, and not the old 0.25
+
+
+def test_a_dead_endpoint_expires_and_the_living_one_stays(engine, scraper):
+    dead, alive = engine(OLD), engine(NEW)
+    s = scraper([dead.url, alive.url], 0.05, stale_after=0.3)
+    s.start()
+    assert eventually(lambda: len(s.get_engine_stats()) == 2)
+    dead.status = 500
+    assert eventually(lambda: set(s.get_engine_stats()) == {alive.url})
+    load = column(s, "active_connections", dead.url)
+    assert load != load
+    assert s.failures > 0
+    assert s.get_health()
+
+
+def test_a_refused_connection_is_a_failure_and_not_an_error(scraper):
+    s = scraper(["http://127.0.0.1:1"])
+    s.scrape_once()
+    assert len(s.get_engine_stats()) == 0
+    assert s.failures == 1
+
+
+def test_a_slow_endpoint_does_not_delay_the_others(engine, scraper):
+    slow, quick = engine(OLD), engine(NEW)
+    slow.delay = 2.0
+    s = scraper([slow.url, quick.url], timeout=1.0)
+    start = time.monotonic()
+    s.start()
+    assert eventually(lambda: quick.url in s.get_engine_stats(), 0.9)
+    assert time.monotonic() - start < 0.9
+    assert slow.url not in s.get_engine_stats()
+
+
+def test_garbage_and_nan_samples_are_skipped_and_counted(engine, scraper):
+    one = engine(
+        "vllm:num_requests_running NaN\n"
+        'vllm:num_requests_running{model_name="b"} 2\n'
+        "vllm:num_requests_waiting{{{ nonsense\n"
+        "vllm:kv_cache_usage_perc -1\n"
+        "\x00 what is this\n"
+    )
+    s = scraper([one.url])
+    s.scrape_once()
+    assert s.get_engine_stats()[one.url].num_running_requests == 2
+    assert s.skipped_samples == 3
+
+
+def test_an_error_page_is_no_idle_engine(engine, scraper):
+    one = engine("<html>busy</html>")
+    s = scraper([one.url])
+    s.scrape_once()
+    assert one.url not in s.get_engine_stats()
+    assert s.failures == 1
+
+
+def test_endpoints_that_vanish_are_dropped(engine, scraper):
+    one, other = engine(OLD), engine(NEW)
+    urls = [one.url, other.url]
+    s = scraper(lambda: list(urls))
+    s.scrape_once()
+    urls.remove(one.url)
+    s.scrape_once()
+    assert list(s.get_engine_stats()) == [other.url]
+
+
+def test_a_discovery_that_fails_does_not_end_scraping(engine, scraper):
+    one = engine(OLD)
+    broken = threading.Event()
+    broken.set()
+
+    def discover() -> list[str]:
+        if broken.is_set():
+            raise OSError("no discovery")
+        return [one.url]
+
+    s = scraper(discover, 0.02)
+    s.start()
+    assert eventually(lambda: s.failures > 0)
+    broken.clear()
+    assert eventually(lambda: one.url in s.get_engine_stats())
+
+
+def test_close_stops_the_thread_forgets_and_may_be_repeated(engine, scraper):
+    one = engine(OLD)
+    s = scraper([one.url])
+    s.start()
+    assert eventually(lambda: one.url in s.get_engine_stats())
+    s.close()
+    s.close()
+    assert not s.get_health()
+    assert len(s.get_engine_stats()) == 0
+    s.start()
+    assert eventually(lambda: one.url in s.get_engine_stats())
+
+
+def test_a_view_handed_out_keeps_what_it_showed(engine, scraper):
+    one = engine(OLD)
+    s = scraper([one.url])
+    s.scrape_once()
+    view = s.get_engine_stats()
+    one.text = "vllm:num_requests_running 9\n"
+    s.scrape_once()
+    assert view[one.url].num_running_requests == 3
+    assert s.get_engine_stats()[one.url].num_running_requests == 9
+
+
+@pytest.mark.parametrize("name", ["scrape_interval", "timeout", "stale_after"])
+def test_a_duration_that_is_not_above_0_is_refused_by_name(name, scraper):
+    options = {"interval" if name == "scrape_interval" else name: 0.0}
+    with pytest.raises(RouteError, match=name):
+        scraper([], **options)
