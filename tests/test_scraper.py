@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
 from routecore import EndpointInfo, EndpointTable, EngineStatsScraper, RouteError
 from routecore.metrics import read_metrics
 
