@@ -54,7 +54,7 @@ check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet "$$(ls dist/*.whl)[test]"
-	cd tests && ../$(VENV)-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
+	cd tests && $(abspath $(VENV))-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
 
 clean: ## everything that was built
 	rm -rf target dist $(VENV) $(VENV)-wheel python/routecore/*.so
