@@ -4,11 +4,12 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
 MASK = 2**64 - 1
+Name = TypeVar("Name")
 HIGHER_IS_BETTER = {"gpu_prefix_cache_hit_rate"}
 SHARES = {"gpu_cache_usage_perc"}
 OF_REQUESTS = {"qps", "ttft", "avg_latency", "in_prefill_requests", "in_decoding_requests"}
@@ -70,7 +71,7 @@ def total(*values: Any) -> float | None:
     return None if None in known else sum(v for v in known if v is not None)
 
 
-def fill(values: Mapping[str, float | None]) -> dict[str, float]:
+def fill(values: Mapping[Name, float | None]) -> dict[Name, float]:
     """Unknown values get the lower median of the known ones; none known: 0 for all."""
     known = sorted(value for value in values.values() if value is not None)
     middle = known[(len(known) - 1) // 2] if known else 0.0
@@ -78,24 +79,26 @@ def fill(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def loads(
-    urls: Sequence[str], engine: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
+    endpoints: Sequence[Any], engine: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """Load per endpoint: engines' connections if any engine reports, else what was sent."""
-    found: dict[str, float | None] = {}
-    for url in urls:
-        if engine:
-            stats = engine.get(url)
-            if stats is None:
-                found[url] = None
-            elif hasattr(stats, "active_connections"):
-                found[url] = number(stats.active_connections)
-            else:
-                found[url] = total(stats.num_running_requests, stats.num_queuing_requests)
-        else:
-            stats = (seen or {}).get(url)
-            parts = (stats.in_prefill_requests, stats.in_decoding_requests) if stats else (0,)
-            found[url] = total(*parts)
-    return fill(found)
+    """Load per eligible endpoint: engines' connections if any engine reports, else what was sent.
+
+    The median that stands in for an unknown load is that of the whole list, sleepers included.
+    """
+
+    def load(url: str) -> float | None:
+        stats = (engine or seen or {}).get(url)
+        if stats is None:
+            return None if engine else 0.0
+        if not engine:
+            return total(stats.in_prefill_requests, stats.in_decoding_requests)
+        if hasattr(stats, "active_connections"):
+            return number(stats.active_connections)
+        return total(stats.num_running_requests, stats.num_queuing_requests)
+
+    listed = fill({at: load(e.url) for at, e in enumerate(endpoints)})
+    by_url = {e.url: listed[at] for at, e in enumerate(endpoints)}
+    return {url: by_url[url] for url in eligible(endpoints)}
 
 
 def costs(load: Mapping[str, float], capacity: Mapping[str, float] | None) -> dict[str, float]:
@@ -118,7 +121,7 @@ def least_connections(
     capacity: Mapping[str, float] | None = None,
 ) -> str:
     """The first of the least loaded."""
-    return least(costs(loads(eligible(endpoints), engine, seen), capacity))[0]
+    return least(costs(loads(endpoints, engine, seen), capacity))[0]
 
 
 def power_of_two_may_pick(cost: Mapping[str, float]) -> list[str]:
@@ -135,7 +138,7 @@ def power_of_two(
     rng: random.Random,
 ) -> str:
     """The less loaded of two draws."""
-    load = loads(eligible(endpoints), engine, seen)
+    load = loads(endpoints, engine, seen)
     return min(rng.sample(list(load), min(2, len(load))), key=load.__getitem__)
 
 
@@ -178,7 +181,7 @@ def weighted_scores(
     for name, weight in weights.items():
         values: dict[str, float | None]
         if name == "in_flight":
-            values = {**loads(urls, engine, seen)}
+            values = {**loads(endpoints, engine, seen)}
         else:
             values = {url: stat(url, name, engine or {}, seen or {}) for url in urls}
         if all(value is None for value in values.values()):

@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = [
+    "DEBUG_BUILD",
+    "STATS",
+    "STRATEGIES",
+    "ResidentEngineStats",
+    "ResidentRequestStats",
+    "Router",
+    "Table",
+]
 
 STATS: list[str]
 STRATEGIES: list[str]
@@ -41,6 +51,7 @@ class Table:
         self, url: str, now: float
     ) -> tuple[float, float, int, int, int, float, float, int] | None: ...
 
+@disjoint_base
 class ResidentRequestStats:
     def __new__(cls, table: Table, now: float) -> ResidentRequestStats: ...
     @property
@@ -48,6 +59,7 @@ class ResidentRequestStats:
     @property
     def now(self) -> float: ...
 
+@disjoint_base
 class ResidentEngineStats:
     def __new__(cls, table: Table, *_args: Any) -> ResidentEngineStats: ...
     @property
@@ -55,9 +67,7 @@ class ResidentEngineStats:
 
 @final
 class Router:
-    def __new__(
-        cls, strategy: str, params: dict[str, Any], seed: int, block: int
-    ) -> Router: ...
+    def __new__(cls, strategy: str, params: dict[str, Any], seed: int, block: int) -> Router: ...
     def route(
         self,
         endpoints: Any,

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 from routecore.table import EndpointTable, default_table
 from routecore.views import RequestStatsView
@@ -11,7 +11,7 @@ from routecore.views import RequestStatsView
 class SingletonMeta(type):
     """Constructing a producer twice gives the same object."""
 
-    _instances: dict[type, Any] = {}
+    _instances: ClassVar[dict[type, Any]] = {}
     _lock = threading.RLock()
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:

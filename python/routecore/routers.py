@@ -243,9 +243,7 @@ class WeightedScoreRouter(CompiledRouter):
     ) -> None:
         if weights is None:
             weights = {"num_queuing_requests": 2.0, "gpu_cache_usage_perc": 2.0, "in_flight": 1.0}
-        self._build(
-            seed, weights=weights, normalise=normalise, endpoint_weights=endpoint_weights
-        )
+        self._build(seed, weights=weights, normalise=normalise, endpoint_weights=endpoint_weights)
 
 
 class SessionAffinityRouter(_KeyedRouter):

@@ -67,13 +67,11 @@ impl Stat {
     /// # Errors
     /// When no stat has the name.
     pub fn named(name: &str) -> Result<Self, RouteError> {
-        match Self::ALL.iter().find(|s| s.name() == name) {
-            Some(&stat) => Ok(stat),
-            None => {
-                let names: Vec<_> = Self::ALL.iter().map(|s| s.name()).collect();
-                fail!("unknown stat {name:?}: use one of {}", names.join(", "))
-            }
+        if let Some(&stat) = Self::ALL.iter().find(|s| s.name() == name) {
+            return Ok(stat);
         }
+        let names: Vec<_> = Self::ALL.iter().map(|s| s.name()).collect();
+        fail!("unknown stat {name:?}: use one of {}", names.join(", "))
     }
 }
 

@@ -12,7 +12,8 @@ pub fn cap(view: View<'_>, factor: f64) -> f64 {
 
 /// The first endpoint in rendezvous order whose load is within `cap`; the home if none is.
 pub fn home(view: View<'_>, key: u64, cap: f64) -> Option<usize> {
-    let (mut home, mut within): (Option<(u64, usize)>, Option<(u64, usize)>) = (None, None);
+    let mut home: Option<(u64, usize)> = None;
+    let mut within: Option<(u64, usize)> = None;
     for (pos, load) in view.values(Stat::InFlight).enumerate() {
         let here = (rendezvous(key, view.candidates.ids[pos]), pos);
         if home.is_none_or(|best| here.0 > best.0) {
