@@ -4,9 +4,9 @@ import threading
 from typing import Any
 
 import pytest
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_monitor import NaiveMonitor
 from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor
 from routecore.monitor import SingletonMeta
 from routecore.table import EndpointTable
