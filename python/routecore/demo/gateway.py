@@ -1,0 +1,113 @@
+"""A small ASGI gateway that calls router and monitor as production-stack does."""
+
+import inspect
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from routecore.stats import EndpointInfo
+
+
+class Gateway:
+    """Routes `/v1/...` POSTs to endpoints; `app` is its ASGI application.
+
+    Router, monitor and engine stats may be replaced between requests.
+
+    Args:
+        endpoints: Where requests may go.
+        session: Client used towards the engines.
+    """
+
+    def __init__(self, endpoints: list[EndpointInfo], session: aiohttp.ClientSession) -> None:
+        self.endpoints, self.session = endpoints, session
+        self.router: Any = None
+        self.monitor: Any = None
+        self.engine_stats: Callable[[], Mapping[str, Any]] = dict
+        self.decisions_us: list[float] = []
+        self.in_flight = {endpoint.url: 0 for endpoint in endpoints}
+        self.app = Starlette(routes=[Route("/v1/{path:path}", self._forward, methods=["POST"])])
+
+    def use(self, router: Any, monitor: Any, engine_stats: Callable[[], Mapping[str, Any]]) -> None:
+        """Go on with another router, its monitor and its source of engine stats."""
+        self.router, self.monitor, self.engine_stats = router, monitor, engine_stats
+        self.decisions_us = []
+        self.in_flight = dict.fromkeys(self.in_flight, 0)
+
+    async def _forward(self, request: Request) -> Response:
+        raw = await request.body()
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            return _error(400, f"body is no JSON: {error}")
+        stats = self.monitor.get_request_stats(time.time())
+        start = time.perf_counter()
+        try:
+            url = self.router.route_request(
+                self.endpoints, self.engine_stats(), stats, request, body
+            )
+            if inspect.isawaitable(url):
+                url = await url
+        except ValueError as error:
+            return _error(503, str(error))
+        self.decisions_us.append((time.perf_counter() - start) * 1e6)
+        call = _Call(self, url, request.headers.get("x-request-id") or uuid.uuid4().hex)
+        try:
+            upstream = await self.session.post(
+                url + request.url.path, data=raw, headers={"content-type": "application/json"}
+            )
+        except aiohttp.ClientError as error:
+            call.end(failed=True)
+            return _error(502, f"{url}: {error}")
+        except BaseException:
+            call.end(failed=True)
+            raise
+        return StreamingResponse(
+            call.relay(upstream),
+            status_code=upstream.status,
+            media_type=upstream.content_type,
+            headers={"x-endpoint": url},
+        )
+
+
+class _Call:
+    """One request towards one endpoint; its load ends exactly once."""
+
+    def __init__(self, gateway: Gateway, url: str, request_id: str) -> None:
+        self._gateway, self._url, self._id = gateway, url, request_id
+        self._monitor, self._load = gateway.monitor, gateway.in_flight
+        self._open = True
+        self._load[url] += 1
+        self._monitor.on_new_request(url, request_id, time.time())
+
+    def end(self, *, failed: bool) -> None:
+        if self._open:
+            self._open = False
+            self._load[self._url] -= 1
+            done = self._monitor.on_request_failed if failed else self._monitor.on_request_complete
+            done(self._url, self._id, time.time())
+
+    async def relay(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        first = True
+        failed = True
+        try:
+            async for piece in upstream.content.iter_any():
+                if first:
+                    first = False
+                    self._monitor.on_request_response(self._url, self._id, time.time())
+                yield piece
+            failed = upstream.status >= 500
+        finally:
+            self.end(failed=failed)
+            upstream.close()
+
+
+def _error(status: int, reason: str) -> Response:
+    return JSONResponse({"error": {"message": reason, "code": status}}, status_code=status)
