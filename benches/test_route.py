@@ -1,0 +1,90 @@
+"""One decision: each strategy, resident and plain, beside its pure-Python twin."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import reference as twin
+from fleets import SIZES, endpoints_of, engine_stats_of, resident_stats_of
+from pytest_benchmark.fixture import BenchmarkFixture
+from routecore import ROUTERS, LeastConnectionsRouter
+
+WEIGHTS = {
+    "num_queuing_requests": 2.0,
+    "gpu_cache_usage_perc": 2.0,
+    "in_flight": 1.0,
+    "gpu_prefix_cache_hit_rate": 1.0,
+}
+RESIDENT_WEIGHTS = {
+    "in_flight": 2.0,
+    "qps": 1.0,
+    "in_prefill_requests": 1.0,
+    "in_decoding_requests": 1.0,
+}
+BODY = {"model": "m", "prompt": "The quick brown fox. " * 50, "x-session-id": "42"}
+SESSION = twin.session_key("42")
+
+
+def twins(name: str, weights: dict[str, float]) -> Callable[..., str]:
+    """The strategy as one would first write it."""
+    rng, turns = random.Random(7), twin.RoundRobin()
+    table: dict[str, Callable[..., str]] = {
+        "round_robin": lambda e, _s, _r: turns.route(e),
+        "random": lambda e, _s, _r: rng.choice(twin.eligible(e)),
+        "least_connections": twin.least_connections,
+        "power_of_two": lambda e, s, r: twin.power_of_two(e, s, r, rng),
+        "weighted_score": lambda e, s, r: twin.best(twin.weighted_scores(e, s, r, weights) or {})[
+            0
+        ],
+        "session_affinity": lambda e, s, r: twin.homes(SESSION, twin.loads(e, s, r), None),
+        "prefix_affinity": lambda e, s, r: twin.homes(
+            hash(BODY["prompt"][:128]) & twin.MASK, twin.loads(e, s, r), 1.25
+        ),
+    }
+    return table[name]
+
+
+def stats_of(path: str, endpoints: Any) -> tuple[Any, Any]:
+    """Engine and request stats of a path: resident columns, or objects in dicts."""
+    if path == "resident":
+        return {}, resident_stats_of(endpoints)
+    return engine_stats_of(endpoints), {}
+
+
+@pytest.mark.parametrize("who", ["core", "twin"])
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("path", ["resident", "plain"])
+@pytest.mark.parametrize("name", sorted(ROUTERS))
+def test_route(benchmark: BenchmarkFixture, name: str, path: str, count: int, who: str) -> None:
+    benchmark.group = f"{name}, {path}, {count} endpoints"
+    endpoints = endpoints_of(count)
+    engine, seen = stats_of(path, endpoints)
+    weights = RESIDENT_WEIGHTS if path == "resident" else WEIGHTS
+    if who == "twin":
+        # The twin reads what a host would hand it: plain dicts on either path.
+        benchmark(twins(name, weights), endpoints, engine, dict(seen))
+        return
+    params: dict[str, Any] = {"weights": weights} if name == "weighted_score" else {}
+    router = ROUTERS[name](seed=7, **params)
+    benchmark(router.route_request, endpoints, engine, seen, None, BODY)
+
+
+def documented_min(endpoints: Any, stats: Any) -> str:
+    """The example of the documented interface."""
+    return min(endpoints, key=lambda e: stats[e.url].active_connections).url
+
+
+@pytest.mark.parametrize("who", ["core", "documented min()", "numpy argmin"])
+@pytest.mark.parametrize("count", [64, 1024, 10_000])
+def test_least_connections(benchmark: BenchmarkFixture, count: int, who: str) -> None:
+    benchmark.group = f"least_connections against the documented min(), {count} endpoints"
+    endpoints = endpoints_of(count)
+    if who == "core":
+        stats = resident_stats_of(endpoints)
+        benchmark(LeastConnectionsRouter(seed=7).route_request, endpoints, {}, stats, None)
+    elif who == "numpy argmin":
+        benchmark(np.argmin, np.arange(count, 0, -1, dtype=np.float64))
+    else:
+        benchmark(documented_min, endpoints, engine_stats_of(endpoints))
