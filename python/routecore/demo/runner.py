@@ -1,0 +1,282 @@
+"""Runs one fleet, one gateway, and every strategy in turn over the same traffic."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from routecore import (
+    ROUTERS,
+    EndpointInfo,
+    EndpointTable,
+    EngineStatsScraper,
+    RequestStatsMonitor,
+    SingletonABCMeta,
+)
+from routecore.demo.engine import Engine, Scheduler
+from routecore.demo.gateway import Gateway
+from routecore.demo.traffic import Job
+from routecore.monitor import SingletonMeta
+
+_DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end
+_SAMPLE_SECONDS = 0.05
+
+
+@dataclass
+class Result:
+    """What one strategy did; times in simulated seconds, decisions in real microseconds."""
+
+    strategy: str
+    requests: int = 0
+    errors: int = 0
+    unfinished: int = 0
+    ttft: list[float] = field(default_factory=list)
+    decisions_us: list[float] = field(default_factory=list)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    max_load: float = 0.0
+    mean_load: float = 0.0
+    running: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures of the final table; None where nothing was measured."""
+        return {
+            "strategy": self.strategy,
+            "requests": self.requests,
+            "errors": self.errors,
+            "unfinished": self.unfinished,
+            "ttft_p50_ms": _scaled(quantile(self.ttft, 0.5), 1e3),
+            "ttft_p99_ms": _scaled(quantile(self.ttft, 0.99), 1e3),
+            "token_hit_rate": self.cached_tokens / self.prompt_tokens
+            if self.prompt_tokens
+            else None,
+            "max_mean_load": self.max_load / self.mean_load if self.mean_load else None,
+            "decision_p50_us": quantile(self.decisions_us, 0.5),
+            "decision_p99_us": quantile(self.decisions_us, 0.99),
+        }
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    """The value below which that share lies (nearest rank); None of nothing."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else None
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # Ctrl-C belongs to the run, not to each of its servers
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application on a free loopback port; gives its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def run(
+    jobs: list[Job],
+    strategies: list[str],
+    *,
+    endpoints: int = 8,
+    seconds: float = 7.0,
+    speed: float = 3.0,
+    seed: int = 0,
+    kv_tokens: int = 131_072,
+    on_change: Callable[[list[Result]], None] = lambda _results: None,
+) -> list[Result]:
+    """Send the jobs through each strategy; Ctrl-C ends early with what was measured.
+
+    Args:
+        jobs: The traffic, the same for each strategy.
+        strategies: Keys of `ROUTERS`.
+        endpoints: Engines to start.
+        seconds: Wall-clock seconds of arrivals per strategy.
+        speed: Simulated seconds per wall-clock second.
+        seed: Of the strategies.
+        kv_tokens: KV cache of an engine.
+        on_change: Told the results so far, several times a second.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+    results: list[Result] = []
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            fleet = [
+                Engine(speed=speed, scheduler=Scheduler(kv_tokens=kv_tokens))
+                for _ in range(endpoints)
+            ]
+            infos = [
+                EndpointInfo(url=await stack.enter_async_context(serve(engine.app)))
+                for engine in fleet
+            ]
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            )
+            gateway = Gateway(infos, session)
+            url = await stack.enter_async_context(serve(gateway.app))
+            for name in strategies:
+                if stop.is_set():
+                    break
+                for engine in fleet:
+                    engine.reset()
+                result = Result(name, running=True)
+                results.append(result)
+                with _installed(gateway, name, infos, seed):
+                    drive = _Drive(session, url, gateway, result, speed)
+                    await drive.run(jobs, seconds, stop, lambda: on_change(results))
+                result.running = False
+                on_change(results)
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.remove_signal_handler(signal.SIGINT)
+    return results
+
+
+@contextlib.contextmanager
+def _installed(gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int) -> Iterator[None]:
+    """A new router, monitor and scraper; singletons, so the last strategy's must go first."""
+    kinds = (ROUTERS[name], RequestStatsMonitor, EngineStatsScraper)
+
+    def forget() -> None:
+        for kind in kinds:
+            SingletonABCMeta._instances.pop(kind, None)
+            SingletonMeta._instances.pop(kind, None)
+
+    forget()
+    table = EndpointTable()
+    scraper = EngineStatsScraper(infos, 0.25, table=table)
+    try:
+        monitor = RequestStatsMonitor(60.0, table=table)
+        router = ROUTERS[name](seed=seed)  # type: ignore[call-arg]
+        gateway.use(router, monitor, scraper.get_engine_stats)
+        scraper.start()
+        yield
+    finally:
+        scraper.close()
+        forget()
+
+
+class _Drive:
+    """One strategy's share of the run."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        gateway: Gateway,
+        result: Result,
+        speed: float,
+    ) -> None:
+        self._session, self._url, self._gateway = session, url, gateway
+        self._result, self._speed = result, speed
+        self._closing = False
+
+    async def run(
+        self, jobs: list[Job], seconds: float, stop: asyncio.Event, changed: Callable[[], None]
+    ) -> None:
+        begin = time.perf_counter()
+        self._end = begin + seconds
+        tasks = [asyncio.create_task(self._converse(job, begin)) for job in jobs]
+        try:
+            samples = 0
+            while not stop.is_set() and time.perf_counter() < self._end + _DRAIN_SECONDS:
+                if all(task.done() for task in tasks):
+                    break
+                await asyncio.sleep(_SAMPLE_SECONDS)
+                self._sample()
+                samples += 1
+                if samples % 5 == 0:
+                    changed()
+        finally:
+            self._closing = True
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            # The gateway must see clients leave before its monitor is replaced.
+            await asyncio.sleep(0.05)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    def _sample(self) -> None:
+        loads = self._gateway.in_flight.values()
+        self._result.decisions_us = self._gateway.decisions_us
+        if time.perf_counter() < self._end:
+            self._result.max_load += max(loads)
+            self._result.mean_load += sum(loads) / len(loads)
+
+    async def _converse(self, job: Job, begin: float) -> None:
+        await asyncio.sleep(max(0.0, begin + job.start / self._speed - time.perf_counter()))
+        for body in job.bodies:
+            if time.perf_counter() >= self._end:
+                return
+            await self._send(body, job.headers)
+            await asyncio.sleep(job.delay / self._speed)
+
+    async def _send(self, body: dict[str, Any], headers: dict[str, str]) -> None:
+        result = self._result
+        result.requests += 1
+        path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+        start = time.perf_counter()
+        first: float | None = None
+        tail = b""
+        try:
+            async with self._session.post(self._url + path, json=body, headers=headers) as answer:
+                async for piece in answer.content.iter_any():
+                    first = first or time.perf_counter()
+                    tail = (tail + piece)[-2048:]
+                if answer.status != 200 or first is None or b"[DONE]" not in tail:
+                    result.errors += 1
+                    return
+        except (aiohttp.ClientError, TimeoutError):
+            result.errors += 1
+            return
+        except asyncio.CancelledError:
+            result.unfinished += 1
+            raise
+        result.ttft.append((first - start) * self._speed)
+        used = last_usage(tail)
+        result.prompt_tokens += used.get("prompt_tokens", 0)
+        result.cached_tokens += used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+
+
+def last_usage(tail: bytes) -> dict[str, Any]:
+    """The usage object in the end of an event stream; empty if there is none."""
+    import json
+
+    for line in reversed(tail.decode(errors="replace").splitlines()):
+        if line.startswith("data: {"):
+            with contextlib.suppress(ValueError):
+                return json.loads(line[6:]).get("usage") or {}
+    return {}
