@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -11,4 +12,5 @@ from pytest_benchmark.fixture import BenchmarkFixture
 def test_import(benchmark: BenchmarkFixture, code: str) -> None:
     benchmark.group = "import"
     command = [sys.executable, "-c", code]
-    benchmark.pedantic(subprocess.run, (command,), {"check": True}, rounds=10, warmup_rounds=2)
+    bench: Any = benchmark
+    bench.pedantic(subprocess.run, (command,), {"check": True}, rounds=10, warmup_rounds=2)

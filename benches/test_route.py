@@ -67,13 +67,15 @@ def test_route(benchmark: BenchmarkFixture, name: str, path: str, count: int, wh
         benchmark(twins(name, weights), endpoints, engine, dict(seen))
         return
     params: dict[str, Any] = {"weights": weights} if name == "weighted_score" else {}
-    router = ROUTERS[name](seed=7, **params)
+    made: Any = ROUTERS[name]
+    router = made(seed=7, **params)
     benchmark(router.route_request, endpoints, engine, seen, None, BODY)
 
 
 def documented_min(endpoints: Any, stats: Any) -> str:
     """The example of the documented interface."""
-    return min(endpoints, key=lambda e: stats[e.url].active_connections).url
+    url: str = min(endpoints, key=lambda e: stats[e.url].active_connections).url
+    return url
 
 
 @pytest.mark.parametrize("who", ["core", "documented min()", "numpy argmin"])
