@@ -107,7 +107,7 @@ def test_least_connections_with_first_ties_is_min(fleet: Any, capacity: Any) -> 
     router = fresh("least_connections", endpoint_weights=capacity, ties="first")
     chosen, _ = told_and_chosen(router, fleet)
     if chosen is not None:
-        assert chosen == twin.least_connections(*fleet, capacity=capacity)
+        assert chosen == twin.least_connections(fleet[0], fleet[1], fleet[2], capacity)
 
 
 @given(fleets(), CAPACITY, st.integers(0, 2**64 - 1))
@@ -135,7 +135,7 @@ def test_weighted_score_takes_one_of_the_best(
     chosen, scores = told_and_chosen(router, fleet)
     if chosen is None:
         return
-    score = twin.weighted_scores(*fleet, weights=weights, normalise=normalise, capacity=capacity)
+    score = twin.weighted_scores(fleet[0], fleet[1], fleet[2], weights, normalise, capacity)
     if score is None:
         cost = twin.costs(twin.loads(*fleet), capacity)
         assert chosen in twin.least(cost)
