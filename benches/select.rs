@@ -1,4 +1,5 @@
 //! Every strategy over resident columns, by number of endpoints: the choice alone, no Python.
+#![allow(missing_docs)] // criterion_group! makes an undocumented function
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use routecore::hash::{PrefixHasher, endpoint_id};

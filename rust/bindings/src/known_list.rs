@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::{PyList, PyString, PyTuple};
 use routecore::hash::endpoint_id;
 use routecore::{Candidates, StatTable};
 
@@ -30,6 +30,8 @@ pub struct State {
 }
 
 pub struct KnownList {
+    /// The caller's own tuple, if it was one: it cannot change, so identity says all.
+    tuple: Option<Py<PyTuple>>,
     objects: Py<PyList>,
     first: Py<PyAny>,
     urls: Py<PyList>,
@@ -92,6 +94,7 @@ impl KnownList {
         let ids = names.iter().map(|name| endpoint_id(name.as_bytes())).collect();
         let bound = Self {
             first: objects.get_item(0)?.unbind(),
+            tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
             objects: objects.unbind(),
             urls: PyList::new(py, &urls)?.unbind(),
             strings: urls.into_iter().map(pyo3::Bound::unbind).collect(),
@@ -118,9 +121,13 @@ impl KnownList {
         self.names.len()
     }
 
-    /// Whether these are the very objects of the list.
-    pub fn is_same(&self, endpoints: &Bound<'_, PyAny>, list: &Bound<'_, PyList>) -> bool {
+    /// Whether these are the very objects that were bound: the same tuple, which cannot have
+    /// changed, or a list of the same objects.
+    pub fn is_same(&self, endpoints: &Bound<'_, PyAny>) -> bool {
         let py = endpoints.py();
+        let Ok(list) = endpoints.cast::<PyList>() else {
+            return self.tuple.as_ref().is_some_and(|tuple| endpoints.is(tuple.bind(py)));
+        };
         list.get_item(0).is_ok_and(|first| first.is(self.first.bind(py)))
             && list.len() == self.len()
             && list.eq(self.objects.bind(py)).unwrap_or(false)

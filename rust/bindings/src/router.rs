@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use routecore::strategy::Scored;
 use routecore::{Fleet, Key, Params, Stat, View};
 
@@ -40,29 +40,18 @@ type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
 
 impl Router {
     fn find(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
-        let list = endpoints.cast::<PyList>().ok();
-        if let Some(list) = list {
-            let last = lock(&self.lists).first().cloned();
-            if let Some(last) = last
-                && last.is_same(endpoints, list)
-            {
-                return Ok(last);
-            }
+        let last = lock(&self.lists).first().cloned();
+        match last {
+            Some(last) if last.is_same(endpoints) => Ok(last),
+            _ => self.find_slow(endpoints),
         }
-        self.find_slow(endpoints, list)
     }
 
     #[cold]
-    fn find_slow(
-        &self,
-        endpoints: &Bound<'_, PyAny>,
-        list: Option<&Bound<'_, PyList>>,
-    ) -> PyResult<Arc<KnownList>> {
+    fn find_slow(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
         // Python runs in here, so the lock is only held to copy the list and to change it.
         let lists = lock(&self.lists).clone();
-        let same =
-            |bound: &&Arc<KnownList>| list.is_some_and(|list| bound.is_same(endpoints, list));
-        let mut found = lists.iter().find(same).cloned();
+        let mut found = lists.iter().find(|bound| bound.is_same(endpoints)).cloned();
         if found.is_none() {
             let urls = url_list(endpoints)?;
             if urls.is_empty() {
@@ -71,7 +60,10 @@ impl Router {
                     "{name}: the endpoint list is empty; pass at least one endpoint"
                 )));
             }
-            found = lists.iter().find(|bound| bound.has_urls(endpoints, &urls)).cloned();
+            // A tuple is worth knowing by identity, a list of fresh objects is not.
+            let fresh = !endpoints.is_instance_of::<PyTuple>();
+            let equal = |bound: &&Arc<KnownList>| fresh && bound.has_urls(endpoints, &urls);
+            found = lists.iter().find(equal).cloned();
         }
         let bound = match found {
             Some(bound) => bound,
