@@ -1,1 +1,1 @@
-"""A fleet of simulated engines behind a gateway, to see strategies side by side."""
+"""A live fleet of simulated engines behind a small gateway, to see strategies at work."""

@@ -1,9 +1,9 @@
-"""A simulated vLLM engine: paged prefix cache, continuous batching, its HTTP interface."""
+"""A simulated vLLM engine: its scheduler, its prefix cache and its HTTP face."""
 
 import asyncio
+import itertools
 import json
 import time
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,123 +15,263 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 BLOCK_TOKENS = 16
-TOKEN_CHARS = 4
-TOKEN_BUDGET = 8192
-STREAM_EVERY = 8
+CHARS_PER_TOKEN = 4
+_BLOCK_CHARS = BLOCK_TOKENS * CHARS_PER_TOKEN
+_TICK_SECONDS = 0.004  # of the wall clock: tokens that fall due within one are sent together
 
 
-def render(body: dict[str, Any]) -> str:
-    """The text the engine sees: the prompt, or the messages in a chat template."""
-    if "messages" in body:
-        turns = (f"<{m.get('role')}>{m.get('content')}\n" for m in body["messages"])
-        return "".join(turns) + "<assistant>"
-    return str(body["prompt"])
+@dataclass(frozen=True)
+class Profile:
+    """Step times in milliseconds; the default is Llama-3.1-70B on 8 A100."""
+
+    floor: float = 17.56
+    prefill: float = 29.9
+    per_token: float = 0.09217
+    per_pair: float = 2.62e-6
+    per_sequence: float = 0.0685
+    per_context_token: float = 2.62e-5
+
+    def step_ms(self, tokens: int, pairs: float, sequences: int, context: int) -> float:
+        """Time of a step: prompt tokens and their attention pairs, decodes and their context."""
+        decode = self.per_sequence * sequences + self.per_context_token * context
+        chunks = self.per_token * tokens + self.per_pair * pairs
+        if tokens and not sequences:
+            return max(self.floor, self.prefill + chunks)
+        return self.floor + chunks + decode
 
 
-def answer(text: str, tokens: int) -> str:
-    """What the engine answers: a token is four characters, fixed by the prompt."""
-    start = zlib.crc32(text.encode())
-    return "".join(f"{(start + 7 * i) % 1000:03d} " for i in range(tokens))
+class BlockCache:
+    """KV blocks: shared while in use, evicted least recently freed first afterwards."""
 
+    def __init__(self, blocks: int) -> None:
+        self.total = blocks
+        self.active: dict[int, int] = {}
+        self.free: OrderedDict[int, None] = OrderedDict()
 
-def block_hashes(text: str) -> list[int]:
-    """A hash per full block, each over all the text before it."""
-    size = BLOCK_TOKENS * TOKEN_CHARS
-    hashes: list[int] = []
-    parent = 0
-    for at in range(0, len(text) - size + 1, size):
-        parent = hash((parent, text[at : at + size]))
-        hashes.append(parent)
-    return hashes
+    def match(self, keys: list[int], limit: int) -> int:
+        """Length of the longest cached run from the start, at most `limit` blocks."""
+        run = 0
+        while run < min(limit, len(keys)) and (keys[run] in self.active or keys[run] in self.free):
+            run += 1
+        return run
+
+    def take(self, key: int) -> bool:
+        """Use a block, evicting a free one if need be; False if all are in use."""
+        if key in self.active:
+            self.active[key] += 1
+            return True
+        if key in self.free:
+            del self.free[key]
+        elif len(self.active) >= self.total:
+            return False
+        elif len(self.active) + len(self.free) >= self.total:
+            self.free.popitem(last=False)
+        self.active[key] = 1
+        return True
+
+    def release(self, keys: list[int]) -> None:
+        """Give up the blocks of one request; its tail will be evicted before its head."""
+        for key in reversed(keys):
+            self.active[key] -= 1
+            if not self.active[key]:
+                del self.active[key]
+                self.free[key] = None
 
 
 @dataclass(eq=False)
 class Sequence:
-    """A request inside the engine."""
+    """One request inside the engine; counts are tokens."""
 
-    text: str
-    prompt_tokens: int
-    max_tokens: int
-    blocks: list[int]
+    prompt: int
+    keys: list[int]
+    output: int
+    known: int = 0
+    done: int = 0
+    emitted: int = 0
     cached: int = 0
-    computed: int = 0
-    generated: int = 0
-    private: int = 0
-    aborted: bool = False
-    progress: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def done(self) -> bool:
-        return self.generated >= self.max_tokens
+    started: bool = False
+    held: list[int] = field(default_factory=list)
+    tokens: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
 
 
-class BlockCache:
-    """KV blocks: held by requests, or free with content that may be found again (LRU)."""
+class Scheduler:
+    """Decode first, chunked prefill, first come first served, on simulated milliseconds."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.held: dict[int, int] = {}
-        self.free: OrderedDict[int, None] = OrderedDict()
-        self.private = 0
+    def __init__(
+        self,
+        *,
+        profile: Profile | None = None,
+        kv_tokens: int = 131_072,
+        budget: int = 8192,
+        max_sequences: int = 256,
+    ) -> None:
+        self.profile = profile or Profile()
+        self.blocks = kv_tokens // BLOCK_TOKENS
+        self.budget, self.max_sequences = budget, max_sequences
+        self._fresh = itertools.count(-1, -1)
+        self.reset()
 
-    @property
-    def used(self) -> int:
-        return len(self.held) + self.private
+    def reset(self) -> None:
+        """Forget requests, cache and counts."""
+        self.cache = BlockCache(self.blocks)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.hits = self.queries = self.preemptions = 0
+        self._plan: dict[Sequence, int] = {}
+        self._step_end: float | None = None
 
-    def admit(self, seq: Sequence) -> bool:
-        """Take the blocks of prompt and answer, or nothing if they do not fit."""
-        hits = 0
-        for block in seq.blocks[: (seq.prompt_tokens - 1) // BLOCK_TOKENS]:
-            if block not in self.held and block not in self.free:
-                break
-            hits += 1
-        total = -(-(seq.prompt_tokens + seq.max_tokens) // BLOCK_TOKENS)
-        new = sum(block not in self.held for block in seq.blocks)
-        private = total - len(seq.blocks)
-        if self.used + new + private > self.capacity:
-            return False
-        for block in seq.blocks:
-            self.free.pop(block, None)
-            self.held[block] = self.held.get(block, 0) + 1
-        seq.private = private
-        self.private += private
-        seq.cached = seq.computed = hits * BLOCK_TOKENS
-        self._evict()
+    def fits(self, sequence: Sequence) -> bool:
+        """Whether the engine could ever hold the request."""
+        return -(-(sequence.prompt + sequence.output) // BLOCK_TOKENS) <= self.blocks
+
+    def add(self, sequence: Sequence, now: float) -> None:
+        """Queue a request; it is looked at when the next step starts."""
+        self.advance(now)
+        sequence.known = sequence.prompt
+        self.waiting.append(sequence)
+        if self._step_end is None:
+            self._start(now)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Drop a request wherever it is; unknown ones change nothing."""
+        self._plan.pop(sequence, None)
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._drop(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
+    def advance(self, now: float) -> None:
+        """Finish every step that ends by now."""
+        while self._step_end is not None and self._step_end <= now:
+            end = self._step_end
+            self._finish()
+            self._start(end)
+
+    def _drop(self, sequence: Sequence) -> None:
+        self.cache.release(sequence.held)
+        sequence.held = []
+
+    def _grow(self, sequence: Sequence, tokens: int) -> bool:
+        while len(sequence.held) * BLOCK_TOKENS < tokens:
+            index = len(sequence.held)
+            key = sequence.keys[index] if index < len(sequence.keys) else next(self._fresh)
+            if not self.cache.take(key):
+                return False
+            sequence.held.append(key)
         return True
 
-    def release(self, seq: Sequence, keep: list[int]) -> None:
-        """Give the blocks back, tail first, so that tails are evicted before heads."""
-        self.private -= seq.private
-        for block in reversed(keep[len(seq.blocks) :]):
-            if block not in self.held:
-                self.free.pop(block, None)
-                self.free[block] = None
-        for i, block in reversed(list(enumerate(seq.blocks))):
-            self.held[block] -= 1
-            if not self.held[block]:
-                del self.held[block]
-                if i < len(keep):
-                    self.free[block] = None
-        self._evict()
+    def _preempt(self) -> Sequence:
+        victim = self.running.pop()
+        self._plan.pop(victim, None)
+        self._drop(victim)
+        victim.done = 0
+        self.waiting.appendleft(victim)
+        self.preemptions += 1
+        return victim
 
-    def _evict(self) -> None:
-        while self.free and self.used + len(self.free) > self.capacity:
-            self.free.popitem(last=False)
+    def _start(self, now: float) -> None:
+        self._plan = {}
+        budget, preempted = self.budget, False
+        for sequence in list(self.running):
+            chunk = min(sequence.known - sequence.done, budget)
+            if sequence not in self.running or not chunk:
+                continue
+            while not self._grow(sequence, sequence.done + chunk):
+                preempted = True
+                if self._preempt() is sequence:
+                    break
+            else:
+                self._plan[sequence] = chunk
+                budget -= chunk
+        while self.waiting and budget and not preempted and len(self.running) < self.max_sequences:
+            if not self._admit(self.waiting[0], budget):
+                break
+            budget -= self._plan[self.running[-1]]
+        self._step_end = now + self._duration() if self._plan else None
+
+    def _admit(self, sequence: Sequence, budget: int) -> bool:
+        run = self.cache.match(sequence.keys, (sequence.known - 1) // BLOCK_TOKENS)
+        shared = sum(key in self.cache.active for key in sequence.keys[:run])
+        needed = -(-sequence.known // BLOCK_TOKENS) - shared
+        if needed > self.cache.total - len(self.cache.active):
+            return False
+        self.waiting.popleft()
+        self.running.append(sequence)
+        sequence.done = run * BLOCK_TOKENS
+        if not sequence.started:
+            sequence.started, sequence.cached = True, sequence.done
+            self.hits += sequence.done
+            self.queries += sequence.prompt
+        chunk = min(sequence.known - sequence.done, budget)
+        self._grow(sequence, sequence.done + chunk)
+        self._plan[sequence] = chunk
+        return True
+
+    def _duration(self) -> float:
+        tokens = decodes = context = 0
+        pairs = 0.0
+        for sequence, chunk in self._plan.items():
+            if sequence.emitted and chunk == 1:
+                decodes += 1
+                context += sequence.known
+            else:
+                tokens += chunk
+                pairs += chunk * (sequence.done + chunk / 2)
+        return self.profile.step_ms(tokens, pairs, decodes, context)
+
+    def _finish(self) -> None:
+        for sequence, chunk in self._plan.items():
+            sequence.done += chunk
+            if sequence.done < sequence.known:
+                continue
+            sequence.emitted += 1
+            sequence.known += 1
+            sequence.tokens.put_nowait(1)
+            if sequence.emitted >= sequence.output:
+                self.running.remove(sequence)
+                self._drop(sequence)
+
+
+def prompt_text(body: dict[str, Any]) -> str:
+    """The text an engine would see of a chat or completions body."""
+    if "messages" not in body:
+        prompt = body.get("prompt", "")
+        return prompt if isinstance(prompt, str) else json.dumps(prompt)
+    parts = []
+    for message in body["messages"]:
+        content = message.get("content", "")
+        parts.append(
+            f"<{message.get('role')}>{content if isinstance(content, str) else json.dumps(content)}"
+        )
+    return "\n".join(parts)
+
+
+def block_keys(text: str) -> list[int]:
+    """Chained keys of the full blocks of a text, never negative."""
+    keys, parent = [], 0
+    for start in range(0, len(text) - _BLOCK_CHARS + 1, _BLOCK_CHARS):
+        parent = hash((parent, text[start : start + _BLOCK_CHARS])) & 0x7FFF_FFFF_FFFF_FFFF
+        keys.append(parent)
+    return keys
 
 
 class Engine:
-    """One engine: `app` is its HTTP interface, `run()` its step loop."""
+    """The HTTP face of one scheduler; `app` is its ASGI application.
+
+    Args:
+        model: Name it serves.
+        speed: Simulated seconds per second of the wall clock.
+        scheduler: What it simulates; one with default figures if left out.
+    """
 
     def __init__(
-        self, model: str = "demo", *, kv_tokens: int = 60_000, time_scale: float = 1.0
+        self, *, model: str = "demo", speed: float = 1.0, scheduler: Scheduler | None = None
     ) -> None:
-        self.model = model
-        self.kv_blocks = kv_tokens // BLOCK_TOKENS
-        self.time_scale = time_scale
-        self._wake = asyncio.Event()
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
-        self.reset()
+        self.model, self.speed = model, speed
+        self.scheduler = scheduler or Scheduler()
+        self._ids = itertools.count(1)
+        self._ticker: asyncio.Task[None] | None = None
         self.app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self._complete, methods=["POST"]),
@@ -143,156 +283,115 @@ class Engine:
         )
 
     def reset(self) -> None:
-        """Empty the cache and the counters; call when no request is running."""
-        for seq in (*self.waiting, *self.running):
-            seq.aborted = True
-            seq.progress.set()
-        self.waiting.clear()
-        self.running.clear()
-        self.cache = BlockCache(self.kv_blocks)
-        self.hits = self.queries = 0
+        """Forget requests, cache and counts."""
+        self.scheduler.reset()
 
-    async def run(self) -> None:
-        """Step for ever; sleeps while there is nothing to do."""
-        while True:
-            if not self.waiting and not self.running:
-                self._wake.clear()
-                await self._wake.wait()
-            await self._step()
+    def _now(self) -> float:
+        return time.perf_counter() * 1e3 * self.speed
 
-    async def _step(self) -> None:
-        for seq in [s for s in self.running if s.aborted]:
-            self._finish(seq)
-        while self.waiting:
-            seq = self.waiting[0]
-            if not seq.aborted:
-                if not self.cache.admit(seq):
-                    break
-                self.hits += seq.cached
-                self.queries += seq.prompt_tokens
-                self.running.append(seq)
-            self.waiting.popleft()
-        decoding = [s for s in self.running if s.computed >= s.prompt_tokens]
-        budget = TOKEN_BUDGET - len(decoding)
-        chunks: list[tuple[Sequence, int]] = []
-        for seq in self.running:
-            take = min(seq.prompt_tokens - seq.computed, budget)
-            if take > 0:
-                chunks.append((seq, take))
-                budget -= take
-        prefill = sum(take for _, take in chunks)
-        context = sum(s.computed + s.generated for s in self.running)
-        milliseconds = 5 + 0.06 * prefill + 0.3 * len(decoding) + 4e-5 * context
-        await asyncio.sleep(milliseconds / 1000 / self.time_scale)
-        for seq, take in chunks:
-            seq.computed += take
-        for seq in decoding + [s for s, _ in chunks if s.computed >= s.prompt_tokens]:
-            if seq.aborted:
-                continue
-            seq.generated += 1
-            if seq.done:
-                self._finish(seq)
-            if seq.done or seq.generated % STREAM_EVERY == 1:
-                seq.progress.set()
-
-    def _finish(self, seq: Sequence) -> None:
-        if seq not in self.running:
-            return
-        self.running.remove(seq)
-        if seq.done:
-            keep = block_hashes(seq.text + answer(seq.text, seq.generated))
-        else:
-            keep = seq.blocks[: seq.computed // BLOCK_TOKENS]
-        self.cache.release(seq, keep)
+    async def _tick(self) -> None:
+        while self.scheduler.running or self.scheduler.waiting:
+            self.scheduler.advance(self._now())
+            await asyncio.sleep(_TICK_SECONDS)
 
     async def _complete(self, request: Request) -> Response:
         try:
             body = json.loads(await request.body())
-            text = render(body)
-            limit = body.get("max_completion_tokens") or body.get("max_tokens") or 16
-            max_tokens = max(1, int(limit))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            return JSONResponse({"error": {"message": f"bad request: {error!r}"}}, 400)
-        tokens = max(1, -(-len(text) // TOKEN_CHARS))
-        if tokens + max_tokens > (self.kv_blocks - 1) * BLOCK_TOKENS:
-            return JSONResponse({"error": {"message": "request exceeds the KV cache"}}, 400)
-        seq = Sequence(text, tokens, max_tokens, block_hashes(text))
-        self.waiting.append(seq)
-        self._wake.set()
-        chat = request.url.path.endswith("/chat/completions")
+            text = prompt_text(body)
+            limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or 16)
+        except (ValueError, TypeError, AttributeError) as error:
+            return _refuse(f"bad request body: {error}")
+        tokens = max(1, -(-len(text) // CHARS_PER_TOKEN))
+        sequence = Sequence(prompt=tokens, keys=block_keys(text), output=max(1, limit))
+        if not self.scheduler.fits(sequence):
+            return _refuse(f"{tokens} prompt tokens and {limit} more exceed the KV cache")
+        chat = "messages" in body
+        self.scheduler.add(sequence, self._now())
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.create_task(self._tick())
         if body.get("stream"):
-            return StreamingResponse(self._stream(seq, chat), media_type="text/event-stream")
+            return StreamingResponse(self._stream(sequence, chat), media_type="text/event-stream")
         try:
-            while not seq.done and not seq.aborted:
-                await seq.progress.wait()
-                seq.progress.clear()
+            for _ in range(sequence.output):
+                await sequence.tokens.get()
         finally:
-            seq.aborted = not seq.done
-        if seq.aborted:
-            return JSONResponse({"error": {"message": "aborted"}}, 500)
-        content = answer(text, seq.generated)
-        part = {"message": {"role": "assistant", "content": content}} if chat else {"text": content}
-        return JSONResponse(self._envelope(seq, chat, part, "length"))
+            self.scheduler.abort(sequence)
+        answer = " tok" * sequence.output
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        choice |= (
+            {"message": {"role": "assistant", "content": answer}} if chat else {"text": answer}
+        )
+        return JSONResponse(self._frame(chat, [choice], usage(sequence), streamed=False))
 
-    def _envelope(
-        self, seq: Sequence, chat: bool, part: dict[str, Any], finish: str | None
-    ) -> dict[str, Any]:
-        out: dict[str, Any] = {
-            "id": f"cmpl-{id(seq):x}",
-            "object": "chat.completion" if chat else "text_completion",
-            "created": int(time.time()),
-            "model": self.model,
-            "choices": [{"index": 0, **part, "finish_reason": finish}],
-        }
-        if finish:
-            out["usage"] = {
-                "prompt_tokens": seq.prompt_tokens,
-                "completion_tokens": seq.generated,
-                "total_tokens": seq.prompt_tokens + seq.generated,
-                "prompt_tokens_details": {"cached_tokens": seq.cached},
-            }
-        return out
-
-    async def _stream(self, seq: Sequence, chat: bool) -> AsyncIterator[str]:
-        text, sent = answer(seq.text, seq.max_tokens), 0
+    async def _stream(self, sequence: Sequence, chat: bool) -> AsyncIterator[str]:
+        sent = 0
         try:
-            while sent < seq.max_tokens:
-                await seq.progress.wait()
-                seq.progress.clear()
-                if seq.aborted:
-                    raise RuntimeError("aborted")
-                piece = text[sent * TOKEN_CHARS : seq.generated * TOKEN_CHARS]
-                sent = seq.generated
-                part = {"delta": {"content": piece}} if chat else {"text": piece}
-                chunk = self._envelope(seq, chat, part, "length" if seq.done else None)
-                chunk["object"] = "chat.completion.chunk" if chat else "text_completion"
-                yield f"data: {json.dumps(chunk)}\n\n"
+            while sent < sequence.output:
+                ready = await sequence.tokens.get()
+                while not sequence.tokens.empty():
+                    ready += sequence.tokens.get_nowait()
+                sent += ready
+                text = " tok" * ready
+                end = "length" if sent >= sequence.output else None
+                choice: dict[str, Any] = {"index": 0, "finish_reason": end}
+                choice |= {"delta": {"content": text}} if chat else {"text": text}
+                frame = self._frame(chat, [choice], usage(sequence) if end else None)
+                yield f"data: {json.dumps(frame)}\n\n"
             yield "data: [DONE]\n\n"
         finally:
-            seq.aborted = not seq.done
+            self.scheduler.abort(sequence)
 
-    async def _models(self, request: Request) -> Response:
-        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "routecore"}
-        return JSONResponse({"object": "list", "data": [model]})
+    def _frame(
+        self, chat: bool, choices: list[Any], used: dict[str, Any] | None, streamed: bool = True
+    ) -> dict[str, Any]:
+        kind = "chat.completion" if chat else "text_completion"
+        return {
+            "id": f"cmpl-{next(self._ids)}",
+            "object": kind + (".chunk" if streamed and chat else ""),
+            "created": int(time.time()),
+            "model": self.model,
+            "choices": choices,
+            "usage": used,
+        }
 
-    async def _health(self, request: Request) -> Response:
-        return Response()
+    async def _models(self, _request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": self.model, "object": "model"}]})
 
-    async def _metrics(self, request: Request) -> Response:
-        label = f'model_name="{self.model}"'
-        config = f'block_size="{BLOCK_TOKENS}",num_gpu_blocks="{self.kv_blocks}"'
-        rows = (
-            ("num_requests_running", "gauge", "", label, len(self.running)),
-            ("num_requests_waiting", "gauge", "", label, len(self.waiting)),
-            ("kv_cache_usage_perc", "gauge", "", label, self.cache.used / self.kv_blocks),
-            ("prefix_cache_hits", "counter", "_total", label, self.hits),
-            ("prefix_cache_queries", "counter", "_total", label, self.queries),
-            ("cache_config_info", "gauge", "", f"{label},{config}", 1),
+    async def _health(self, _request: Request) -> Response:
+        return Response(status_code=200)
+
+    async def _metrics(self, _request: Request) -> Response:
+        s = self.scheduler
+        s.advance(self._now())
+        label = f'{{model_name="{self.model}"}}'
+        figures = (
+            ("num_requests_running", "gauge", len(s.running)),
+            ("num_requests_waiting", "gauge", len(s.waiting)),
+            ("kv_cache_usage_perc", "gauge", len(s.cache.active) / s.cache.total),
+            ("prefix_cache_hits_total", "counter", s.hits),
+            ("prefix_cache_queries_total", "counter", s.queries),
         )
         lines = []
-        for name, kind, suffix, labels, value in rows:
-            lines.append(f"# HELP vllm:{name}{suffix} Simulated.")
-            lines.append(f"# TYPE vllm:{name}{suffix} {kind}")
-            lines.append(f"vllm:{name}{suffix}{{{labels}}} {float(value)}")
-        text = "\n".join(lines) + "\n"
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        for name, kind, value in figures:
+            lines.append(f"# TYPE vllm:{name.removesuffix('_total')} {kind}")
+            lines.append(f"vllm:{name}{label} {float(value)}")
+        lines.append("# TYPE vllm:cache_config_info gauge")
+        lines.append(
+            f'vllm:cache_config_info{{block_size="{BLOCK_TOKENS}",'
+            f'model_name="{self.model}",num_gpu_blocks="{s.blocks}"}} 1.0'
+        )
+        return PlainTextResponse("\n".join(lines) + "\n")
+
+
+def usage(sequence: Sequence) -> dict[str, Any]:
+    """The OpenAI usage object of a request."""
+    return {
+        "prompt_tokens": sequence.prompt,
+        "completion_tokens": sequence.output,
+        "total_tokens": sequence.prompt + sequence.output,
+        "prompt_tokens_details": {"cached_tokens": sequence.cached},
+    }
+
+
+def _refuse(reason: str) -> Response:
+    return JSONResponse({"error": {"message": reason, "code": 400}}, status_code=400)

@@ -1,10 +1,10 @@
-"""A small gateway: it asks a router, tells the monitor, and passes bytes on."""
+"""A small ASGI gateway that calls router and monitor as production-stack does."""
 
-import itertools
+import inspect
 import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -12,114 +12,102 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from routecore.errors import RouteError
-from routecore.interface import RoutingInterface
-from routecore.monitor import RequestStatsMonitor
 from routecore.stats import EndpointInfo
 
 
-class Attempt:
-    """One request on its way; reports each event to the monitor once."""
-
-    def __init__(self, gateway: "Gateway", url: str, request_id: str) -> None:
-        self.gateway, self.url, self.id = gateway, url, request_id
-        self.first = self.ended = False
-        gateway.in_flight[url] += 1
-        gateway.monitor.on_new_request(url, request_id, time.time())
-
-    def chunk(self) -> None:
-        """Bytes came back."""
-        if not self.first:
-            self.first = True
-            self.gateway.monitor.on_request_response(self.url, self.id, time.time())
-
-    def end(self, *, served: bool) -> None:
-        """Served or failed; later calls change nothing."""
-        if self.ended:
-            return
-        self.ended = True
-        self.gateway.in_flight[self.url] -= 1
-        monitor = self.gateway.monitor
-        report = monitor.on_request_complete if served else monitor.on_request_failed
-        report(self.url, self.id, time.time())
-
-
-class Relay(StreamingResponse):
-    """Passes the engine's answer on; whatever happens, the request ends in the monitor."""
-
-    def __init__(self, upstream: aiohttp.ClientResponse, attempt: Attempt) -> None:
-        super().__init__(
-            self._chunks(upstream, attempt),
-            status_code=upstream.status,
-            media_type=upstream.content_type,
-        )
-        self.upstream, self.attempt = upstream, attempt
-
-    @staticmethod
-    async def _chunks(upstream: aiohttp.ClientResponse, attempt: Attempt) -> AsyncIterator[bytes]:
-        async for chunk in upstream.content.iter_any():
-            attempt.chunk()
-            yield chunk
-        attempt.end(served=upstream.status < 400)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.attempt.end(served=False)
-            self.upstream.close()
-
-
 class Gateway:
-    """Serves `app`; set `router` before the first request."""
+    """Routes `/v1/...` POSTs to endpoints; `app` is its ASGI application.
 
-    def __init__(
-        self,
-        endpoints: list[EndpointInfo],
-        monitor: RequestStatsMonitor,
-        session: aiohttp.ClientSession,
-    ) -> None:
-        self.endpoints, self.monitor, self.session = endpoints, monitor, session
-        self.router: RoutingInterface | None = None
-        self.in_flight: Counter[str] = Counter()
-        self.decisions: list[float] = []
-        self._ids = itertools.count()
-        paths = ("/v1/chat/completions", "/v1/completions")
-        self.app = Starlette(routes=[Route(p, self._proxy, methods=["POST"]) for p in paths])
+    Router, monitor and engine stats may be replaced between requests.
 
-    def _choose(self, request: Request, body: Any) -> str:
-        if self.router is None:
-            raise RouteError("the gateway has no router yet")
-        start = time.perf_counter()
-        stats = self.monitor.get_request_stats(time.time())
-        url: str = self.router.route_request(self.endpoints, {}, stats, request, body)
-        self.decisions.append((time.perf_counter() - start) * 1e6)
-        return url
+    Args:
+        endpoints: Where requests may go.
+        session: Client used towards the engines.
+    """
 
-    async def _proxy(self, request: Request) -> Response:
+    def __init__(self, endpoints: list[EndpointInfo], session: aiohttp.ClientSession) -> None:
+        self.endpoints, self.session = endpoints, session
+        self.router: Any = None
+        self.monitor: Any = None
+        self.engine_stats: Callable[[], Mapping[str, Any]] = dict
+        self.decisions_us: list[float] = []
+        self.in_flight = {endpoint.url: 0 for endpoint in endpoints}
+        self.app = Starlette(routes=[Route("/v1/{path:path}", self._forward, methods=["POST"])])
+
+    def use(self, router: Any, monitor: Any, engine_stats: Callable[[], Mapping[str, Any]]) -> None:
+        """Go on with another router, its monitor and its source of engine stats."""
+        self.router, self.monitor, self.engine_stats = router, monitor, engine_stats
+        self.decisions_us = []
+        self.in_flight = dict.fromkeys(self.in_flight, 0)
+
+    async def _forward(self, request: Request) -> Response:
         raw = await request.body()
         try:
             body = json.loads(raw)
         except ValueError as error:
-            return JSONResponse({"error": {"message": f"body is not JSON: {error}"}}, 400)
+            return _error(400, f"body is no JSON: {error}")
+        stats = self.monitor.get_request_stats(time.time())
+        start = time.perf_counter()
         try:
-            url = self._choose(request, body)
-        except RouteError as error:
-            return JSONResponse({"error": {"message": str(error)}}, 503)
-        attempt = Attempt(self, url, f"demo-{next(self._ids)}")
-        handed_on = False
+            url = self.router.route_request(
+                self.endpoints, self.engine_stats(), stats, request, body
+            )
+            if inspect.isawaitable(url):
+                url = await url
+        except ValueError as error:
+            return _error(503, str(error))
+        self.decisions_us.append((time.perf_counter() - start) * 1e6)
+        call = _Call(self, url, request.headers.get("x-request-id") or uuid.uuid4().hex)
         try:
-            headers = {"content-type": "application/json"}
-            upstream = await self.session.post(url + request.url.path, data=raw, headers=headers)
-            if upstream.status < 500:
-                handed_on = True
-                return Relay(upstream, attempt)
-            upstream.close()
-            return JSONResponse({"error": {"message": f"engine: {upstream.status}"}}, 502)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return JSONResponse({"error": {"message": f"engine: {error}"}}, 502)
+            upstream = await self.session.post(
+                url + request.url.path, data=raw, headers={"content-type": "application/json"}
+            )
+        except aiohttp.ClientError as error:
+            call.end(failed=True)
+            return _error(502, f"{url}: {error}")
+        except BaseException:
+            call.end(failed=True)
+            raise
+        return StreamingResponse(
+            call.relay(upstream),
+            status_code=upstream.status,
+            media_type=upstream.content_type,
+            headers={"x-endpoint": url},
+        )
+
+
+class _Call:
+    """One request towards one endpoint; its load ends exactly once."""
+
+    def __init__(self, gateway: Gateway, url: str, request_id: str) -> None:
+        self._gateway, self._url, self._id = gateway, url, request_id
+        self._monitor, self._load = gateway.monitor, gateway.in_flight
+        self._open = True
+        self._load[url] += 1
+        self._monitor.on_new_request(url, request_id, time.time())
+
+    def end(self, *, failed: bool) -> None:
+        if self._open:
+            self._open = False
+            self._load[self._url] -= 1
+            done = self._monitor.on_request_failed if failed else self._monitor.on_request_complete
+            done(self._url, self._id, time.time())
+
+    async def relay(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        first = True
+        failed = True
+        try:
+            async for piece in upstream.content.iter_any():
+                if first:
+                    first = False
+                    self._monitor.on_request_response(self._url, self._id, time.time())
+                yield piece
+            failed = upstream.status >= 500
         finally:
-            if not handed_on:
-                attempt.end(served=False)
+            self.end(failed=failed)
+            upstream.close()
+
+
+def _error(status: int, reason: str) -> Response:
+    return JSONResponse({"error": {"message": reason, "code": status}}, status_code=status)

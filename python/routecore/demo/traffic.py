@@ -1,156 +1,154 @@
-"""Traffic: generated chats, a Mooncake trace, or recorded requests."""
+"""What is sent: generated conversations, a trace, or a user's own requests."""
 
 import gzip
-import itertools
+import hashlib
 import json
-import random
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from routecore.demo.engine import TOKEN_CHARS, answer, render
-
-SCALE = 8
-TRACE_BLOCK_CHARS = 512 // SCALE * TOKEN_CHARS
-WORDS = "route cache block token model batch prefix engine load queue step fleet score".split()
+TRACE_SCALE = 4  # a 512-token block becomes 128 tokens, so that a run fits a laptop
+_TRACE_BLOCK = 512
+_CHARS = 4  # per token
 
 
-class Arrival(NamedTuple):
-    """A request and when it comes, in seconds from the start."""
+@dataclass
+class Job:
+    """One conversation: bodies sent one after the other, each after the previous answer."""
 
-    at: float
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
+    start: float  # simulated seconds
+    bodies: list[dict[str, Any]]
+    session: str | None = None
+    delay: float = 0.5  # simulated seconds between an answer and the next turn
+    headers: dict[str, str] = field(init=False)
 
-
-class TrafficError(ValueError):
-    """A file that cannot be used as traffic; the message has file, line, field and reason."""
-
-
-class TraceLine(msgspec.Struct):
-    """A line of a Mooncake trace."""
-
-    timestamp: float
-    input_length: int
-    output_length: int
-    hash_ids: list[int]
+    def __post_init__(self) -> None:
+        self.headers = {"x-session-id": self.session} if self.session else {}
 
 
-def words(key: str, chars: int) -> str:
-    """Text of a length, the same for the same key."""
-    rng = random.Random(key)
-    text = f"{key}: " + " ".join(rng.choice(WORDS) for _ in range(chars // 4))
-    return text[:chars].ljust(chars, ".")
+def text(seed: str, tokens: int) -> str:
+    """The same text for the same seed, of so many tokens."""
+    return hashlib.shake_128(seed.encode()).hexdigest(tokens * _CHARS // 2)
 
 
-def poisson(rate: float, seconds: float, rng: np.random.Generator) -> Iterator[float]:
-    """Arrival times of a Poisson process."""
-    at = float(rng.exponential(1 / rate))
-    while at < seconds:
-        yield at
-        at += float(rng.exponential(1 / rate))
+def conversations(*, rate: float, seconds: float, seed: int, turns: float = 4.0) -> list[Job]:
+    """Multi-turn chats over a few shared system prompts of Zipf popularity.
+
+    Args:
+        rate: Requests per simulated second, on average.
+        seconds: Simulated seconds of arrivals.
+        seed: Of everything drawn.
+        turns: Mean turns of a conversation.
+    """
+    draw = np.random.default_rng(seed)
+    jobs: list[Job] = []
+    start = 0.0
+    while (start := start + float(draw.exponential(turns / rate))) < seconds:
+        system = text(f"{seed} system {min(int(draw.zipf(1.4)), 40)}", 640)
+        messages = [{"role": "system", "content": system}]
+        bodies = []
+        for turn in range(int(draw.geometric(1 / turns))):
+            words = int(draw.integers(100, 600))
+            question = text(f"{seed} {len(jobs)} {turn}", words)
+            messages = [*messages, {"role": "user", "content": question}]
+            bodies.append(_chat(messages, int(draw.integers(16, 64))))
+            answer = text(f"{seed} answer {len(jobs)} {turn}", 48)
+            messages = [*messages, {"role": "assistant", "content": answer}]
+        jobs.append(Job(start, bodies, session=f"s{seed}-{len(jobs)}"))
+    return jobs
 
 
-def chats(rate: float, seconds: float, seed: int, *, prompts: int = 12) -> list[Arrival]:
-    """Multi-turn chats whose system prompts are shared, a few by most sessions."""
-    rng = np.random.default_rng(seed)
-    arrivals: list[Arrival] = []
-    resting: list[tuple[float, str, list[dict[str, str]]]] = []
-    ids = itertools.count()
-    for at in poisson(rate, seconds, rng):
-        ready = [i for i, (until, _, _) in enumerate(resting) if until <= at]
-        if ready and rng.random() < 0.7:
-            _, name, messages = resting.pop(ready[int(rng.integers(len(ready)))])
-        else:
-            name = f"session-{seed}-{next(ids)}"
-            which = (int(rng.zipf(1.4)) - 1) % prompts
-            system = words(f"system {which}", 2400 + 400 * (which % 5))
-            messages = [{"role": "system", "content": system}]
-        question = words(f"{name} turn {len(messages)}", int(rng.integers(120, 900)))
-        messages = [*messages, {"role": "user", "content": question}]
-        tokens = int(rng.integers(8, 48))
-        body = {"model": "demo", "messages": messages, "max_tokens": tokens, "stream": True}
-        arrivals.append(Arrival(at, "/v1/chat/completions", {"x-session-id": name}, body))
-        if len(messages) < 12:
-            reply = {"role": "assistant", "content": answer(render(body), tokens)}
-            resting.append((at + 1.0, name, [*messages, reply]))
-    return arrivals
+def trace(path: Path, *, rate: float, seconds: float, seed: int) -> list[Job]:
+    """The first requests of a Mooncake trace, prompts expanded from its block hashes.
 
+    Lengths are divided by `TRACE_SCALE`. Order is the trace's, arrivals are Poisson at `rate`.
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError) as error:
-        raise TrafficError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _trace_line(where: str, line: bytes) -> TraceLine:
-    try:
-        row = msgspec.json.decode(line, type=TraceLine)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason, _, field = str(error).partition(" - at `$.")
-        raise TrafficError(f"{where}: {field.rstrip('`') or 'line'}: {reason}") from None
-    for name, least in (("timestamp", 0), ("input_length", 1), ("output_length", 1)):
-        value = getattr(row, name)
-        if value < least:
-            raise TrafficError(f"{where}: {name}: expected at least {least}, got {value}")
-    if len(row.hash_ids) * 512 < row.input_length:
-        need = -(-row.input_length // 512)
-        got = len(row.hash_ids)
-        raise TrafficError(f"{where}: hash_ids: expected {need} for the input_length, got {got}")
-    return row
-
-
-def trace(path: Path, rate: float, seconds: float) -> list[Arrival]:
-    """A Mooncake trace at an eighth of its lengths, its arrivals stretched to the mean rate."""
-    rows: list[TraceLine] = []
-    limit = int(rate * seconds) + 1
-    for number, line in _lines(path):
-        rows.append(_trace_line(f"{path}:{number}", line))
-        if len(rows) >= limit:
+    Raises:
+        ValueError: Naming file, line, field and reason.
+    """
+    arrivals = _arrivals(rate, seconds, seed)
+    jobs = []
+    for number, row in _rows(path):
+        start = next(arrivals, None)
+        if start is None:
             break
-    if not rows:
-        raise TrafficError(f"{path}: no requests")
-    rows.sort(key=lambda row: row.timestamp)
-    start = rows[0].timestamp
-    stretch = len(rows) / rate / max(rows[-1].timestamp - start, 1.0)
-    arrivals: list[Arrival] = []
-    for row in rows:
-        at = (row.timestamp - start) * stretch
-        text = "".join(words(f"block {i}", TRACE_BLOCK_CHARS) for i in row.hash_ids)
-        prompt = text[: max(1, row.input_length // SCALE) * TOKEN_CHARS]
-        tokens = max(1, row.output_length // SCALE)
-        body = {"model": "demo", "prompt": prompt, "max_tokens": tokens, "stream": True}
-        arrivals.append(Arrival(at, "/v1/completions", {}, body))
-    return arrivals
+        for name in ("input_length", "output_length"):
+            if type(row.get(name)) is not int or row[name] < 1:
+                raise _bad(path, number, name, f"expected an integer above 0, got {row.get(name)}")
+        ids = row.get("hash_ids")
+        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+            raise _bad(path, number, "hash_ids", "expected a list of integers")
+        if row["input_length"] > len(ids) * _TRACE_BLOCK:
+            raise _bad(path, number, "input_length", f"exceeds {len(ids)} blocks of {_TRACE_BLOCK}")
+        prompt = "".join(text(f"block {i}", _TRACE_BLOCK // TRACE_SCALE) for i in ids)
+        prompt = prompt[: max(1, row["input_length"] // TRACE_SCALE) * _CHARS]
+        output = max(1, row["output_length"] // TRACE_SCALE)
+        jobs.append(Job(start, [_chat([{"role": "user", "content": prompt}], output)]))
+    return _some(path, jobs)
 
 
-def requests(path: Path, rate: float, seconds: float, seed: int) -> list[Arrival]:
-    """OpenAI bodies, one a line, sent in order and again from the start."""
-    bodies: list[dict[str, Any]] = []
-    for number, line in _lines(path):
-        where = f"{path}:{number}"
-        try:
-            body = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TrafficError(f"{where}: line: not JSON ({error})") from None
-        if not isinstance(body, dict) or not ("messages" in body or "prompt" in body):
-            raise TrafficError(f"{where}: messages: expected an object with messages or prompt")
-        messages = body.get("messages", [])
-        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-            raise TrafficError(f"{where}: messages: expected a list of objects")
-        bodies.append({**body, "stream": True})
-    if not bodies:
-        raise TrafficError(f"{path}: no requests")
-    times = poisson(rate, seconds, np.random.default_rng(seed))
-    return [
-        Arrival(at, "/v1/chat/completions" if "messages" in body else "/v1/completions", {}, body)
-        for at, body in zip(times, itertools.cycle(bodies), strict=False)
-    ]
+def requests(path: Path, *, rate: float, seconds: float, seed: int) -> list[Job]:
+    """A user's OpenAI bodies, one per line, each sent once at Poisson arrivals.
+
+    Raises:
+        ValueError: Naming file, line, field and reason.
+    """
+    arrivals = _arrivals(rate, seconds, seed)
+    jobs = []
+    for number, body in _rows(path):
+        messages = body.get("messages")
+        if messages is None and "prompt" not in body:
+            raise _bad(path, number, "messages", "missing, and there is no prompt either")
+        if messages is not None and not (
+            isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
+        ):
+            raise _bad(path, number, "messages", "expected a list of objects")
+        limit = body.get("max_tokens")
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise _bad(path, number, "max_tokens", f"expected an integer above 0, got {limit!r}")
+        start = next(arrivals, None)
+        if start is not None:  # lines past the end of the run are still checked
+            jobs.append(Job(start, [{**body, "stream": True}]))
+    return _some(path, jobs)
+
+
+def _chat(messages: list[dict[str, str]], tokens: int) -> dict[str, Any]:
+    return {"model": "demo", "messages": messages, "max_tokens": tokens, "stream": True}
+
+
+def _arrivals(rate: float, seconds: float, seed: int) -> Iterator[float]:
+    draw, now = np.random.default_rng(seed), 0.0
+    while (now := now + float(draw.exponential(1 / rate))) < seconds:
+        yield now
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise _bad(path, number, "line", f"no JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise _bad(path, number, "line", "expected an object")
+                yield number, row
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise _bad(path, number + 1, "file", str(error)) from None
+
+
+def _some(path: Path, jobs: list[Job]) -> list[Job]:
+    if not jobs:
+        raise _bad(path, 1, "file", "holds no requests for the time of the run")
+    return jobs
+
+
+def _bad(path: Path, line: int, name: str, reason: str) -> ValueError:
+    return ValueError(f"{path}:{line}: {name}: {reason}")
