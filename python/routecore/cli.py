@@ -40,18 +40,21 @@ def main() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of lines.")
 def strategies(as_json: bool) -> None:
-    """List the strategies."""
+    """List the strategies: key, class, parameters with their defaults."""
     from routecore import ROUTERS
 
-    rows = [
-        {"strategy": name, "class": cls.__name__, "does": inspect.getdoc(cls).split("\n")[0]}  # type: ignore[union-attr]
-        for name, cls in ROUTERS.items()
-    ]
+    rows: list[tuple[str, str, dict[str, Any]]] = []
+    for key, cls in ROUTERS.items():
+        given = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        rows.append((key, cls.__name__, {p.name: p.default for p in given}))
     if as_json:
-        click.echo(json.dumps(rows))
+        names = ("key", "class", "parameters")
+        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
         return
-    for row in rows:
-        click.echo(f"{row['strategy']:18} {row['does']}")
+    click.echo(f"{'key':18} {'class':23} parameters")
+    for key, name, parameters in rows:
+        shown = ", ".join(f"{p}={value!r}" for p, value in parameters.items())
+        click.echo(f"{key:18} {name:23} {shown}")
 
 
 @main.command()
@@ -108,7 +111,7 @@ def demo(
 
         from routecore.demo import report, runner, traffic
     except ModuleNotFoundError as error:
-        _bad(f"the demo needs {error.name}: pip install routecore[demo]")
+        _bad(f"the demo needs {error.name}: pip install 'routecore[demo]'")
     arrivals: dict[str, Any] = {"rate": rate, "seconds": seconds * speed, "seed": seed}
     try:
         if trace:

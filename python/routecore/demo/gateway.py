@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from routecore.stats import EndpointInfo
 
@@ -69,8 +70,13 @@ class Gateway:
         except BaseException:
             call.end(failed=True)
             raise
-        return StreamingResponse(
-            call.relay(upstream),
+        if upstream.status >= 500:
+            upstream.close()
+            call.end(failed=True)
+            return _error(502, f"{url}: answered {upstream.status}")
+        return _Relay(
+            call,
+            upstream,
             status_code=upstream.status,
             media_type=upstream.content_type,
             headers={"x-endpoint": url},
@@ -88,6 +94,7 @@ class _Call:
         self._monitor.on_new_request(url, request_id, time.time())
 
     def end(self, *, failed: bool) -> None:
+        """Served or failed; later calls change nothing."""
         if self._open:
             self._open = False
             self._load[self._url] -= 1
@@ -103,10 +110,25 @@ class _Call:
                     first = False
                     self._monitor.on_request_response(self._url, self._id, time.time())
                 yield piece
-            failed = upstream.status >= 500
+            failed = upstream.status >= 400
         finally:
             self.end(failed=failed)
             upstream.close()
+
+
+class _Relay(StreamingResponse):
+    """The engine's answer on its way; a client that leaves before its start ends the call too."""
+
+    def __init__(self, call: _Call, upstream: aiohttp.ClientResponse, **options: Any) -> None:
+        super().__init__(call.relay(upstream), **options)
+        self._call, self._upstream = call, upstream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._call.end(failed=True)
+            self._upstream.close()
 
 
 def _error(status: int, reason: str) -> Response:

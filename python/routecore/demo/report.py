@@ -21,7 +21,7 @@ _COLUMNS = (
 def table(results: list[Result], title: str) -> Table:
     """One row per strategy; a running one is marked."""
     out = Table(title=title)
-    out.add_column("strategy")
+    out.add_column("strategy", no_wrap=True)
     for _, heading, _ in _COLUMNS:
         out.add_column(heading, justify="right")
     for result in results:

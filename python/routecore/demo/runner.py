@@ -20,8 +20,9 @@ from routecore import (
     RequestStatsMonitor,
     SingletonABCMeta,
 )
-from routecore.demo.engine import Engine, Scheduler
+from routecore.demo.engine import Engine
 from routecore.demo.gateway import Gateway
+from routecore.demo.scheduler import Scheduler
 from routecore.demo.traffic import Job
 from routecore.monitor import SingletonMeta
 

@@ -1,0 +1,96 @@
+"""The command: what it prints, and one line with exit code 2 for bad input."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from routecore import ROUTERS
+from routecore.cli import main
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+def refused(*args: str) -> str:
+    result = call(*args)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_strategies_lists_them_all() -> None:
+    assert [row["strategy"] for row in json.loads(call("strategies", "--json").output)] == [
+        *ROUTERS
+    ]
+    assert call("strategies").output.count("\n") == len(ROUTERS)
+
+
+def test_demo_prints_its_figures_as_json() -> None:
+    options = {"endpoints": 2, "seconds": 0.4, "speed": 8, "rate": 10, "strategy": "random"}
+    args = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    result = call("demo", "--json", *args)
+    assert result.exit_code == 0, result.output
+    (figures,) = json.loads(result.stdout)["results"]
+    assert figures["strategy"] == "random"
+    assert figures["requests"] > 0
+
+
+def test_an_unknown_strategy_is_named_with_the_valid_ones() -> None:
+    line = refused("demo", "--strategy", "random,fastest")
+    assert "'fastest'" in line
+    assert "round_robin" in line
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--endpoints", "0"),
+        ("--rate", "x"),
+        ("--seconds", "-1"),
+        ("--nothing",),
+        ("--trace", "/does/not/exist"),
+        ("--trace", "a", "--requests", "b"),
+    ],
+)
+def test_bad_options_are_refused(args: tuple[str, ...]) -> None:
+    refused("demo", *args)
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("{", "line"),
+        ("[]", "line"),
+        ("{}", "messages"),
+        ('{"messages": "hi"}', "messages"),
+        ('{"prompt": "hi", "max_tokens": 0}', "max_tokens"),
+    ],
+)
+def test_a_bad_request_line_is_named(tmp_path: Path, line: str, field: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"prompt": "good"}\n\n' + line + "\n")
+    assert f"{path}:3: {field}: " in refused("demo", "--requests", str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"input_length": "x"}, "input_length"),
+        ({"input_length": 2000}, "input_length"),
+        ({"output_length": 0}, "output_length"),
+        ({"hash_ids": None}, "hash_ids"),
+    ],
+)
+def test_a_bad_trace_line_is_named(tmp_path: Path, change: dict[str, object], field: str) -> None:
+    path = tmp_path / "t.jsonl"
+    row = {"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [0, 1], **change}
+    path.write_text(json.dumps(row) + "\n")
+    assert f"{path}:1: {field}: " in refused("demo", "--trace", str(path))
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.live", None)
+    assert "pip install routecore[demo]" in refused("demo")

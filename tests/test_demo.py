@@ -1,0 +1,211 @@
+"""The demo's engine, traffic and a small run over real HTTP."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from routecore import EndpointInfo, EndpointTable, RequestStatsMonitor, RoundRobinRouter
+from routecore.demo.engine import BlockCache, Engine, Profile, Scheduler, Sequence, block_keys
+from routecore.demo.gateway import Gateway
+from routecore.demo.runner import last_usage, run, serve
+from routecore.demo.traffic import conversations, trace
+from routecore.metrics import read_metrics
+
+TEXT = "".join(f"{i:04d}" for i in range(1024))  # 1,024 tokens, 64 different blocks
+
+
+def sequence(text: str, output: int = 1) -> Sequence:
+    return Sequence(prompt=len(text) // 4, keys=block_keys(text), output=output)
+
+
+def finish(scheduler: Scheduler, text: str, output: int = 1) -> Sequence:
+    done = sequence(text, output)
+    scheduler.add(done, 0.0)
+    scheduler.advance(1e9)
+    assert done.emitted == output
+    return done
+
+
+def test_a_repeated_prompt_recomputes_its_last_block_only() -> None:
+    scheduler = Scheduler()
+    assert finish(scheduler, TEXT).cached == 0
+    assert finish(scheduler, TEXT).cached == 1008
+    assert (scheduler.hits, scheduler.queries) == (1008, 2048)
+
+
+def test_a_first_token_takes_the_time_of_the_profile() -> None:
+    scheduler = Scheduler(profile=Profile(1.0, 10.0, 0.1, 0.0, 0.0, 0.0))
+    asked = sequence(TEXT, 2)
+    scheduler.add(asked, 0.0)
+    scheduler.advance(112.3)
+    assert asked.emitted == 0
+    scheduler.advance(112.5)  # 10 + 0.1 per token
+    assert asked.emitted == 1
+    scheduler.advance(113.5)  # a decode alone takes the floor
+    assert asked.emitted == 2
+
+
+def test_long_prompts_are_computed_in_chunks_of_the_budget() -> None:
+    scheduler = Scheduler(budget=512)
+    asked = sequence(TEXT)
+    scheduler.add(asked, 0.0)
+    assert len(asked.held) == 32
+    scheduler.advance(1e9)
+    assert asked.emitted == 1
+
+
+def test_of_freed_blocks_the_oldest_request_loses_its_tail_first() -> None:
+    cache = BlockCache(20)
+    a, b, c = list(range(10)), list(range(100, 108)), list(range(200, 206))
+    for keys in (a, b, c):
+        assert all(cache.take(key) for key in keys)
+        cache.release(keys)
+    assert cache.match(a, 99) == 6
+    assert (cache.match(b, 99), cache.match(c, 99)) == (8, 6)
+
+
+def test_a_full_cache_preempts_the_last_admitted_and_ends_all() -> None:
+    scheduler = Scheduler(kv_tokens=20 * 16)
+    asked = [sequence(f"{name}" * 512, 100) for name in "ab"]  # 128 tokens each, then 100 more
+    for one in asked:
+        scheduler.add(one, 0.0)
+    scheduler.advance(1e9)
+    assert scheduler.preemptions > 0
+    assert [one.emitted for one in asked] == [100, 100]
+    assert not scheduler.cache.active
+
+
+def test_an_aborted_request_leaves_no_block_in_use() -> None:
+    scheduler = Scheduler()
+    asked = sequence(TEXT, 50)
+    scheduler.add(asked, 0.0)
+    assert scheduler.cache.active
+    scheduler.abort(asked)
+    scheduler.abort(asked)
+    scheduler.advance(1e9)
+    assert not scheduler.cache.active
+    assert not scheduler.running
+
+
+def with_engine(ask: Callable[[aiohttp.ClientSession, str], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        async with serve(Engine(speed=50).app) as url, aiohttp.ClientSession() as session:
+            await ask(session, url)
+
+    asyncio.run(inside())
+
+
+def test_streams_and_plain_answers_report_cached_tokens() -> None:
+    async def ask(session: aiohttp.ClientSession, url: str) -> None:
+        body = {"messages": [{"role": "user", "content": TEXT}], "max_tokens": 5, "stream": True}
+        async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+            streamed = await answer.read()
+        assert streamed.endswith(b"data: [DONE]\n\n")
+        assert streamed.count(b" tok") == 5
+        assert last_usage(streamed)["completion_tokens"] == 5
+        async with session.post(
+            f"{url}/v1/chat/completions", json={**body, "stream": False}
+        ) as answer:
+            plain = await answer.json()
+        assert plain["choices"][0]["message"]["content"] == " tok" * 5
+        assert plain["usage"]["prompt_tokens_details"]["cached_tokens"] > 900
+        async with session.post(f"{url}/v1/completions", json={"prompt": "hi"}) as answer:
+            assert (await answer.json())["choices"][0]["text"] == " tok" * 16
+
+    with_engine(ask)
+
+
+def test_metrics_are_readable_and_health_and_models_answer() -> None:
+    async def ask(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.post(f"{url}/v1/completions", json={"prompt": TEXT}) as answer:
+            assert answer.status == 200
+        async with session.get(f"{url}/metrics") as answer:
+            text = await answer.text()
+        names = {sample.name for f in text_string_to_metric_families(text) for sample in f.samples}
+        assert "vllm:cache_config_info" in names
+        reading = read_metrics(text)
+        assert (reading.running, reading.queries, reading.hits) == (0, 1024, 0)
+        async with session.get(f"{url}/health") as answer:
+            assert answer.status == 200
+        async with session.get(f"{url}/v1/models") as answer:
+            assert (await answer.json())["data"][0]["id"] == "demo"
+
+    with_engine(ask)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b'{"messages": 3}', b'{"prompt":"a","max_tokens":"x"}']
+)
+def test_bad_bodies_are_refused(body: bytes) -> None:
+    async def ask(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.post(f"{url}/v1/completions", data=body) as answer:
+            assert answer.status == 400
+
+    with_engine(ask)
+
+
+def test_the_same_seed_gives_the_same_conversations() -> None:
+    first, again = (conversations(rate=20, seconds=10, seed=3) for _ in range(2))
+    assert first == again
+    assert first != conversations(rate=20, seconds=10, seed=4)
+    assert any(len(job.bodies) > 1 for job in first)
+
+
+def test_equal_trace_blocks_become_equal_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    row = {"timestamp": 0, "input_length": 1024, "output_length": 8}
+    path.write_text("".join(json.dumps({**row, "hash_ids": [0, i]}) + "\n" for i in (1, 2)))
+    first, second = (
+        job.bodies[0]["messages"][0]["content"]
+        for job in trace(path, rate=1000, seconds=10, seed=0)
+    )
+    assert len(first) == 1024
+    assert first[:512] == second[:512]
+    assert first[512:] != second[512:]
+
+
+def test_a_run_measures_every_strategy() -> None:
+    jobs = conversations(rate=20, seconds=4, seed=1)
+    results = asyncio.run(
+        run(jobs, ["round_robin", "prefix_affinity"], endpoints=2, seconds=0.5, speed=8)
+    )
+    assert [result.strategy for result in results] == ["round_robin", "prefix_affinity"]
+    for result in results:
+        figures = result.as_dict()
+        assert figures["requests"] > 5
+        assert figures["errors"] == 0
+        assert len(result.ttft) + result.unfinished == result.requests
+        assert figures["ttft_p99_ms"] >= figures["ttft_p50_ms"] > 0
+        assert figures["decision_p50_us"] > 0
+        assert figures["token_hit_rate"] > 0
+
+
+def test_failed_and_abandoned_requests_leave_the_load() -> None:
+    async def inside() -> None:
+        monitor = RequestStatsMonitor(60.0, table=EndpointTable())
+        body = {"prompt": TEXT, "max_tokens": 10_000, "stream": True}
+        async with serve(Engine().app) as url, aiohttp.ClientSession() as session:
+            dead = Gateway([EndpointInfo(url="http://127.0.0.1:1")], session)
+            live = Gateway([EndpointInfo(url=url)], session)
+            for gateway in (dead, live):
+                gateway.use(RoundRobinRouter(), monitor, dict)
+            async with serve(dead.app) as door:
+                async with session.post(f"{door}/v1/completions", json=body) as answer:
+                    assert answer.status == 502
+            assert monitor.in_flight == 0
+            async with serve(live.app) as door:
+                async with session.post(f"{door}/v1/completions", json=body) as answer:
+                    assert await answer.content.readany()
+                    assert monitor.in_flight == 1
+                for _ in range(100):
+                    if not monitor.in_flight:
+                        break
+                    await asyncio.sleep(0.02)
+            assert monitor.in_flight == 0
+            assert set(live.in_flight.values()) == {0}
+
+    asyncio.run(inside())
