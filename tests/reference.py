@@ -81,10 +81,7 @@ def fill(values: Mapping[Name, float | None]) -> dict[Name, float]:
 def loads(
     endpoints: Sequence[Any], engine: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """Load per eligible endpoint: engines' connections if any engine reports, else what was sent.
-
-    The median that stands in for an unknown load is that of the whole list, sleepers included.
-    """
+    """Load per eligible endpoint: engines' connections if any engine reports, else what was sent."""
 
     def load(url: str) -> float | None:
         stats = (engine or seen or {}).get(url)
@@ -96,9 +93,7 @@ def loads(
             return number(stats.active_connections)
         return total(stats.num_running_requests, stats.num_queuing_requests)
 
-    listed = fill({at: load(e.url) for at, e in enumerate(endpoints)})
-    by_url = {e.url: listed[at] for at, e in enumerate(endpoints)}
-    return {url: by_url[url] for url in eligible(endpoints)}
+    return fill({url: load(url) for url in eligible(endpoints)})
 
 
 def costs(load: Mapping[str, float], capacity: Mapping[str, float] | None) -> dict[str, float]:

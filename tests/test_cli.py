@@ -22,9 +22,7 @@ def refused(*args: str) -> str:
 
 
 def test_strategies_lists_them_all() -> None:
-    assert [row["strategy"] for row in json.loads(call("strategies", "--json").output)] == [
-        *ROUTERS
-    ]
+    assert [row["key"] for row in json.loads(call("strategies", "--json").output)] == [*ROUTERS]
     assert call("strategies").output.count("\n") == len(ROUTERS)
 
 
@@ -93,4 +91,4 @@ def test_a_bad_trace_line_is_named(tmp_path: Path, change: dict[str, object], fi
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.live", None)
-    assert "pip install routecore[demo]" in refused("demo")
+    assert "pip install 'routecore[demo]'" in refused("demo")

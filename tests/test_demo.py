@@ -9,9 +9,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from routecore import EndpointInfo, EndpointTable, RequestStatsMonitor, RoundRobinRouter
-from routecore.demo.engine import BlockCache, Engine, Profile, Scheduler, Sequence, block_keys
+from routecore.demo.engine import Engine, block_keys
 from routecore.demo.gateway import Gateway
 from routecore.demo.runner import last_usage, run, serve
+from routecore.demo.scheduler import BlockCache, Profile, Scheduler, Sequence
 from routecore.demo.traffic import conversations, trace
 from routecore.metrics import read_metrics
 
@@ -193,9 +194,11 @@ def test_failed_and_abandoned_requests_leave_the_load() -> None:
             live = Gateway([EndpointInfo(url=url)], session)
             for gateway in (dead, live):
                 gateway.use(RoundRobinRouter(), monitor, dict)
-            async with serve(dead.app) as door:
-                async with session.post(f"{door}/v1/completions", json=body) as answer:
-                    assert answer.status == 502
+            async with (
+                serve(dead.app) as door,
+                session.post(f"{door}/v1/completions", json=body) as answer,
+            ):
+                assert answer.status == 502
             assert monitor.in_flight == 0
             async with serve(live.app) as door:
                 async with session.post(f"{door}/v1/completions", json=body) as answer:

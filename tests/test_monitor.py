@@ -82,7 +82,6 @@ def test_one_id_used_twice_at_once_counts_twice() -> None:
     assert monitor.get_request_stats(1.0)[A].in_prefill_requests == 1
 
 
-@pytest.mark.xfail(reason="the release takes the answering one of two namesakes", strict=False)
 def test_a_failover_releases_the_waiting_one_of_two_namesakes() -> None:
     monitor = monitor_of()
     for _ in range(2):

@@ -85,8 +85,8 @@ impl Router {
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
     ) -> Source {
-        let ours = request_stats.cast::<ResidentRequestStats>().ok().map(|view| view.get());
-        let engine = engine_stats.cast::<ResidentEngineStats>().ok().map(|view| view.get());
+        let ours = request_stats.cast::<ResidentRequestStats>().ok().map(pyo3::Bound::get);
+        let engine = engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
         let py = engine_stats.py();
         let scraped = |stat: &&Stat| {
             matches!(
@@ -108,9 +108,6 @@ impl Router {
         let columns = reads.map(|&stat| {
             let mut column = Vec::with_capacity(bound.len());
             values::read(bound, stat, engine_stats, request_stats, &mut column);
-            if stat == Stat::InFlight {
-                values::fill_unknown(&mut column);
-            }
             (stat, column)
         });
         Source::Plain(columns.collect(), ours.map(|view| view.table.clone_ref(py)))
@@ -147,6 +144,8 @@ impl Router {
                     state.scratch.set(*stat, row as u32, value);
                 }
             }
+            let State { scratch, plain, .. } = &mut *state;
+            scratch.fill_unknown(Stat::InFlight, &plain.candidates.rows);
             if let Some(inner) = &inner {
                 for &stat in Stat::ALL.iter().filter(|s| !columns.iter().any(|c| c.0 == **s)) {
                     for row in 0..bound.len() {

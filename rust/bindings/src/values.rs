@@ -74,16 +74,3 @@ pub fn read(
         _ => each(engine_stats, &|o| attr(o, &name), f64::NAN),
     }
 }
-
-/// Unknown loads take the lower median of the known ones; none known: all equal.
-pub fn fill_unknown(values: &mut [f64]) {
-    if !values.iter().any(|value| value.is_nan()) {
-        return;
-    }
-    let mut known: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
-    known.sort_unstable_by(f64::total_cmp);
-    let neutral = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
-    for value in values.iter_mut().filter(|value| value.is_nan()) {
-        *value = neutral;
-    }
-}

@@ -129,7 +129,11 @@ impl Load {
             flights.iter().filter(waits).map(|f| f.row).collect()
         });
         for old in failed {
-            self.end(table, old, request, time, false);
+            let waits = |f: &Flight| f.row == old && f.first_token.is_none();
+            if let Some(flight) = self.take_where(request, waits) {
+                self.release(&flight);
+                self.publish(table, old);
+            }
         }
         self.flights.entry(request).or_default().push(Flight {
             row,

@@ -198,6 +198,22 @@ impl StatTable {
         Ok(())
     }
 
+    /// Gives the rows that lack the stat the lower median of the others; 0 where all lack it.
+    pub fn fill_unknown(&mut self, stat: Stat, rows: &[u32]) {
+        if !rows.iter().any(|&row| self.get(stat, row).is_nan()) {
+            return;
+        }
+        let values = rows.iter().map(|&row| self.get(stat, row));
+        let mut known: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+        known.sort_unstable_by(f64::total_cmp);
+        let neutral = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+        for &row in rows {
+            if self.get(stat, row).is_nan() {
+                self.set(stat, row, neutral);
+            }
+        }
+    }
+
     /// Adds to a count; it never falls below 0.
     pub fn bump(&mut self, stat: Stat, row: u32, by: f64) {
         if let Some(slot) = self.columns[stat as usize].get_mut(row as usize) {
