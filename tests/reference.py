@@ -81,7 +81,7 @@ def fill(values: Mapping[Name, float | None]) -> dict[Name, float]:
 def loads(
     endpoints: Sequence[Any], engine: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """Load per eligible endpoint: engines' connections if any engine reports, else what was sent."""
+    """Load per eligible endpoint: engines' connections if any reports, else what was sent."""
 
     def load(url: str) -> float | None:
         stats = (engine or seen or {}).get(url)
