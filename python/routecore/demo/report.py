@@ -7,14 +7,14 @@ from rich.table import Table
 from routecore.demo.runner import Result
 
 _COLUMNS = (
-    ("requests", "requests", "{:d}"),
-    ("errors", "errors", "{:d}"),
-    ("ttft_p50_ms", "TTFT p50 ms", "{:.0f}"),
-    ("ttft_p99_ms", "TTFT p99 ms", "{:.0f}"),
-    ("token_hit_rate", "token hit", "{:.1%}"),
-    ("max_mean_load", "max/mean load", "{:.2f}"),
-    ("decision_p50_us", "decision p50 µs", "{:.1f}"),
-    ("decision_p99_us", "decision p99 µs", "{:.1f}"),
+    ("requests", "reqs", "{:d}"),
+    ("errors", "errs", "{:d}"),
+    ("ttft_p50_ms", "TTFT\np50\nms", "{:.0f}"),
+    ("ttft_p99_ms", "TTFT\np99\nms", "{:.0f}"),
+    ("token_hit_rate", "token\nhit", "{:.1%}"),
+    ("max_mean_load", "max/\nmean\nload", "{:.2f}"),
+    ("decision_p50_us", "pick\np50\nµs", "{:.1f}"),
+    ("decision_p99_us", "pick\np99\nµs", "{:.1f}"),
 )
 
 
@@ -23,7 +23,7 @@ def table(results: list[Result], title: str) -> Table:
     out = Table(title=title)
     out.add_column("strategy", no_wrap=True)
     for _, heading, _ in _COLUMNS:
-        out.add_column(heading, justify="right")
+        out.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         figures = result.as_dict()
         name = result.strategy + (" …" if result.running else "")

@@ -1,6 +1,7 @@
 //! Equal prompt heads go to the same endpoint, without any index.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::affinity::{cap, home, scores};
 use super::choose::{Ties, least_loaded, load_scores};
@@ -13,6 +14,26 @@ use crate::rng::Rng;
 const WINDOW: usize = 4096;
 /// A key is common only once it was seen this often in the window: fewer is chance.
 const FLOOR: f64 = 8.0;
+
+/// The keys are xxh3 values already: hashing them again would only cost.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Home of the prompt's head under a load bound (consistent hashing with bounded loads).
 ///
@@ -28,7 +49,7 @@ const FLOOR: f64 = 8.0;
 #[derive(Debug, Clone)]
 pub struct PrefixAffinity {
     load_factor: f64,
-    counts: HashMap<u64, u32>,
+    counts: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     recent: VecDeque<u64>,
     requests: VecDeque<u8>,
 }
@@ -70,7 +91,7 @@ impl Rule for PrefixAffinity {
         let keys = WINDOW * crate::hash::MAX_SEGMENTS;
         Ok(Self {
             load_factor: params.number("load_factor", 1.25, 1.0, 1e6)?,
-            counts: HashMap::with_capacity(2 * keys),
+            counts: HashMap::with_capacity_and_hasher(2 * keys, BuildHasherDefault::default()),
             recent: VecDeque::with_capacity(keys + 16),
             requests: VecDeque::with_capacity(WINDOW + 1),
         })
