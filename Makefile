@@ -34,7 +34,8 @@ test: develop ## Rust tests, then Python tests
 	$(BIN)/python -m pytest -q tests benches
 
 bench: develop ## compare every strategy with its pure-Python twin
-	$(BIN)/python -m pytest benches --benchmark-only --benchmark-group-by=group
+	$(BIN)/python -m pytest benches -o addopts= --benchmark-only --benchmark-max-time=0.2 \
+	  --benchmark-columns=min,median,ops --benchmark-sort=name $(ARGS)
 
 lint: develop ## formatters, linters, types, stubs
 	cargo fmt --all --check
