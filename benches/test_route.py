@@ -78,14 +78,15 @@ def documented_min(endpoints: Any, stats: Any) -> str:
     return url
 
 
-@pytest.mark.parametrize("who", ["core", "documented min()", "numpy argmin"])
+@pytest.mark.parametrize("who", ["core, list", "core, tuple", "documented min()", "numpy argmin"])
 @pytest.mark.parametrize("count", [64, 1024, 10_000])
 def test_least_connections(benchmark: BenchmarkFixture, count: int, who: str) -> None:
     benchmark.group = f"least_connections against the documented min(), {count} endpoints"
     endpoints = endpoints_of(count)
-    if who == "core":
+    if who.startswith("core"):
         stats = resident_stats_of(endpoints)
-        benchmark(LeastConnectionsRouter(seed=7).route_request, endpoints, {}, stats, None)
+        given: Any = tuple(endpoints) if who == "core, tuple" else endpoints
+        benchmark(LeastConnectionsRouter(seed=7).route_request, given, {}, stats, None)
     elif who == "numpy argmin":
         benchmark(np.argmin, np.arange(count, 0, -1, dtype=np.float64))
     else:
