@@ -53,5 +53,6 @@ def test_rows_are_used_again_and_forget() -> None:
     table.load_columns({"num_running_requests": np.ones(2)})
     assert table.remove("http://e0") and not table.remove("http://e0")
     assert (table.urls, len(table), table.rows) == ([None, "http://e1"], 1, 2)
+    table.load_columns({"num_running_requests": np.ones(2)})  # the free row is written too
     assert table.add("http://new") == 0
     assert np.isnan(table.column("num_running_requests")[0])

@@ -10,7 +10,7 @@ use routecore::hash::endpoint_id;
 use routecore::{Candidates, StatTable};
 
 use crate::errors::{lock, to_py};
-use crate::table::{Table, text};
+use crate::table::{Inner, text};
 
 /// Candidates of a bound list, and where each stands in the list.
 pub struct Chosen {
@@ -23,7 +23,7 @@ pub struct State {
     /// Rows in the shared table, as of `epoch`.
     pub resident: Chosen,
     rows: Vec<u32>,
-    epoch: Option<(usize, u64)>,
+    epoch: Option<(u64, u64)>,
     /// Rows of their own for values read from plain objects.
     pub plain: Chosen,
     pub scratch: StatTable,
@@ -153,9 +153,8 @@ impl KnownList {
     }
 
     /// Brings rows and eligibility up to the table's epoch.
-    pub fn refresh(&self, state: &mut State, table: &Table) {
-        let mut inner = lock(&table.inner);
-        let stamp = (std::ptr::from_ref(table).addr(), inner.fleet.table.epoch());
+    pub fn refresh(&self, state: &mut State, inner: &mut Inner) {
+        let stamp = (inner.serial, inner.fleet.table.epoch());
         if state.epoch == Some(stamp) {
             return;
         }

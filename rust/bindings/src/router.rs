@@ -128,10 +128,10 @@ impl Router {
             Source::Resident(table) | Source::Plain(_, Some(table)) => Some(table.get()),
             Source::Plain(_, None) => None,
         };
-        if let Some(table) = table {
-            bound.refresh(&mut state, table);
-        }
         let mut inner = table.map(|table| lock(&table.inner));
+        if let Some(inner) = &mut inner {
+            bound.refresh(&mut state, inner);
+        }
         if let Some(inner) = &mut inner
             && windows
         {

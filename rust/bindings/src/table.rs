@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -16,8 +17,12 @@ use crate::errors::{lock, to_py};
 /// Lists bound since a row was last used, before an idle row may be freed.
 const IDLE_BINDS: u64 = 256;
 
+/// Tables made so far: an address may be used again, a number is not.
+static TABLES: AtomicU64 = AtomicU64::new(0);
+
 pub struct Inner {
     pub fleet: Fleet,
+    pub serial: u64,
     rows: HashMap<String, u32>,
     urls: Vec<Option<String>>,
     used: Vec<u64>,
@@ -112,6 +117,7 @@ impl Table {
     fn new(window: f64, lease: f64) -> Self {
         let inner = Inner {
             fleet: Fleet::new(window, lease),
+            serial: TABLES.fetch_add(1, Ordering::Relaxed),
             rows: HashMap::new(),
             urls: Vec::new(),
             used: Vec::new(),

@@ -123,6 +123,7 @@ impl Load {
         if table.id(row).is_none() {
             return;
         }
+        let time = self.finite(time);
         self.advance(table, time);
         let failed: Vec<u32> = self.flights.get(&request).map_or_else(Vec::new, |flights| {
             let waits = |f: &&Flight| f.row != row && f.first_token.is_none();
@@ -157,6 +158,7 @@ impl Load {
 
     /// The first token came back.
     pub fn first_token(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
+        let time = self.finite(time);
         self.advance(table, time);
         let Some(flights) = self.flights.get_mut(&request) else { return };
         let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
@@ -173,6 +175,7 @@ impl Load {
 
     /// The request ended: `done` when it was served, else it failed or was aborted.
     pub fn end(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64, done: bool) {
+        let time = self.finite(time);
         self.advance(table, time);
         let Some(flight) = self.take(row, request) else { return };
         self.release(&flight);
@@ -251,6 +254,11 @@ impl Load {
         if let Some(load) = self.rows.get_mut(row as usize) {
             *load = RowLoad::default();
         }
+    }
+
+    /// A time that is no number would never expire and hold up the leases behind it.
+    fn finite(&self, time: f64) -> f64 {
+        if time.is_finite() { time } else { self.now.max(0.0) }
     }
 
     fn expire(&mut self, table: &mut StatTable, request: u128, before: f64) {
@@ -377,6 +385,15 @@ mod tests {
         assert_eq!((loads(&table), load.leases_expired()), (vec![0.0, 0.0], 1));
         load.end(&mut table, 0, 7, 602.0, true);
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_time_that_is_no_number_holds_up_no_lease() {
+        let (mut load, mut table) = two_rows();
+        load.sent(&mut table, 0, 7, f64::NAN);
+        load.sent(&mut table, 1, 8, 1.0);
+        load.advance(&mut table, 700.0);
+        assert_eq!((loads(&table), load.leases_expired()), (vec![0.0, 0.0], 2));
     }
 
     #[test]

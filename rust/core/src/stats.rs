@@ -106,6 +106,7 @@ impl StatTable {
         if let Some(row) = self.free.pop() {
             self.ids[row as usize] = Some(id);
             self.eligible[row as usize] = true;
+            self.blank(row);
             return row;
         }
         for (column, stat) in self.columns.iter_mut().zip(Stat::ALL) {
@@ -120,12 +121,16 @@ impl StatTable {
     pub fn remove(&mut self, row: u32) {
         if self.id(row).is_some() {
             self.epoch += 1;
-            for &stat in Stat::ALL {
-                self.columns[stat as usize][row as usize] = blank(stat);
-            }
+            self.blank(row);
             self.ids[row as usize] = None;
             self.eligible[row as usize] = false;
             self.free.push(row);
+        }
+    }
+
+    fn blank(&mut self, row: u32) {
+        for &stat in Stat::ALL {
+            self.columns[stat as usize][row as usize] = blank(stat);
         }
     }
 
