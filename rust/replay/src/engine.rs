@@ -107,7 +107,11 @@ enum State {
     /// A step with prompt chunks, or one alone, ends at `next`.
     Step,
     /// Steps that only decode: begun at, steps, blocks taken after the first step.
-    Decode { begun: f64, steps: u64, blocks: u32 },
+    Decode {
+        begun: f64,
+        steps: u64,
+        blocks: u32,
+    },
 }
 
 /// One engine.
@@ -132,7 +136,7 @@ pub struct Engine {
     preemptions: u64,
     spare: Vec<Vec<u32>>,
     happened: Vec<Happened>,
-    /// First admissions since last asked: request, tokens found in the cache.
+    /// Admissions since last asked: request, prompt tokens found in the cache.
     admitted: Vec<(u32, u32)>,
 }
 
@@ -189,7 +193,8 @@ impl Engine {
         into.append(&mut self.happened);
     }
 
-    /// First admissions since last asked: request and tokens found in the cache.
+    /// Admissions since last asked, again after a preemption: request and prompt tokens found in
+    /// the cache.
     pub fn drain_admitted(&mut self, into: &mut Vec<(u32, u32)>) {
         into.append(&mut self.admitted);
     }
@@ -252,8 +257,12 @@ impl Engine {
         } else if prefill.prompts == 0 && !preempted && self.decoding > 0 {
             self.decode(now, f64::INFINITY);
         } else {
-            let time =
-                self.config.timing.step(&prefill, self.decoding, self.context as f64, self.capacity);
+            let time = self.config.timing.step(
+                &prefill,
+                self.decoding,
+                self.context as f64,
+                self.capacity,
+            );
             self.next = now + time / self.config.speed;
             self.state = State::Step;
         }
@@ -415,9 +424,8 @@ impl Engine {
             let mut sequence = Sequence { job, known, computed, named: 0, nodes, decode: None };
             // All found: nothing is missing.
             self.name(&mut sequence, path, found);
-            if job.generated == 0 {
-                self.admitted.push((job.request, computed));
-            }
+            let prompt = grain.trace.inputs[job.request as usize];
+            self.admitted.push((job.request, computed.min(prompt)));
             self.running.push(sequence);
             self.chunk(self.running.len() - 1, budget, prefill, grain);
         }

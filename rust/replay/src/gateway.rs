@@ -30,7 +30,9 @@ impl Request<'_> {
         let full = self.input_tokens / tokens;
         for number in 0..full {
             let last = (u64::from(number) + 1) * u64::from(tokens) - 1;
-            let Some(&id) = self.blocks.get((last / u64::from(self.block)) as usize) else { return };
+            let Some(&id) = self.blocks.get((last / u64::from(self.block)) as usize) else {
+                return;
+            };
             let part = last % u64::from(self.block);
             into.push(mix((u64::from(id) << 32 | part) ^ 0x9E37_79B9_7F4A_7C15));
         }
@@ -83,8 +85,9 @@ impl LiveRouter {
     ) -> Result<Self, RouteError> {
         let router = Router::new(strategy, params, seed)?;
         let mut fleet = Fleet::new(60.0, 600.0);
-        let ids: Vec<u64> =
-            (0..engines).map(|at| endpoint_id(format!("http://engine-{at:05}").as_bytes())).collect();
+        let ids: Vec<u64> = (0..engines)
+            .map(|at| endpoint_id(format!("http://engine-{at:05}").as_bytes()))
+            .collect();
         let rows: Vec<u32> = ids.iter().map(|&id| fleet.table.add(id)).collect();
         let order = rows.clone();
         Ok(Self {
@@ -98,9 +101,9 @@ impl LiveRouter {
 
     fn key(&self, request: &Request<'_>) -> Key {
         if self.by_session {
-            return request.session.map_or(Key::None, |session| {
-                Key::Session(session_key(&session.to_le_bytes(), 0))
-            });
+            return request
+                .session
+                .map_or(Key::None, |session| Key::Session(session_key(&session.to_le_bytes(), 0)));
         }
         if self.by_prefix {
             let mut hasher = PrefixHasher::new(KEY_BLOCK_BYTES, 0);

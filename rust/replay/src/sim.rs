@@ -24,7 +24,8 @@ pub struct Outcome {
     pub first_token: Vec<f64>,
     /// Last token; `NaN` if there was none.
     pub end: Vec<f64>,
-    /// Prompt tokens found in the engine's cache.
+    /// Prompt tokens found in the engine's cache at the last admission (there are several only
+    /// where a request was preempted): as Dynamo counts, so that its figures can be compared.
     pub cached: Vec<u32>,
     /// Requests that no engine had room for.
     pub rejected: u64,
@@ -226,7 +227,8 @@ impl Simulation<'_, '_> {
         let blocks = self.trace.blocks(request);
         let prompt = input.div_ceil(self.trace.block()) as usize;
         // A partial block of a prompt is named together with the output that fills it: not known.
-        let known = if blocks.len() > prompt { (input / self.trace.block()) as usize } else { prompt };
+        let known =
+            if blocks.len() > prompt { (input / self.trace.block()) as usize } else { prompt };
         let seen = Request {
             id: request,
             input_tokens: input,

@@ -59,11 +59,8 @@ impl Timing {
                 // Dynamo works with the means over the prompts, cut to whole tokens.
                 let m = prefill.prompts;
                 let t = (m * (prefill.ends / m - prefill.starts / m)) as f64;
-                let prompt = if t > 0.0 {
-                    4.209_989e-7 * t * t + 1.518_344e-2 * t + 16.501_42
-                } else {
-                    0.0
-                };
+                let prompt =
+                    if t > 0.0 { 4.209_989e-7 * t * t + 1.518_344e-2 * t + 16.501_42 } else { 0.0 };
                 prompt + self.decode(sequences, context, capacity)
             }
             Self::Linear { floor, base, token, pair, .. } => {
@@ -106,11 +103,7 @@ pub struct Profile {
     pub kv_tokens: u32,
 }
 
-const fn linear(
-    name: &'static str,
-    constants: [f64; 6],
-    kv_tokens: u32,
-) -> Profile {
+const fn linear(name: &'static str, constants: [f64; 6], kv_tokens: u32) -> Profile {
     let [floor, base, token_us, pair, sequence, context] = constants;
     let token = token_us * 1e-3;
     Profile {

@@ -154,8 +154,13 @@ impl Trace {
         self.inputs.iter().map(|&n| u64::from(n)).sum()
     }
 
+    /// Prompt tokens of a request.
+    pub fn input(&self, request: u32) -> u32 {
+        self.inputs[request as usize]
+    }
+
     /// Dense block numbers of a request, those of its output included where the trace has them.
-    pub(crate) fn blocks(&self, request: u32) -> &[u32] {
+    pub fn blocks(&self, request: u32) -> &[u32] {
         let at = request as usize;
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
         &self.blocks[start..self.ends[at]]
@@ -193,7 +198,14 @@ impl Trace {
             let tokens = if ids.len() > prompt_ids { tokens } else { self.inputs[at] };
             named.push(tokens.min(ids.len() as u32 * trace) / engine);
         }
-        Ok(Grain { trace: self, block: engine, ratio: (trace / engine).max(1), segments, ends, named })
+        Ok(Grain {
+            trace: self,
+            block: engine,
+            ratio: (trace / engine).max(1),
+            segments,
+            ends,
+            named,
+        })
     }
 }
 
