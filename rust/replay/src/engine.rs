@@ -66,6 +66,19 @@ impl EngineConfig {
     }
 }
 
+/// What an engine reports of itself when it is scraped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Requests it runs.
+    pub running: u32,
+    /// Requests in its queue.
+    pub waiting: u32,
+    /// Share of its KV blocks that running requests hold.
+    pub kv_usage: f64,
+    /// Prompt tokens found in the cache, a token admitted since it began; `NaN` before any.
+    pub hit_rate: f64,
+}
+
 /// What happened to a request at the end of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Happened {
@@ -134,6 +147,8 @@ pub struct Engine {
     state: State,
     next: f64,
     preemptions: u64,
+    /// Prompt tokens found in the cache, and asked for.
+    tokens: (u64, u64),
     spare: Vec<Vec<u32>>,
     happened: Vec<Happened>,
     /// Admissions since last asked: request, prompt tokens found in the cache.
@@ -156,6 +171,7 @@ impl Engine {
             state: State::Idle,
             next: f64::INFINITY,
             preemptions: 0,
+            tokens: (0, 0),
             spare: Vec::new(),
             happened: Vec::new(),
             admitted: Vec::new(),
@@ -178,14 +194,28 @@ impl Engine {
         self.preemptions
     }
 
-    /// Requests in its queue.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// What it reports of itself at `now`.
+    pub fn report(&self, now: f64) -> Report {
+        let mut active = self.kv.active();
+        if let State::Decode { begun, .. } = self.state {
+            active += self.decode_until(begun, now).2;
+        }
+        let (found, asked) = self.tokens;
+        Report {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len() as u32,
+            kv_usage: f64::from(active) / f64::from(self.kv.total()),
+            hit_rate: found as f64 / asked as f64,
+        }
     }
 
-    /// Requests it runs.
-    pub fn running(&self) -> usize {
-        self.running.len()
+    /// It dies and comes back empty: the requests that were on it.
+    pub fn fail(&mut self) -> Vec<u32> {
+        let running = self.running.iter().map(|sequence| sequence.job);
+        let lost = running.chain(self.waiting.iter().copied()).map(|job| job.request).collect();
+        let preemptions = self.preemptions;
+        *self = Self { preemptions, ..Self::new(self.config) };
+        lost
     }
 
     /// What happened since last asked.
@@ -271,6 +301,13 @@ impl Engine {
     /// Steps that only decode, from `begun` to the next end, to where blocks run out, or to the
     /// first boundary at or after `horizon`.
     fn decode(&mut self, begun: f64, horizon: f64) {
+        let (time, steps, blocks) = self.decode_until(begun, horizon);
+        self.next = time;
+        self.state = State::Decode { begun, steps, blocks };
+    }
+
+    /// Where such steps get to: time, steps, blocks taken after the first step.
+    fn decode_until(&self, begun: f64, horizon: f64) -> (f64, u64, u32) {
         let most = self.next_end - self.steps;
         let (timing, speed) = (self.config.timing, self.config.speed);
         let (sequences, capacity) = (self.decoding, self.capacity);
@@ -295,8 +332,7 @@ impl Engine {
             }
             blocks = more;
         }
-        self.next = time;
-        self.state = State::Decode { begun, steps, blocks };
+        (time, steps, blocks)
     }
 
     /// Ends `steps` steps at once: tokens come out.
@@ -426,6 +462,8 @@ impl Engine {
             self.name(&mut sequence, path, found);
             let prompt = grain.trace.inputs[job.request as usize];
             self.admitted.push((job.request, computed.min(prompt)));
+            self.tokens.0 += u64::from(computed.min(prompt));
+            self.tokens.1 += u64::from(prompt);
             self.running.push(sequence);
             self.chunk(self.running.len() - 1, budget, prefill, grain);
         }

@@ -5,7 +5,9 @@
 //! simulator. Core calls are in this file alone.
 
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
-use routecore::{Candidates, Fleet, Key, Params, RouteError, Router, View};
+use routecore::{Candidates, Fleet, Key, Params, RouteError, Router, Stat, View};
+
+use crate::engine::Report;
 
 /// A request as a router sees it on arrival.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +49,16 @@ pub trait Gateway {
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32);
     /// A request ended (`ok`), or failed. The token counts are those of the response's usage.
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool);
+    /// A scrape of an engine's stats arrived, as old as the conditions say.
+    fn on_stats(&mut self, _now: f64, _engine: u32, _report: &Report) {}
+    /// An engine is gone: it was never there, or its first error came back.
+    fn on_down(&mut self, _now: f64, _engine: u32) {}
+    /// An engine joined, with an empty cache.
+    fn on_up(&mut self, _now: f64, _engine: u32) {}
+    /// Whether to end the replay here.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Token counts that a finished response carries.
@@ -67,7 +79,11 @@ const KEY_BLOCK_BYTES: usize = 8;
 pub struct LiveRouter {
     router: Router,
     fleet: Fleet,
+    /// Row of each engine; `None` while it is not there.
+    rows: Vec<Option<u32>>,
     candidates: Candidates,
+    /// Engine of each candidate.
+    engines: Vec<u32>,
     by_session: bool,
     by_prefix: bool,
 }
@@ -83,20 +99,29 @@ impl LiveRouter {
         seed: u64,
         engines: usize,
     ) -> Result<Self, RouteError> {
-        let router = Router::new(strategy, params, seed)?;
         let mut fleet = Fleet::new(60.0, 600.0);
-        let ids: Vec<u64> = (0..engines)
-            .map(|at| endpoint_id(format!("http://engine-{at:05}").as_bytes()))
-            .collect();
-        let rows: Vec<u32> = ids.iter().map(|&id| fleet.table.add(id)).collect();
-        let order = rows.clone();
-        Ok(Self {
-            router,
+        let rows = (0..engines).map(|at| Some(fleet.table.add(id_of(at)))).collect();
+        let mut live = Self {
+            router: Router::new(strategy, params, seed)?,
             fleet,
-            candidates: Candidates::new(rows, ids, Vec::new(), order),
+            rows,
+            candidates: Candidates::default(),
+            engines: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
-        })
+        };
+        live.gather();
+        Ok(live)
+    }
+
+    /// The candidates: the engines that are there.
+    fn gather(&mut self) {
+        let there = self.rows.iter().enumerate().filter_map(|(at, &row)| Some((at, row?)));
+        let (engines, rows): (Vec<usize>, Vec<u32>) = there.unzip();
+        let ids = engines.iter().map(|&at| id_of(at)).collect();
+        let order = (0..rows.len() as u32).collect();
+        self.candidates = Candidates::new(rows, ids, Vec::new(), order);
+        self.engines = engines.into_iter().map(|at| at as u32).collect();
     }
 
     fn key(&self, request: &Request<'_>) -> Key {
@@ -126,20 +151,101 @@ impl Gateway for LiveRouter {
         let Fleet { table, load } = &mut self.fleet;
         load.advance(table, time);
         let view = View { table, candidates: &self.candidates };
-        let row = self.candidates.rows[self.router.pick(view, &key)?];
+        let at = self.router.pick(view, &key)?;
+        let row = self.candidates.rows[at];
         load.chosen(table, row);
         load.sent(table, row, u128::from(request.id), time);
-        Some(row)
+        Some(self.engines[at])
     }
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
+        let Some(row) = self.rows[engine as usize] else { return };
         let Fleet { table, load } = &mut self.fleet;
-        load.first_token(table, engine, u128::from(id), now * 1e-3);
+        load.first_token(table, row, u128::from(id), now * 1e-3);
     }
 
     fn on_end(&mut self, now: f64, id: u32, engine: u32, _: Usage, ok: bool) {
+        let Some(row) = self.rows[engine as usize] else { return };
         let Fleet { table, load } = &mut self.fleet;
-        load.end(table, engine, u128::from(id), now * 1e-3, ok);
+        load.end(table, row, u128::from(id), now * 1e-3, ok);
+    }
+
+    fn on_stats(&mut self, _: f64, engine: u32, report: &Report) {
+        let Some(row) = self.rows[engine as usize] else { return };
+        let (running, waiting) = (f64::from(report.running), f64::from(report.waiting));
+        let table = &mut self.fleet.table;
+        table.set(Stat::Running, row, running);
+        table.set(Stat::Queuing, row, waiting);
+        table.set(Stat::ActiveConnections, row, running + waiting);
+        table.set(Stat::KvUsage, row, report.kv_usage);
+        table.set(Stat::HitRate, row, report.hit_rate);
+    }
+
+    fn on_down(&mut self, _: f64, engine: u32) {
+        if let Some(row) = self.rows[engine as usize].take() {
+            self.fleet.remove(row);
+            self.gather();
+        }
+    }
+
+    fn on_up(&mut self, _: f64, engine: u32) {
+        if self.rows[engine as usize].is_none() {
+            self.rows[engine as usize] = Some(self.fleet.table.add(id_of(engine as usize)));
+            self.gather();
+        }
+    }
+}
+
+/// Ids sort as the engines' numbers do.
+fn id_of(engine: usize) -> u64 {
+    endpoint_id(format!("http://engine-{engine:05}").as_bytes())
+}
+
+/// Several routers side by side, none of which knows of the others: each request goes to one.
+pub struct Several {
+    routers: Vec<Box<dyn Gateway + Send>>,
+    seed: u64,
+}
+
+impl Several {
+    /// At least one router; `seed` decides who gets which request.
+    pub fn new(routers: Vec<Box<dyn Gateway + Send>>, seed: u64) -> Self {
+        Self { routers, seed }
+    }
+
+    fn of(&mut self, id: u32) -> &mut (dyn Gateway + Send) {
+        let at = mix(self.seed ^ u64::from(id)) % self.routers.len() as u64;
+        self.routers[at as usize].as_mut()
+    }
+}
+
+impl Gateway for Several {
+    fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
+        self.of(request.id).choose(now, request)
+    }
+
+    fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
+        self.of(id).on_first_token(now, id, engine);
+    }
+
+    fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
+        self.of(id).on_end(now, id, engine, usage, ok);
+    }
+
+    fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
+        self.routers.iter_mut().for_each(|router| router.on_stats(now, engine, report));
+    }
+
+    fn on_down(&mut self, now: f64, engine: u32) {
+        self.routers.iter_mut().for_each(|router| router.on_down(now, engine));
+    }
+
+    fn on_up(&mut self, now: f64, engine: u32) {
+        self.routers.iter_mut().for_each(|router| router.on_up(now, engine));
+    }
+
+    fn stopped(&self) -> bool {
+        self.routers.iter().any(|router| router.stopped())
     }
 }
 
