@@ -3,6 +3,7 @@
 mod errors;
 mod known_list;
 mod prompt;
+mod replay;
 mod router;
 mod table;
 mod values;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 /// The compiled core of routecore.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::replay::{Trace, replay};
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]
@@ -23,6 +26,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("STATS", routecore::Stat::ALL.iter().map(|s| s.name()).collect::<Vec<_>>())?;
         module.add("STRATEGIES", routecore::strategy::Strategy::NAMES.to_vec())?;
+        let profiles = routecore_replay::timing::PROFILES.iter().map(|p| (p.name, p.kv_tokens));
+        module.add("PROFILES", profiles.collect::<Vec<_>>())?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))
     }
 }

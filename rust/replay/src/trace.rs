@@ -182,6 +182,16 @@ impl Trace {
         self.inputs[request as usize]
     }
 
+    /// Tokens a request generates.
+    pub fn output(&self, request: u32) -> u32 {
+        self.outputs[request as usize]
+    }
+
+    /// The session of a request, if the trace tells.
+    pub fn session(&self, request: u32) -> Option<u64> {
+        self.sessions[request as usize]
+    }
+
     /// Dense block numbers of a request, those of its output included where the trace has them.
     pub fn blocks(&self, request: u32) -> &[u32] {
         let at = request as usize;
