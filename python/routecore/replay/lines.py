@@ -35,7 +35,12 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def read_rows(
-    path: Path, trace: Trace, add: Callable[[bytes], object], *, skip_bad: bool, header: bool = False
+    path: Path,
+    trace: Trace,
+    add: Callable[[bytes], object],
+    *,
+    skip_bad: bool,
+    header: bool = False,
 ) -> Trace:
     """Feed each line to `add`; a `ValueError` it raises is the line's.
 

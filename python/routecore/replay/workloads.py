@@ -33,9 +33,9 @@ def _tokens(draws: Draws, median: float, sigma: float, most: int) -> int:
     return int(np.clip(draws.lognormal(np.log(median), sigma), 1, most))
 
 
-def _shared(draws: Draws, n: int, median: float, sigma: float, most: int, ids: Iterator[int]) -> (
-    list[tuple[int, list[int]]]
-):
+def _shared(
+    draws: Draws, n: int, median: float, sigma: float, most: int, ids: Iterator[int]
+) -> list[tuple[int, list[int]]]:
     """Prefixes that several sessions share: length and ids of the full blocks."""
     lengths = [_tokens(draws, median, sigma, most) for _ in range(n)]
     return [(length, list(itertools.islice(ids, length // BLOCK))) for length in lengths]

@@ -25,6 +25,10 @@ fn column<T: Element + Copy>(
     values: &Bound<'_, PyAny>,
     length: Option<usize>,
 ) -> PyResult<Vec<T>> {
+    // An empty array has no memory to point at, which the buffer type refuses.
+    if values.len().is_ok_and(|n| n == 0) && length.unwrap_or(0) == 0 {
+        return Ok(Vec::new());
+    }
     let Ok(buffer) = PyBuffer::<T>::get(values) else {
         let kind = std::any::type_name::<T>();
         return Err(to_py(format!("column {name:?}: expected a one-dimensional buffer of {kind}")));
@@ -268,8 +272,8 @@ fn params(given: &Bound<'_, PyDict>) -> PyResult<Params> {
 
 /// One engine as Python names it: profile, block, KV blocks, token budget, sequences, speed.
 type EngineTuple = (String, u32, u32, u32, u32, f64);
-/// A strategy as Python names it: word, parameters, a seed for each router.
-type StrategyTuple<'py> = (String, Bound<'py, PyDict>, Vec<u64>);
+/// A strategy as Python names it: word, parameters, engine weights (or none), a seed a router.
+type StrategyTuple<'py> = (String, Bound<'py, PyDict>, Vec<f64>, Vec<u64>);
 
 fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
     let (profile, block, kv_blocks, token_budget, max_sequences, speed) = given;
@@ -307,10 +311,14 @@ pub fn replay<'py>(
     let changes = changes.into_iter().map(change).collect();
     let conditions = Conditions { speedup, jitter, seed, stats_period, stats_delay, changes };
     let error = Mutex::new(None);
-    let inner: Box<dyn Gateway + Send> = if let Some((word, given, seeds)) = strategy {
+    let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
-        let live = |&seed: &u64| LiveRouter::new(&word, given.clone(), seed, fleet.len());
-        let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>().map_err(to_py)?;
+        let live = |&seed: &u64| {
+            let router = LiveRouter::new(&word, given.clone(), seed, fleet.len())?;
+            Ok(router.with_weights(weights.clone()))
+        };
+        let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();
+        let routers = routers.map_err(|error: routecore::RouteError| to_py(error))?;
         if routers.is_empty() {
             return Err(to_py("routers: expected at least 1, got 0"));
         }

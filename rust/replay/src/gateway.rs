@@ -84,6 +84,8 @@ pub struct LiveRouter {
     candidates: Candidates,
     /// Engine of each candidate.
     engines: Vec<u32>,
+    /// Capacity weight of each engine; empty when all are alike.
+    weights: Vec<f64>,
     by_session: bool,
     by_prefix: bool,
 }
@@ -107,6 +109,7 @@ impl LiveRouter {
             rows,
             candidates: Candidates::default(),
             engines: Vec::new(),
+            weights: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
         };
@@ -114,13 +117,22 @@ impl LiveRouter {
         Ok(live)
     }
 
+    /// Gives the engines capacity weights, one each.
+    #[must_use]
+    pub fn with_weights(mut self, weights: Vec<f64>) -> Self {
+        self.weights = weights;
+        self.gather();
+        self
+    }
+
     /// The candidates: the engines that are there.
     fn gather(&mut self) {
         let there = self.rows.iter().enumerate().filter_map(|(at, &row)| Some((at, row?)));
         let (engines, rows): (Vec<usize>, Vec<u32>) = there.unzip();
         let ids = engines.iter().map(|&at| id_of(at)).collect();
+        let weights = engines.iter().filter_map(|&at| self.weights.get(at).copied()).collect();
         let order = (0..rows.len() as u32).collect();
-        self.candidates = Candidates::new(rows, ids, Vec::new(), order);
+        self.candidates = Candidates::new(rows, ids, weights, order);
         self.engines = engines.into_iter().map(|at| at as u32).collect();
     }
 
