@@ -1,4 +1,4 @@
-"""`routecore replay`: parses, runs, prints."""
+"""The command `routecore replay`: parses, runs, prints."""
 
 import importlib
 import json
@@ -210,6 +210,7 @@ def replay(
             loads=_numbers(speedup, "--speedup"),
             seeds=[seed + at for at in range(seeds)],
             params=_params(params),
+            tuned=names[0],
         )
         if (plan.params or assignments) and len(names) != 1:
             raise RouteError("--param and --assignments: give exactly one --strategy with them")
@@ -231,12 +232,13 @@ def replay(
 
 
 class _Plan(msgspec.Struct):
-    """What to replay: every strategy at every load with every seed."""
+    """What to replay: every strategy at every load with every seed; `params` are of `tuned`."""
 
     strategies: dict[str, Any]
     loads: list[float]
     seeds: list[int]
     params: dict[str, Any]
+    tuned: str
 
 
 def _run(
@@ -253,14 +255,11 @@ def _run(
             skipped = trace.skipped
             for load in plan.loads:
                 for name, strategy in plan.strategies.items():
-                    params = (
-                        plan.params if len(plan.strategies) == 1 or name != "round_robin" else {}
-                    )
                     results.append(
                         run(
                             trace,
                             strategy=strategy,
-                            params=params,
+                            params=plan.params if name == plan.tuned else {},
                             speedup=load,
                             seed=seed,
                             **settings,

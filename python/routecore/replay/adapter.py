@@ -1,4 +1,4 @@
-"""A user's own Python router in the place of a compiled strategy, called as a live host calls it."""
+"""A user's own Python router in a compiled strategy's place, called as a live host calls it."""
 
 import inspect
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class ReplayRequest:
         """The body, as a host has cached it; made when it is read."""
         ids = np.frombuffer(self._blocks, dtype=np.uint32)
         if len(ids):
-            text = "".join(f"{i:08x}" * (self._block // 2) for i in ids.tolist())[
+            text = "".join(f"{block:08x}" * (self._block // 2) for block in ids.tolist())[
                 : 4 * self._tokens
             ]
         else:

@@ -28,7 +28,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise RouteError(f"{path}: {error.strerror or error}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
     if path.suffix == ".gz":
         return gzip.open(path)
     return path.open("rb")

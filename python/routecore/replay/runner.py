@@ -51,7 +51,8 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
         if name not in names or name == "seed":
             valid = ", ".join(n for n in names if n != "seed") or "none"
             raise RouteError(f"{strategy} takes no parameter {name!r}; valid: {valid}")
-    capture = type(cls)(cls.__name__, (cls,), {"_build": build})
+    # Without the metaclass's call: this object must not become the class's one instance.
+    capture: Any = type(cls)(cls.__name__, (cls,), {"_build": build})
     capture.__init__(object.__new__(capture), **params)
     return handed
 
@@ -59,10 +60,7 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
 def _weights(params: dict[str, Any], endpoints: int) -> list[float]:
     """Takes `endpoint_weights` (endpoint number or URL → weight) out of the parameters."""
     given = params.pop("endpoint_weights", {})
-    names = {
-        **{str(at): at for at in range(endpoints)},
-        **{url_of(at): at for at in range(endpoints)},
-    }
+    names = {name: at for at in range(endpoints) for name in (str(at), url_of(at))}
     weights = [1.0] * endpoints if given else []
     for name, weight in given.items():
         at = names.get(str(name))
