@@ -1,9 +1,10 @@
 """The command `routecore replay`: parses, runs, prints."""
 
+import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,16 @@ class _Plan(msgspec.Struct):
     tuned: str
 
 
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it yields after each run."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=total, label="replaying", file=sys.stderr) as bar:
+        yield lambda: bar.update(1)
+
+
 def _run(
     plan: _Plan, traces: Iterator["Trace"], settings: dict[str, Any]
 ) -> tuple[list["ReplayResult"], int]:
@@ -250,7 +261,7 @@ def _run(
     results = []
     skipped = 0
     total = len(plan.seeds) * len(plan.loads) * len(plan.strategies)
-    with click.progressbar(length=total, label="replaying", file=sys.stderr) as bar:
+    with _progress(total) as step:
         for seed, trace in zip(plan.seeds, traces, strict=True):
             skipped = trace.skipped
             for load in plan.loads:
@@ -259,13 +270,14 @@ def _run(
                         run(
                             trace,
                             strategy=strategy,
+                            label=name,
                             params=plan.params if name == plan.tuned else {},
                             speedup=load,
                             seed=seed,
                             **settings,
                         )
                     )
-                    bar.update(1)
+                    step()
     return results, skipped
 
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
             valid = ", ".join(n for n in names if n != "seed") or "none"
             raise RouteError(f"{strategy} takes no parameter {name!r}; valid: {valid}")
     # Without the metaclass's call: this object must not become the class's one instance.
-    capture: Any = type(cls)(cls.__name__, (cls,), {"_build": build})
+    capture: Any = types.new_class(cls.__name__, (cls,), {}, lambda ns: ns.update(_build=build))
     capture.__init__(object.__new__(capture), **params)
     return handed
 
@@ -91,14 +92,14 @@ def _chooser(
             raise RouteError("routers: a Python router can only be replayed as one")
         gateway = PythonGateway(strategy, trace, endpoints)
         return type(strategy).__name__, {}, {"gateway": gateway}
-    try:
-        assigned = np.ascontiguousarray(strategy, dtype=np.int64)
-    except (TypeError, ValueError):
+    if not isinstance(strategy, Sequence | np.ndarray):
         raise RouteError(
             f"strategy: expected a word, a router with route_request, or endpoint numbers, "
             f"got {type(strategy).__name__}"
-        ) from None
-    if assigned.shape != (len(trace),) or assigned.min() < 0 or assigned.max() >= endpoints:
+        )
+    assigned = np.asarray(strategy)
+    whole = assigned.shape == (len(trace),) and assigned.dtype.kind in "iu"
+    if not whole or assigned.min() < 0 or assigned.max() >= endpoints:
         raise RouteError(
             f"assignments: expected {len(trace)} endpoint numbers from 0 to {endpoints - 1}"
         )
@@ -109,6 +110,7 @@ def run(
     trace: Trace | str | Path,
     *,
     strategy: Any = "round_robin",
+    label: str | None = None,
     params: Mapping[str, Any] | None = None,
     endpoints: int = 8,
     speedup: float = 1.0,
@@ -132,6 +134,7 @@ def run(
         trace: Requests, or a file of them.
         strategy: The word of a compiled strategy; a `RoutingInterface` of your own (slower), as
             object or class; or one endpoint number a request.
+        label: What results call the strategy; its word or class if left out.
         params: Parameters of a compiled strategy.
         endpoints: Engines in the fleet.
         speedup: Divides arrival times and delays, not engine times.
@@ -195,7 +198,7 @@ def run(
     spread, flips = arrays.session_spread()
     settings = Settings(
         trace=trace.name,
-        strategy=name,
+        strategy=label or name,
         parameters=parameters,
         seed=seed,
         endpoints=endpoints,
