@@ -314,7 +314,7 @@ pub fn replay<'py>(
     let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
         let live = |&seed: &u64| {
-            let router = LiveRouter::new(&word, given.clone(), seed, fleet.len())?;
+            let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
             Ok(router.with_weights(weights.clone()))
         };
         let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();

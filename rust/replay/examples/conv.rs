@@ -70,10 +70,11 @@ fn main() {
     );
     for strategy in options["--strategy"].split(',') {
         for seed in options["--seed"].split(',').map(|seed| seed.parse().unwrap()) {
-            let mut router = LiveRouter::new(strategy, params.clone(), seed, engines).unwrap();
+            let fleet = vec![config; engines];
+            let mut router = LiveRouter::new(strategy, params.clone(), seed, &fleet).unwrap();
             let begun = Instant::now();
             let conditions = Conditions { speedup, jitter, seed, ..Conditions::default() };
-            let outcome = run(&trace, &vec![config; engines], &conditions, &mut router).unwrap();
+            let outcome = run(&trace, &fleet, &conditions, &mut router).unwrap();
             let wall = begun.elapsed().as_secs_f64() * 1e3;
             let s = Summary::of(&trace, &outcome, engines);
             println!(

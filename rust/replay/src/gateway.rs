@@ -7,7 +7,7 @@
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::{Candidates, Fleet, Key, Params, RouteError, Router, Stat, View};
 
-use crate::engine::Report;
+use crate::engine::{EngineConfig, Report};
 
 /// A request as a router sees it on arrival.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,7 @@ pub struct LiveRouter {
 }
 
 impl LiveRouter {
-    /// `engines`: how many there are. See [`Router::new`] for the others.
+    /// `engines`: what they report of themselves. See [`Router::new`] for the others.
     ///
     /// # Errors
     /// On an unknown strategy or parameter.
@@ -99,10 +99,10 @@ impl LiveRouter {
         strategy: &str,
         params: Params,
         seed: u64,
-        engines: usize,
+        engines: &[EngineConfig],
     ) -> Result<Self, RouteError> {
         let mut fleet = Fleet::new(60.0, 600.0);
-        let rows = (0..engines).map(|at| Some(fleet.table.add(id_of(at)))).collect();
+        let rows = (0..engines.len()).map(|at| Some(fleet.table.add(id_of(at)))).collect();
         let mut live = Self {
             router: Router::new(strategy, params, seed)?,
             fleet,

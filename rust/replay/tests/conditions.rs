@@ -21,8 +21,9 @@ fn trace(requests: u32) -> Trace {
 }
 
 fn replay(conditions: &Conditions, strategy: &str, engines: usize) -> Outcome {
-    let mut router = LiveRouter::new(strategy, Params::default(), 1, engines).unwrap();
-    run(&trace(200), &vec![EngineConfig::DEFAULT; engines], conditions, &mut router).unwrap()
+    let fleet = vec![EngineConfig::DEFAULT; engines];
+    let mut router = LiveRouter::new(strategy, Params::default(), 1, &fleet).unwrap();
+    run(&trace(200), &fleet, conditions, &mut router).unwrap()
 }
 
 fn went_to(outcome: &Outcome, engine: u32, from: f64, to: f64) -> usize {
@@ -72,7 +73,8 @@ fn a_restarted_engine_comes_back_without_its_cache() {
     let changes =
         vec![Change::Join { time: 2500.0, engine: 0 }, Change::Fail { time: 2000.0, engine: 0 }];
     let conditions = Conditions { changes, ..Conditions::default() };
-    let mut router = LiveRouter::new("round_robin", Params::default(), 1, 1).unwrap();
+    let mut router =
+        LiveRouter::new("round_robin", Params::default(), 1, &[EngineConfig::DEFAULT]).unwrap();
     let ours = run(&trace, &[EngineConfig::DEFAULT], &conditions, &mut router).unwrap();
     assert_eq!((ours.cached, ours.failed), (vec![0, 576, 0], 0));
 }
@@ -87,7 +89,7 @@ fn without_engines_requests_fail_and_the_replay_ends() {
 #[test]
 fn a_faster_engine_takes_less_time() {
     let fleet = [1.0, 2.0].map(|speed| EngineConfig { speed, ..EngineConfig::DEFAULT });
-    let mut router = LiveRouter::new("round_robin", Params::default(), 1, 2).unwrap();
+    let mut router = LiveRouter::new("round_robin", Params::default(), 1, &fleet).unwrap();
     let ours = run(&trace(2), &fleet, &Conditions::default(), &mut router).unwrap();
     let taken = |at: usize| ours.end[at] - ours.arrival[at];
     assert!((taken(0) / taken(1) - 2.0).abs() < 1e-9);
@@ -148,10 +150,10 @@ fn scrapes_arrive_at_their_period_and_age() {
 
 #[test]
 fn routers_apart_count_only_their_own() {
-    let live = |seed| LiveRouter::new("round_robin", Params::default(), seed, 4).unwrap();
+    let fleet = [EngineConfig::DEFAULT; 4];
+    let live = |seed| LiveRouter::new("round_robin", Params::default(), seed, &fleet).unwrap();
     let boxed = |seed| Box::new(live(seed)) as Box<dyn Gateway + Send>;
     let mut several = Several::new(vec![boxed(1), boxed(2)], 7);
-    let fleet = [EngineConfig::DEFAULT; 4];
     let ours = run(&trace(200), &fleet, &Conditions::default(), &mut several).unwrap();
     let share = |engine| ours.engine.iter().filter(|&&at| at == engine).count();
     // Two rotations interleave: even within two, and not strictly in turn.
@@ -162,7 +164,8 @@ fn routers_apart_count_only_their_own() {
 #[test]
 fn settings_out_of_range_are_named() {
     let with = |conditions: &Conditions| {
-        let mut router = LiveRouter::new("round_robin", Params::default(), 1, 1).unwrap();
+        let mut router =
+            LiveRouter::new("round_robin", Params::default(), 1, &[EngineConfig::DEFAULT]).unwrap();
         run(&trace(1), &[EngineConfig::DEFAULT], conditions, &mut router).unwrap_err().0
     };
     let conditions = Conditions { speedup: 0.0, ..Conditions::default() };

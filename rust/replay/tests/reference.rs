@@ -27,9 +27,10 @@ fn close(what: &str, ours: f64, theirs: f64, rounding: f64) {
 }
 
 fn round_robin(trace: &Trace, engines: usize, speedup: f64, config: EngineConfig) -> Summary {
-    let mut router = LiveRouter::new("round_robin", Params::default(), 1, engines).unwrap();
+    let fleet = vec![config; engines];
+    let mut router = LiveRouter::new("round_robin", Params::default(), 1, &fleet).unwrap();
     let conditions = Conditions { speedup, ..Conditions::default() };
-    let outcome = run(trace, &vec![config; engines], &conditions, &mut router).unwrap();
+    let outcome = run(trace, &fleet, &conditions, &mut router).unwrap();
     assert_eq!(outcome.rejected, 0);
     Summary::of(trace, &outcome, engines)
 }
