@@ -38,6 +38,26 @@ pub fn rendezvous(key: u64, id: u64) -> u64 {
     mix(key ^ id.rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15)
 }
 
+/// Hasher of maps whose keys are hashes already: hashing them again would only cost.
+#[derive(Debug, Default)]
+pub(crate) struct Hashed(u64);
+
+impl std::hash::Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Most segments that one prompt is cut into.
 pub const MAX_SEGMENTS: usize = 10;
 

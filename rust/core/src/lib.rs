@@ -8,6 +8,7 @@
 pub mod error;
 pub mod fleet;
 pub mod hash;
+pub mod index;
 pub mod load;
 pub mod rng;
 pub mod router;
