@@ -24,6 +24,18 @@ pub fn session_key(key: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
 
+/// xxh3-64 of a block: the implementation that is quick on short inputs.
+pub fn short_hash(block: &[u8]) -> u64 {
+    xxh3_64(block)
+}
+
+/// Chains one block's hash to the key of all before it: a folded 64 × 64 → 128 bit product
+/// (the mixing step of wyhash; Wang Yi 2019).
+pub fn fold(key: u64, block: u64) -> u64 {
+    let product = u128::from(key ^ 0xA076_1D64_78BD_642F) * u128::from(block ^ 0xE703_7ED1_A0B4_28DB);
+    (product >> 64) as u64 ^ product as u64 ^ key.rotate_left(23)
+}
+
 /// xxh3-64, by the implementation that is quicker at this length.
 fn long_hash(bytes: &[u8], seed: u64) -> u64 {
     if bytes.len() < 1024 {

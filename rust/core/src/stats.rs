@@ -43,6 +43,14 @@ stats! {
     InPrefill, "in_prefill_requests", Amount;
     /// Requests between first token and end.
     InDecoding, "in_decoding_requests", Amount;
+    /// Uncached prompt tokens sent to the endpoint whose first token has not come back.
+    QueuedTokens, "queued_tokens", Amount;
+    /// Milliseconds that prefilling these should take.
+    QueuedMs, "queued_prefill_ms", Amount;
+    /// Prompt tokens of the requests that decode; what they share counts each time.
+    ContextTokens, "context_tokens", Amount;
+    /// Distinct prompt tokens that requests in flight keep in the endpoint's KV cache.
+    KvTokens, "kv_tokens", Amount;
     /// Requests a second over the sliding window.
     Qps, "qps", Amount;
     /// Mean time to first token over the window, seconds.
@@ -59,6 +67,18 @@ stats! {
     KvUsage, "gpu_cache_usage_perc", Usage;
     /// Prefix-cache hit rate the engine reports (scraped).
     HitRate, "gpu_prefix_cache_hit_rate", Benefit;
+    /// Tokens that the engine's KV cache has room for (scraped).
+    KvCapacity, "kv_capacity_tokens", Benefit;
+    /// Milliseconds that one uncached prompt token takes (learned).
+    PrefillMs, "prefill_ms_per_token", Amount;
+    /// Milliseconds that each query-key pair of a prefill takes (learned).
+    PairMs, "prefill_ms_per_pair", Amount;
+    /// Milliseconds of a decode step of an engine that holds nothing else (learned).
+    StepMs, "step_ms", Amount;
+    /// Milliseconds that each context token adds to a decode step (learned).
+    StepMsPerToken, "step_ms_per_token", Amount;
+    /// Tokens that an answer has on average (learned).
+    OutputTokens, "output_tokens", Amount;
 }
 
 impl Stat {
@@ -230,7 +250,14 @@ impl StatTable {
 /// Counts start at 0; what only a producer can know starts as not known.
 fn blank(stat: Stat) -> f64 {
     match stat {
-        Stat::InFlight | Stat::InPrefill | Stat::InDecoding | Stat::Qps => 0.0,
+        Stat::InFlight
+        | Stat::InPrefill
+        | Stat::InDecoding
+        | Stat::QueuedTokens
+        | Stat::QueuedMs
+        | Stat::ContextTokens
+        | Stat::KvTokens
+        | Stat::Qps => 0.0,
         _ => f64::NAN,
     }
 }

@@ -54,16 +54,49 @@ impl Candidates {
     }
 }
 
-/// What a strategy may read: the candidates and the columns.
+/// What a request asks for, in tokens. Nothing is known of a request without a prompt.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Tokens of the prompt.
+    pub tokens: f64,
+    /// Tokens of a block of the prefix index.
+    pub block_tokens: f64,
+    /// Leading prompt tokens that each candidate has in its cache; empty where nobody knows.
+    pub cached: &'a [f64],
+}
+
+/// What a strategy may read: the candidates, the columns and what is asked.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Packed stats.
     pub table: &'a StatTable,
     /// Whom the choice is among.
     pub candidates: &'a Candidates,
+    /// The request.
+    pub asked: Asked<'a>,
 }
 
 impl<'a> View<'a> {
+    /// A view for a request of which nothing is known.
+    pub fn new(table: &'a StatTable, candidates: &'a Candidates) -> Self {
+        Self { table, candidates, asked: Asked::default() }
+    }
+
+    /// The view for this request.
+    pub fn asking(self, asked: Asked<'a>) -> Self {
+        Self { asked, ..self }
+    }
+
+    /// Leading prompt tokens that the candidate has in its cache.
+    pub fn cached(self, pos: usize) -> f64 {
+        self.asked.cached.get(pos).copied().unwrap_or(0.0)
+    }
+
+    /// Prompt tokens that the candidate would have to prefill: at least 1, as engines do.
+    pub fn uncached(self, pos: usize) -> f64 {
+        (self.asked.tokens - self.cached(pos)).max(1.0)
+    }
+
     /// Number of candidates.
     pub fn len(self) -> usize {
         self.candidates.len()
@@ -100,7 +133,7 @@ impl<'a> View<'a> {
 }
 
 /// What identifies a request for affinity.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Key {
     /// Nothing: route by load.
     None,
@@ -108,6 +141,8 @@ pub enum Key {
     Session(u64),
     /// The hashed prompt head.
     Prefix(PrefixKey),
+    /// The prompt, for the prefix index; see [`crate::Asked`] for what it says.
+    Prompt(crate::Prompt),
 }
 
 /// One summand or factor of a score, for `explain`.
