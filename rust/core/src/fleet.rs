@@ -266,6 +266,7 @@ pub fn cached_tokens(depth: u32, tokens: f64, block_tokens: f64) -> f64 {
 pub struct Lookup {
     depths: Depths,
     cached: Vec<f64>,
+    in_use: Vec<f64>,
 }
 
 impl Lookup {
@@ -277,10 +278,12 @@ impl Lookup {
     /// What is asked of the candidates, by the last [`Lookup::find`].
     pub fn asked(&mut self, candidates: &Candidates, tokens: f64, block_tokens: f64) -> Asked<'_> {
         self.cached.clear();
-        let depths = &self.depths;
-        let cached = |&row: &u32| cached_tokens(depths.of(row), tokens, block_tokens);
-        self.cached.extend(candidates.rows.iter().map(cached));
-        Asked { tokens, block_tokens, cached: &self.cached }
+        self.in_use.clear();
+        for &row in &candidates.rows {
+            self.cached.push(cached_tokens(self.depths.of(row), tokens, block_tokens));
+            self.in_use.push(f64::from(self.depths.in_use(row)) * block_tokens);
+        }
+        Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }
 
     /// Blocks of the prompt that the row holds, by the last [`Lookup::find`].

@@ -99,6 +99,7 @@ proptest! {
                 index.match_into(probe, &mut found);
                 for row in 0..ROWS {
                     prop_assert_eq!(found.of(row) as usize, naive.depth(row, probe));
+                    prop_assert_eq!(found.in_use(row) as usize, naive.in_use(row, probe));
                 }
             }
         }

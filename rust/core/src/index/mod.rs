@@ -13,24 +13,79 @@
 mod runs;
 mod shelf;
 
-use runs::{Entry, NONE, Run, Runs};
+use runs::{Bits, Entry, NONE, Run, Runs};
 use shelf::Shelf;
 
 /// A request's hold on the prefix it uses on a row; give it back with [`PrefixIndex::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin(u32);
 
-/// How many leading blocks of a prompt each row holds, and room to find out without allocating.
+/// How many leading blocks of a prompt each row holds, and has in use.
 #[derive(Debug, Clone, Default)]
 pub struct Depths {
-    depth: Vec<u32>,
-    alive: Vec<u64>,
+    held: Depth,
+    busy: Depth,
 }
 
 impl Depths {
     /// Leading blocks that `row` holds.
     pub fn of(&self, row: u32) -> u32 {
+        self.held.of(row)
+    }
+
+    /// Leading blocks that requests in flight on `row` use.
+    pub fn in_use(&self, row: u32) -> u32 {
+        self.busy.of(row)
+    }
+}
+
+/// A depth per row, and the rows that are not at their end yet.
+#[derive(Debug, Clone, Default)]
+struct Depth {
+    depth: Vec<u32>,
+    alive: Bits,
+}
+
+impl Depth {
+    fn of(&self, row: u32) -> u32 {
         self.depth.get(row as usize).copied().unwrap_or(0)
+    }
+
+    fn start(&mut self, rows: usize) {
+        self.depth.clear();
+        self.depth.resize(rows, 0);
+        self.alive.clear();
+    }
+
+    /// `rows` have the run that starts after `at` blocks. The others end there: each row's depth
+    /// is written once.
+    fn pass(&mut self, rows: &Bits, at: usize) {
+        if at == 0 {
+            self.alive.extend_from_slice(rows);
+            return;
+        }
+        for word in 0..self.alive.len() {
+            let here = rows.get(word).copied().unwrap_or(0);
+            let ended = self.alive[word] & !here;
+            self.alive[word] &= here;
+            self.write(word, ended, at);
+        }
+    }
+
+    fn end(&mut self, at: usize) {
+        for word in 0..self.alive.len() {
+            self.write(word, self.alive[word], at);
+        }
+    }
+
+    fn write(&mut self, word: usize, mut rows: u64, at: usize) {
+        while rows != 0 {
+            let row = word * 64 + rows.trailing_zeros() as usize;
+            if let Some(depth) = self.depth.get_mut(row) {
+                *depth = at as u32;
+            }
+            rows &= rows - 1;
+        }
     }
 }
 
@@ -84,37 +139,24 @@ impl PrefixIndex {
         self.make_room(row, 0);
     }
 
-    /// For every row, how many leading blocks of the chain it holds without a gap.
+    /// For every row, how many leading blocks of the chain it holds, and has in use, without a gap.
     pub fn match_into(&self, chain: &[u64], found: &mut Depths) {
-        let Depths { depth, alive } = found;
-        depth.clear();
-        depth.resize(self.shelves.len(), 0);
+        found.held.start(self.shelves.len());
+        found.busy.start(self.shelves.len());
         let mut at = 0;
         let mut parent = NONE;
         while let Some((id, run)) = self.runs.next(parent, chain, at) {
+            found.held.pass(&run.rows, at);
+            found.busy.pass(&run.busy, at);
             let common = run.common(&chain[at..]);
-            if at == 0 {
-                alive.clear();
-                alive.extend_from_slice(&run.rows);
-            } else {
-                // Rows that end here have their depth for good; each row is written once.
-                for (word, bits) in alive.iter_mut().enumerate() {
-                    let here = run.rows.get(word).copied().unwrap_or(0);
-                    write(depth, word, *bits & !here, at as u32);
-                    *bits &= here;
-                }
-            }
             at += common;
             if common < run.blocks.len() {
                 break;
             }
             parent = id;
         }
-        if at > 0 {
-            for (word, &bits) in alive.iter().enumerate() {
-                write(depth, word, bits, at as u32);
-            }
-        }
+        found.held.end(at);
+        found.busy.end(at);
     }
 
     /// Puts the chain on `row` and pins it there. New blocks count at once, but only for as long
@@ -178,6 +220,7 @@ impl PrefixIndex {
                 shelf.in_use.remove(&mut self.runs.entries, id);
                 shelf.pinned -= len;
                 if confirmed {
+                    self.runs.set_busy(run, row, false);
                     // From the tail up, so that heads leave last.
                     shelf.idle.push(&mut self.runs.entries, id);
                 } else {
@@ -228,6 +271,7 @@ impl PrefixIndex {
             let entry = &mut self.runs.entries[id];
             entry.users += 1;
             if entry.users == 1 {
+                self.runs.set_busy(run, row, true);
                 let shelf = &mut self.shelves[row as usize];
                 shelf.idle.remove(&mut self.runs.entries, id);
                 shelf.in_use.push(&mut self.runs.entries, id);
@@ -280,16 +324,5 @@ impl PrefixIndex {
         }
         let shelf = &self.shelves[row as usize];
         shelf.capacity.saturating_sub(shelf.held).min(need)
-    }
-}
-
-/// Writes `at` for each row whose bit is set.
-fn write(depth: &mut [u32], word: usize, mut bits: u64, at: u32) {
-    while bits != 0 {
-        let row = word * 64 + bits.trailing_zeros() as usize;
-        if let Some(depth) = depth.get_mut(row) {
-            *depth = at;
-        }
-        bits &= bits - 1;
     }
 }

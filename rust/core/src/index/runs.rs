@@ -11,6 +11,9 @@ use crate::hash::Hashed;
 /// No run: the parent of a chain's first run.
 pub const NONE: u32 = u32::MAX;
 
+/// A bit per row, 64 to a word; missing words are zero.
+pub type Bits = SmallVec<[u64; 1]>;
+
 /// Blocks that follow each other in every prompt seen so far.
 #[derive(Debug, Default)]
 pub struct Run {
@@ -21,7 +24,9 @@ pub struct Run {
     /// Its block hashes, at least one.
     pub blocks: Box<[u64]>,
     /// The rows that hold it, a bit each.
-    pub rows: SmallVec<[u64; 1]>,
+    pub rows: Bits,
+    /// Of these, the rows on which requests in flight use it.
+    pub busy: Bits,
     /// The entry of each row, in row order.
     entries: SmallVec<[u32; 2]>,
 }
@@ -50,17 +55,17 @@ impl Run {
         let at = (before + (bits & ((1 << bit) - 1)).count_ones()) as usize;
         if bits >> bit & 1 == 1 { Ok(at) } else { Err(at) }
     }
+}
 
-    fn mark(&mut self, row: u32, held: bool) {
-        let (word, bit) = (row as usize / 64, row % 64);
-        if self.rows.len() <= word {
-            self.rows.resize(word + 1, 0);
-        }
-        if held {
-            self.rows[word] |= 1 << bit;
-        } else {
-            self.rows[word] &= !(1 << bit);
-        }
+fn mark(bits: &mut Bits, row: u32, on: bool) {
+    let (word, bit) = (row as usize / 64, row % 64);
+    if bits.len() <= word {
+        bits.resize(word + 1, 0);
+    }
+    if on {
+        bits[word] |= 1 << bit;
+    } else {
+        bits[word] &= !(1 << bit);
     }
 }
 
@@ -181,13 +186,19 @@ impl Runs {
         self.entry_id(run, row).map(|id| &mut self.entries[id])
     }
 
-    /// Makes the row a holder; it must not be one yet.
+    /// Notes whether requests in flight use the run on a row that holds it.
+    pub fn set_busy(&mut self, run: u32, row: u32, busy: bool) {
+        mark(&mut self.runs[run].busy, row, busy);
+    }
+
+    /// Makes the row a holder, in use; it must not be one yet.
     pub fn hold(&mut self, run: u32, row: u32, entry: Entry) -> u32 {
         let id = self.entries.put(entry);
         let run = &mut self.runs[run];
         let at = run.place(row).unwrap_or_else(|at| at);
         run.entries.insert(at, id);
-        run.mark(row, true);
+        mark(&mut run.rows, row, true);
+        mark(&mut run.busy, row, true);
         id
     }
 
@@ -196,7 +207,8 @@ impl Runs {
         let run = &mut self.runs[id];
         let Ok(at) = run.place(row) else { return };
         let entry = run.entries.remove(at);
-        run.mark(row, false);
+        mark(&mut run.rows, row, false);
+        mark(&mut run.busy, row, false);
         self.entries.take(entry);
         if run.entries.is_empty() {
             let run = self.runs.take(id);
@@ -231,6 +243,7 @@ impl Runs {
             start: run.start,
             blocks: first,
             rows: run.rows.clone(),
+            busy: run.busy.clone(),
             entries: run.entries.clone(),
         };
         run.blocks = second;

@@ -10,13 +10,21 @@ use crate::rng::Rng;
 use crate::stats::{Stat, StatTable};
 
 mod affinity;
+mod cache_aware;
 mod choose;
+mod costs;
+mod dynamo_cost;
+mod expected_latency;
 mod least_connections;
+mod llm_d;
+mod lmetric;
 mod power_of_two;
 mod prefix_affinity;
+mod prefix_cache;
 mod random;
 mod round_robin;
 mod session_affinity;
+mod sticky_until_saturated;
 mod weighted_score;
 
 /// The eligible endpoints of one request.
@@ -63,6 +71,8 @@ pub struct Asked<'a> {
     pub block_tokens: f64,
     /// Leading prompt tokens that each candidate has in its cache; empty where nobody knows.
     pub cached: &'a [f64],
+    /// Of these, tokens that requests in flight on the candidate use already.
+    pub in_use: &'a [f64],
 }
 
 /// What a strategy may read: the candidates, the columns and what is asked.
@@ -90,6 +100,11 @@ impl<'a> View<'a> {
     /// Leading prompt tokens that the candidate has in its cache.
     pub fn cached(self, pos: usize) -> f64 {
         self.asked.cached.get(pos).copied().unwrap_or(0.0)
+    }
+
+    /// Prompt tokens that the request adds to what the candidate's KV cache must keep.
+    pub fn added(self, pos: usize) -> f64 {
+        (self.asked.tokens - self.asked.in_use.get(pos).copied().unwrap_or(0.0)).max(0.0)
     }
 
     /// Prompt tokens that the candidate would have to prefill: at least 1, as engines do.
@@ -216,6 +231,8 @@ pub trait Rule: Clone + Send {
     const PARAMS: &'static str = "";
     /// Columns it reads.
     const READS: &'static [Stat] = &[Stat::InFlight];
+    /// Whether it reads what the prefix index knows of the prompt.
+    const NEEDS_PROMPT: bool = false;
     /// Builds it from named parameters, taking what it knows.
     ///
     /// # Errors
@@ -262,6 +279,11 @@ macro_rules! registry {
                 match self { $(Self::$rule(rule) => rule.reads(),)* }
             }
 
+            /// See [`Rule::NEEDS_PROMPT`].
+            pub fn needs_prompt(&self) -> bool {
+                match self { $(Self::$rule(_) => <$module::$rule as Rule>::NEEDS_PROMPT,)* }
+            }
+
             /// See [`Rule::select`].
             pub fn select(&mut self, view: View<'_>, key: &Key, rng: &mut Rng) -> Option<usize> {
                 match self { $(Self::$rule(rule) => rule.select(view, key, rng),)* }
@@ -283,4 +305,11 @@ registry! {
     weighted_score::WeightedScore,
     session_affinity::SessionAffinity,
     prefix_affinity::PrefixAffinity,
+    prefix_cache::PrefixCache,
+    expected_latency::ExpectedLatency,
+    cache_aware::CacheAware,
+    dynamo_cost::DynamoCost,
+    lmetric::LMetric,
+    llm_d::LlmD,
+    sticky_until_saturated::StickyUntilSaturated,
 }

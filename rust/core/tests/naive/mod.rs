@@ -29,6 +29,12 @@ impl NaiveIndex {
         (1..=chain.len()).take_while(|&n| blocks.contains_key(&chain[..n])).count()
     }
 
+    pub fn in_use(&self, row: u32, chain: &[u64]) -> usize {
+        let Some(blocks) = self.rows.get(&row) else { return 0 };
+        let used = |n: &usize| blocks.get(&chain[..*n]).is_some_and(|block| block.users > 0);
+        (1..=chain.len()).take_while(used).count()
+    }
+
     pub fn held(&self, row: u32) -> usize {
         self.rows.get(&row).map_or(0, HashMap::len)
     }
