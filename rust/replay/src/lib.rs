@@ -1,0 +1,21 @@
+//! Trace replay: discrete events, modelled engines, the very strategies that production runs.
+//!
+//! Time is in milliseconds from the first arrival. Read in this order: [`trace`] (requests and
+//! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
+//! one engine), [`engine`] (its scheduler), [`gateway`] (what a live router does and knows),
+//! [`sim`] (the event loop), [`report`] (figures).
+
+pub mod engine;
+pub mod gateway;
+pub mod kv;
+pub mod report;
+pub mod sim;
+pub mod timing;
+pub mod trace;
+
+pub use engine::EngineConfig;
+pub use gateway::{Gateway, LiveRouter, Request};
+pub use report::Summary;
+pub use sim::{Outcome, run};
+pub use timing::Timing;
+pub use trace::{Row, Trace};
