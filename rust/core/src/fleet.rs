@@ -14,6 +14,8 @@ use crate::strategy::{Asked, Candidates};
 
 /// Tokens that an engine's KV cache is taken to hold until it is known.
 pub const KV_TOKENS: f64 = 400_000.0;
+/// Share of a KV cache in use up to which nobody should have to wait for room.
+const ROOMY: f64 = 0.8;
 /// Tokens of a byte of text, until answers tell.
 const TOKENS_PER_BYTE: f64 = 0.25;
 
@@ -97,9 +99,7 @@ impl Fleet {
 
     /// Gives the endpoint a row.
     pub fn add(&mut self, id: u64) -> u32 {
-        let row = self.table.add(id);
-        self.speed.publish(&mut self.table, row);
-        row
+        self.table.add(id)
     }
 
     /// Frees a row together with all that is in flight on it and all it holds.
@@ -147,6 +147,7 @@ impl Fleet {
             prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)) as u64,
             pin: index.pin(row, &prompt.chain),
             text: prompt.unit == Unit::Bytes,
+            has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
         self.block_tokens = block_tokens;
         self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);

@@ -47,7 +47,7 @@ stats! {
     QueuedTokens, "queued_tokens", Amount;
     /// Milliseconds that prefilling these should take.
     QueuedMs, "queued_prefill_ms", Amount;
-    /// Prompt tokens of the requests that decode; what they share counts each time.
+    /// Prompt tokens of the requests in flight; what they share counts each time.
     ContextTokens, "context_tokens", Amount;
     /// Distinct prompt tokens that requests in flight keep in the endpoint's KV cache.
     KvTokens, "kv_tokens", Amount;
@@ -69,16 +69,10 @@ stats! {
     HitRate, "gpu_prefix_cache_hit_rate", Benefit;
     /// Tokens that the engine's KV cache has room for (scraped).
     KvCapacity, "kv_capacity_tokens", Benefit;
-    /// Milliseconds that one uncached prompt token takes (learned).
-    PrefillMs, "prefill_ms_per_token", Amount;
-    /// Milliseconds that each query-key pair of a prefill takes (learned).
-    PairMs, "prefill_ms_per_pair", Amount;
-    /// Milliseconds of a decode step of an engine that holds nothing else (learned).
-    StepMs, "step_ms", Amount;
-    /// Milliseconds that each context token adds to a decode step (learned).
-    StepMsPerToken, "step_ms_per_token", Amount;
-    /// Tokens that an answer has on average (learned).
-    OutputTokens, "output_tokens", Amount;
+    /// How many times longer than elsewhere a prefill takes (learned; 1 until it is sure).
+    PrefillSlowness, "prefill_slowness", Amount;
+    /// How many times longer than elsewhere a decode step takes (learned; 1 until it is sure).
+    StepSlowness, "step_slowness", Amount;
 }
 
 impl Stat {
@@ -258,6 +252,7 @@ fn blank(stat: Stat) -> f64 {
         | Stat::ContextTokens
         | Stat::KvTokens
         | Stat::Qps => 0.0,
+        Stat::PrefillSlowness | Stat::StepSlowness => 1.0,
         _ => f64::NAN,
     }
 }

@@ -70,7 +70,7 @@ const KEY_BLOCK_BYTES: usize = 8;
 /// A compiled strategy of the core, fed as a live gateway feeds it.
 pub struct LiveRouter {
     router: Router,
-    fleet: Fleet,
+    pub fleet: Fleet,
     candidates: Candidates,
     by_session: bool,
     by_prefix: bool,
@@ -151,7 +151,7 @@ impl Gateway for LiveRouter {
             let (tokens, block) = fleet.tokens(prompt);
             asked = lookup.asked(candidates, tokens, block);
         }
-        let view = View::new(&fleet.table, candidates).asking(asked);
+        let view = View::new(&fleet.table, candidates).asking(asked, fleet.speed.profile());
         let row = candidates.rows[router.pick(view, &key)?];
         match &key {
             Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.depth(row)),

@@ -15,6 +15,8 @@ pub struct Work {
     pub pin: Option<Pin>,
     /// Whether the tokens are an estimate from text.
     pub text: bool,
+    /// Whether the engine should have had room for it at once.
+    pub has_room: bool,
 }
 
 /// A request that was sent.
@@ -50,8 +52,12 @@ pub(super) struct Meter {
 pub struct FirstToken {
     /// Milliseconds from sending to the first token.
     pub waited_ms: f64,
-    /// Milliseconds of prefill expected: its own, and what was queued before it.
-    pub expected_ms: f64,
+    /// Milliseconds of prefill that were queued on the row before it.
+    pub ahead_ms: f64,
+    /// Requests that decode on the row.
+    pub batch: f64,
+    /// Their prompt tokens.
+    pub context_tokens: f64,
     /// What it asked for.
     pub work: Work,
 }

@@ -16,7 +16,8 @@ pub(super) struct RowLoad {
     reported: u32,
     prefill: u32,
     decode: u32,
-    /// Prompt tokens of the requests that decode.
+    /// Prompt tokens of the requests that decode, and of all in flight.
+    decoding_tokens: u64,
     context_tokens: u64,
     queued_tokens: u64,
     queued_us: u64,
@@ -55,7 +56,7 @@ impl RowLoad {
     pub fn pass(&mut self, now: f64) {
         let seconds = now - self.meter.at;
         if seconds > 0.0 {
-            self.meter.context_seconds += self.context_tokens as f64 * seconds;
+            self.meter.context_seconds += self.decoding_tokens as f64 * seconds;
             self.meter.decode_seconds += f64::from(self.decode) * seconds;
             self.meter.at = now;
         }
@@ -66,6 +67,7 @@ impl RowLoad {
         self.waiting_us += work.prefill_us;
         self.queued_tokens += work.uncached_tokens;
         self.queued_us += work.prefill_us;
+        self.context_tokens += work.prompt_tokens;
     }
 
     /// The oldest choice leaves the expiry queue; it is returned if it was never reported.
@@ -76,6 +78,7 @@ impl RowLoad {
         }
         let work = self.waiting.pop_front()?;
         self.waiting_us = self.waiting_us.saturating_sub(work.prefill_us);
+        self.context_tokens = self.context_tokens.saturating_sub(work.prompt_tokens);
         self.unqueue(&work);
         Some(work)
     }
@@ -108,23 +111,28 @@ impl RowLoad {
         self.prefill = self.prefill.saturating_sub(1);
         self.unqueue(&flight.work);
         self.meter.prefilled_us += flight.work.prefill_us;
+        let (batch, context_tokens) = (f64::from(self.decode), self.decoding_tokens as f64);
         self.decode += 1;
-        self.context_tokens += flight.work.prompt_tokens;
+        self.decoding_tokens += flight.work.prompt_tokens;
         self.ttft.push(time, waited, span);
         flight.first_token = Some(time);
         flight.mark = self.meter;
         FirstToken {
             waited_ms: waited * 1e3,
-            expected_ms: (flight.ahead_us + flight.work.prefill_us) as f64 / 1e3,
+            ahead_ms: flight.ahead_us as f64 / 1e3,
+            batch,
+            context_tokens,
             work: flight.work,
         }
     }
 
     /// The request is on the row no longer.
     pub fn release(&mut self, flight: &Flight) {
+        let tokens = flight.work.prompt_tokens;
+        self.context_tokens = self.context_tokens.saturating_sub(tokens);
         if flight.first_token.is_some() {
             self.decode = self.decode.saturating_sub(1);
-            self.context_tokens = self.context_tokens.saturating_sub(flight.work.prompt_tokens);
+            self.decoding_tokens = self.decoding_tokens.saturating_sub(tokens);
         } else {
             self.prefill = self.prefill.saturating_sub(1);
             self.unqueue(&flight.work);

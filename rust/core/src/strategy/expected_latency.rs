@@ -18,27 +18,36 @@ const DEFAULTS: [f64; 8] = [0.05, 0.05, 0.05, 0.15, 0.85, 0.1, 1.0, 0.0];
 
 impl ExpectedLatency {
     fn parts(&self, view: View<'_>, pos: usize) -> [f64; 6] {
-        let [stall, decode, slow, room, room_at, room_soft, queue, _aux] = self.p;
+        let [stall, decode, slow, room, room_at, room_soft, queue, aux] = self.p;
         let get = |stat| view.get(stat, pos);
         let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
-        let own = get(Stat::PrefillMs) * uncached + get(Stat::PairMs) * pairs(tokens, uncached);
-        let output = get(Stat::OutputTokens);
+        let ([base, b, c], [d, e, f]) = (view.engine.prefill, view.engine.step);
+        let (slow_prefill, slow_step) = (get(Stat::PrefillSlowness), get(Stat::StepSlowness));
+        let own = slow_prefill * (base + b * uncached + c * pairs(tokens, uncached));
+        let output = view.engine.output_tokens;
         let (decoding, in_flight) = (get(Stat::InDecoding), get(Stat::InFlight));
-        let kv = get(Stat::KvTokens) + in_flight * output / 2.0;
-        let (d, f) = (get(Stat::StepMs), get(Stat::StepMsPerToken));
-        let after = kv + view.added(pos);
-        let step = d + f * after;
+        let grown = in_flight * output / 2.0;
+        let context = get(Stat::ContextTokens) + grown;
+        let step = slow_step * (d + e * (in_flight + 1.0) + f * (context + tokens));
         let stay = output * step;
+        let after = get(Stat::KvTokens) + grown + view.added(pos);
         let capacity = get(Stat::KvCapacity);
         let capacity = if capacity > 0.0 { capacity } else { crate::fleet::KV_TOKENS };
-        let over = (after / capacity - room_at).max(0.0);
+        let x = after / capacity;
+        let wait = match aux as u32 {
+            0 => 1.0 - (-(x - room_at).max(0.0) / room_soft).exp(),
+            1 => (x.min(1.3) / room_at).powf(1.0 / room_soft),
+            2 => room_soft * (1.0 + ((x - room_at) / room_soft).exp()).ln(),
+            3 => { let o = (x - room_at).max(0.0); o / (o + room_soft) }
+            _ => { let s = room_soft * (1.0 + ((x - room_at) / room_soft).exp()).ln(); s / (s + 0.3) }
+        };
         [
             queue * get(Stat::QueuedMs),
             own,
             stall * own * decoding,
             decode * stay,
-            slow * 0.5 * output * in_flight * f * view.added(pos),
-            room * stay * (1.0 - (-over / room_soft).exp()),
+            slow * 0.5 * output * in_flight * slow_step * (e + f * tokens),
+            room * stay * wait,
         ]
     }
 }
@@ -52,11 +61,9 @@ impl Rule for ExpectedLatency {
         Stat::QueuedMs,
         Stat::KvTokens,
         Stat::KvCapacity,
-        Stat::PrefillMs,
-        Stat::PairMs,
-        Stat::StepMs,
-        Stat::StepMsPerToken,
-        Stat::OutputTokens,
+        Stat::ContextTokens,
+        Stat::PrefillSlowness,
+        Stat::StepSlowness,
     ];
     const NEEDS_PROMPT: bool = true;
 

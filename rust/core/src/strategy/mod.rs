@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::error::{RouteError, fail};
 use crate::hash::{PrefixKey, mix};
 use crate::rng::Rng;
+use crate::speed::Profile;
 use crate::stats::{Stat, StatTable};
 
 mod affinity;
@@ -84,17 +85,19 @@ pub struct View<'a> {
     pub candidates: &'a Candidates,
     /// The request.
     pub asked: Asked<'a>,
+    /// What an engine with a slowness of 1 is like.
+    pub engine: Profile,
 }
 
 impl<'a> View<'a> {
     /// A view for a request of which nothing is known.
     pub fn new(table: &'a StatTable, candidates: &'a Candidates) -> Self {
-        Self { table, candidates, asked: Asked::default() }
+        Self { table, candidates, asked: Asked::default(), engine: Profile::default() }
     }
 
-    /// The view for this request.
-    pub fn asking(self, asked: Asked<'a>) -> Self {
-        Self { asked, ..self }
+    /// The view for this request, to engines like this one.
+    pub fn asking(self, asked: Asked<'a>, engine: Profile) -> Self {
+        Self { asked, engine, ..self }
     }
 
     /// Leading prompt tokens that the candidate has in its cache.
