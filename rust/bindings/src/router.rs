@@ -4,158 +4,104 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use routecore::strategy::Scored;
 use routecore::{Fleet, Key, Params, Stat, View};
 
+use crate::desk::{Desk, Open, Weights, find, take_up};
 use crate::errors::{guarded, lock, to_py};
-use crate::known_list::{KnownList, State, url_list};
+use crate::known_list::{KnownList, State};
 use crate::prompt;
 use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
-use crate::values;
-
-/// Lists remembered: one per model served behind the same router, and a few that failed over.
-const MAX_BOUND: usize = 32;
+use crate::values::{Columns, is_scraped};
 
 /// A strategy over lists of endpoint objects.
 #[pyclass(frozen)]
 pub struct Router {
     name: String,
     block: usize,
-    weights: HashMap<String, f64>,
+    weights: Weights,
     reads: Vec<Stat>,
-    router: Mutex<routecore::Router>,
-    lists: Mutex<Vec<Arc<KnownList>>>,
+    /// Whether it reads what only engines know, or figures of the monitor's window.
+    scraped: bool,
+    windows: bool,
+    desk: Mutex<Desk>,
 }
 
 /// Where a decision reads from.
-enum Source {
+enum Source<'a> {
     /// The columns of the shared table.
-    Resident(Py<Table>),
+    Resident(&'a Table),
     /// Values copied from objects; counts in flight from the table if there is one.
-    Plain(Vec<(Stat, Vec<f64>)>, Option<Py<Table>>),
+    Plain(Columns, Option<&'a Table>),
 }
 
 type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
 
 impl Router {
-    fn find(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
-        let last = lock(&self.lists).first().cloned();
-        match last {
-            Some(last) if last.is_same(endpoints) => Ok(last),
-            _ => self.find_slow(endpoints),
-        }
-    }
-
-    #[cold]
-    fn find_slow(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
-        // Python runs in here, so the lock is only held to copy the list and to change it.
-        let lists = lock(&self.lists).clone();
-        let mut found = lists.iter().find(|bound| bound.is_same(endpoints)).cloned();
-        if found.is_none() {
-            let urls = url_list(endpoints)?;
-            if urls.is_empty() {
-                let name = &self.name;
-                return Err(to_py(format!(
-                    "{name}: the endpoint list is empty; pass at least one endpoint"
-                )));
-            }
-            // A tuple is worth knowing by identity, a list of fresh objects is not.
-            let fresh = !endpoints.is_instance_of::<PyTuple>();
-            let equal = |bound: &&Arc<KnownList>| fresh && bound.has_urls(endpoints, &urls);
-            found = lists.iter().find(equal).cloned();
-        }
-        let bound = match found {
-            Some(bound) => bound,
-            None => Arc::new(KnownList::new(endpoints, &self.weights)?),
-        };
-        let mut kept = lock(&self.lists);
-        kept.retain(|other| !Arc::ptr_eq(other, &bound));
-        kept.insert(0, Arc::clone(&bound));
-        let keep = kept.len().min(MAX_BOUND);
-        let dropped = kept.split_off(keep);
-        drop(kept);
-        drop(dropped); // frees Python objects: never under the lock
-        Ok(bound)
-    }
-
-    fn source(
-        &self,
-        bound: &KnownList,
-        engine_stats: &Bound<'_, PyAny>,
-        request_stats: &Bound<'_, PyAny>,
-    ) -> Source {
+    /// The desk with the list of these endpoints in front, and where to read their stats.
+    fn open<'a>(
+        &'a self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &'a Bound<'_, PyAny>,
+        request_stats: &'a Bound<'_, PyAny>,
+    ) -> PyResult<(Open<'a>, Source<'a>)> {
         let ours = request_stats.cast::<ResidentRequestStats>().ok().map(pyo3::Bound::get);
-        let engine = engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
-        let py = engine_stats.py();
-        let scraped = |stat: &&Stat| {
-            matches!(
-                stat,
-                Stat::Running
-                    | Stat::Queuing
-                    | Stat::ActiveConnections
-                    | Stat::KvUsage
-                    | Stat::HitRate
-            )
-        };
-        if let Some(view) = ours {
-            let resident = engine.is_some_and(|other| other.table.is(&view.table));
-            if resident || !self.reads.iter().any(|stat| scraped(&stat)) {
-                return Source::Resident(view.table.clone_ref(py));
-            }
-        }
-        let reads = self.reads.iter().filter(|stat| ours.is_none() || scraped(stat));
-        let columns = reads.map(|&stat| {
-            let mut column = Vec::with_capacity(bound.len());
-            values::read(bound, stat, engine_stats, request_stats, &mut column);
-            (stat, column)
+        let resident = ours.filter(|view| {
+            let engine = || engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
+            !self.scraped || engine().is_some_and(|other| other.table.is(&view.table))
         });
-        Source::Plain(columns.collect(), ours.map(|view| view.table.clone_ref(py)))
+        let met = || KnownList::new(endpoints, &self.name, &self.weights);
+        let mut open = find(&self.desk, endpoints, met)?;
+        if let Some(view) = resident {
+            return Ok((open, Source::Resident(view.table.get())));
+        }
+        // Reading runs Python, so the desk is left meanwhile, with the columns in our hands.
+        let (known, state) = &mut open.lists[0];
+        let (known, mut columns) = (Arc::clone(known), std::mem::take(&mut state.columns));
+        drop(open);
+        columns.read(&known, &self.reads, ours.is_some(), engine_stats, request_stats);
+        let source = Source::Plain(columns, ours.map(|view| view.table.get()));
+        Ok((take_up(&self.desk, &known), source))
     }
 
     /// Runs `f` over the candidates and their columns, under the locks and without Python.
     fn with_view<T>(
         &self,
-        bound: &KnownList,
-        source: &Source,
-        f: impl FnOnce(&mut routecore::Router, &mut State, Option<&mut Fleet>) -> T,
+        mut open: Open<'_>,
+        source: &mut Source<'_>,
+        f: impl FnOnce(&mut routecore::Router, &KnownList, &mut State, Option<&mut Fleet>) -> T,
     ) -> T {
-        let mut router = lock(&self.router);
-        let mut state = lock(&bound.state);
-        let windows =
-            self.reads.iter().any(|s| matches!(s, Stat::Qps | Stat::Ttft | Stat::AvgLatency));
-        let table = match source {
-            Source::Resident(table) | Source::Plain(_, Some(table)) => Some(table.get()),
+        let Desk { router, lists } = &mut *open;
+        let (known, state) = &mut lists[0];
+        let mut inner = match *source {
+            Source::Resident(table) | Source::Plain(_, Some(table)) => Some(lock(&table.inner)),
             Source::Plain(_, None) => None,
         };
-        let mut inner = table.map(|table| lock(&table.inner));
         if let Some(inner) = &mut inner {
-            bound.refresh(&mut state, inner);
-        }
-        if let Some(inner) = &mut inner
-            && windows
-        {
-            let Fleet { table, load } = &mut inner.fleet;
-            load.publish_windows(table, KnownList::rows(&state));
+            known.refresh(state, inner);
+            if self.windows {
+                let Fleet { table, load } = &mut inner.fleet;
+                load.publish_windows(table, &state.rows);
+            }
         }
         if let Source::Plain(columns, _) = source {
-            for (stat, column) in columns {
-                for (row, &value) in column.iter().enumerate() {
-                    state.scratch.set(*stat, row as u32, value);
-                }
+            for (stat, column) in columns.iter() {
+                state.scratch.fill(stat, column);
             }
-            let State { scratch, plain, .. } = &mut *state;
-            scratch.fill_unknown(Stat::InFlight, &plain.candidates.rows);
             if let Some(inner) = &inner {
-                for &stat in Stat::ALL.iter().filter(|s| !columns.iter().any(|c| c.0 == **s)) {
-                    for row in 0..bound.len() {
-                        let value = inner.fleet.table.get(stat, state_row(&state, row));
-                        state.scratch.set(stat, row as u32, value);
+                let counted = self.reads.iter().filter(|&&stat| !is_scraped(stat));
+                for &stat in counted {
+                    for (at, &row) in state.rows.iter().enumerate() {
+                        state.scratch.set(stat, at as u32, inner.fleet.table.get(stat, row));
                     }
                 }
             }
+            state.scratch.fill_unknown(Stat::InFlight, &state.plain.candidates.rows);
+            // What stood there instead is freed by the caller: never under the lock.
+            std::mem::swap(columns, &mut state.columns);
         }
-        f(&mut router, &mut state, inner.as_mut().map(|inner| &mut inner.fleet))
+        f(router, known, state, inner.as_mut().map(|inner| &mut inner.fleet))
     }
 
     fn none(&self) -> PyErr {
@@ -170,38 +116,40 @@ impl Router {
         }
     }
 
-    fn pick(&self, bound: &KnownList, source: &Source, key: &Key) -> Option<usize> {
-        self.with_view(bound, source, |router, state, fleet| {
-            pick(router, state, fleet, source, key)
-        })
+    /// The URL of the endpoint that one request goes to.
+    fn choose(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        key: &Key,
+    ) -> PyResult<Py<PyString>> {
+        let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
+        let resident = matches!(source, Source::Resident(_));
+        let url = self.with_view(open, &mut source, |router, known, state, fleet| {
+            let at = pick(router, state, fleet, resident, key)?;
+            Some(known.url(endpoints.py(), at))
+        });
+        url.ok_or_else(|| self.none())
     }
-}
-
-fn state_row(state: &State, at: usize) -> u32 {
-    KnownList::rows(state).get(at).copied().unwrap_or(u32::MAX)
 }
 
 /// One choice, counted as load where there is a table to count in.
 fn pick(
     router: &mut routecore::Router,
-    state: &mut State,
+    state: &State,
     fleet: Option<&mut Fleet>,
-    source: &Source,
+    resident: bool,
     key: &Key,
 ) -> Option<usize> {
-    let at = match (source, &fleet) {
-        (Source::Resident(_), Some(fleet)) => {
-            let view = View { table: &fleet.table, candidates: &state.resident.candidates };
-            state.resident.positions[router.pick(view, key)?]
-        }
-        _ => {
-            let view = View { table: &state.scratch, candidates: &state.plain.candidates };
-            state.plain.positions[router.pick(view, key)?]
-        }
-    } as usize;
+    let (table, chosen) = match &fleet {
+        Some(fleet) if resident => (&fleet.table, &state.resident),
+        _ => (&state.scratch, &state.plain),
+    };
+    let at = router.pick(View { table, candidates: &chosen.candidates }, key)?;
+    let at = chosen.positions[at] as usize;
     if let Some(fleet) = fleet {
-        let row = state_row(state, at);
-        fleet.load.chosen(&mut fleet.table, row);
+        fleet.load.chosen(&mut fleet.table, state.rows[at]);
     }
     Some(at)
 }
@@ -237,20 +185,36 @@ impl Router {
             }
         }
         let router = routecore::Router::new(strategy, read, seed).map_err(to_py)?;
+        let reads = router.reads();
+        let is_window = |stat: &Stat| matches!(stat, Stat::Qps | Stat::Ttft | Stat::AvgLatency);
         Ok(Self {
             name: strategy.to_owned(),
             block,
             weights,
-            reads: router.reads(),
-            router: Mutex::new(router),
-            lists: Mutex::new(Vec::new()),
+            scraped: reads.iter().any(|&stat| is_scraped(stat)),
+            windows: reads.iter().any(is_window),
+            reads,
+            desk: Mutex::new(Desk { router, lists: Vec::new() }),
         })
+    }
+
+    /// The URL of the endpoint to send the request to, for strategies that go by load alone.
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, request, request_json=None))]
+    fn route_request(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        request: &Bound<'_, PyAny>,
+        request_json: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyString>> {
+        let _ = (request, request_json); // the documented call has them, load does not need them
+        guarded(|| self.choose(endpoints, engine_stats, request_stats, &Key::None))
     }
 
     #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, /))]
     fn route(
         &self,
-        py: Python<'_>,
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
@@ -258,11 +222,8 @@ impl Router {
         body: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let key = self.key(session, body);
-            let source = self.source(&bound, engine_stats, request_stats);
-            let at = self.pick(&bound, &source, &key).ok_or_else(|| self.none())?;
-            Ok(bound.url(py, at))
+            self.choose(endpoints, engine_stats, request_stats, &key)
         })
     }
 
@@ -276,19 +237,22 @@ impl Router {
         keys: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyBytes>> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let mut read = Vec::new();
             for key in keys.try_iter()? {
                 let key = key?;
                 let session = key.cast::<PyString>().ok();
                 read.push(self.key(session, Some(&key)));
             }
-            let source = self.source(&bound, engine_stats, request_stats);
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
+            let known = Arc::clone(&open.lists[0].0);
+            drop(open);
+            let resident = matches!(source, Source::Resident(_));
             let bytes = py.detach(|| {
-                self.with_view(&bound, &source, |router, state, mut fleet| {
+                let open = take_up(&self.desk, &known);
+                self.with_view(open, &mut source, |router, _, state, mut fleet| {
                     let mut bytes = Vec::with_capacity(4 * read.len());
                     for key in &read {
-                        let at = pick(router, state, fleet.as_deref_mut(), &source, key)?;
+                        let at = pick(router, state, fleet.as_deref_mut(), resident, key)?;
                         // Without a table, choices of the batch count in the scratch copy.
                         state.scratch.bump(Stat::InFlight, at as u32, 1.0);
                         bytes.extend((at as u32).to_ne_bytes());
@@ -311,13 +275,14 @@ impl Router {
         body: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let key = self.key(session, body);
-            let source = self.source(&bound, engine_stats, request_stats);
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
+            let known = Arc::clone(&open.lists[0].0);
+            let resident = matches!(source, Source::Resident(_));
             let (won, positions, scores) =
-                self.with_view(&bound, &source, |router, state, fleet| {
-                    let (table, chosen) = match (&source, &fleet) {
-                        (Source::Resident(_), Some(fleet)) => (&fleet.table, &state.resident),
+                self.with_view(open, &mut source, |router, _, state, fleet| {
+                    let (table, chosen) = match &fleet {
+                        Some(fleet) if resident => (&fleet.table, &state.resident),
                         _ => (&state.scratch, &state.plain),
                     };
                     let view = View { table, candidates: &chosen.candidates };
@@ -327,14 +292,14 @@ impl Router {
             let won = won.ok_or_else(|| self.none())?;
             let mut scored: HashMap<usize, Scored> =
                 positions.iter().map(|&pos| pos as usize).zip(scores).collect();
-            let rows = (0..bound.len()).map(|pos| {
+            let rows = (0..known.len()).map(|pos| {
                 let found = scored.remove(&pos);
                 let eligible = found.is_some();
                 let found = found.unwrap_or(Scored { score: f64::NAN, terms: Vec::new() });
                 let terms = found.terms.iter().map(|t| (t.name, t.value, t.unit)).collect();
-                (bound.url(py, pos), eligible, found.score, terms)
+                (known.url(py, pos), eligible, found.score, terms)
             });
-            Ok((bound.url(py, won), rows.collect()))
+            Ok((known.url(py, won), rows.collect()))
         })
     }
 }

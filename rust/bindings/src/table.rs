@@ -192,13 +192,7 @@ impl Table {
         }
         let mut inner = lock(&self.inner);
         let rows = rows_for(&inner, urls)?;
-        // All or none: try on a copy only when several columns could fail one after another.
-        let mut table = inner.fleet.table.clone();
-        for (stat, values) in &read {
-            table.load(*stat, &rows, values).map_err(to_py)?;
-        }
-        inner.fleet.table = table;
-        Ok(())
+        inner.fleet.table.load(&read, &rows).map_err(to_py)
     }
 
     fn column(&self, name: &str) -> PyResult<Vec<f64>> {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod fleet;
 pub mod hash;
 pub mod load;
+pub mod minima;
 pub mod rng;
 pub mod router;
 pub mod stats;

@@ -109,10 +109,10 @@ impl Load {
         let Some(id) = table.id(row) else { return };
         self.row(row).pending += 1;
         self.pending.push_back((self.now, row, id));
+        table.bump(Stat::InFlight, row, 1.0);
         if self.pending.len() > MAX_PENDING {
             self.drop_oldest_pending(table);
         }
-        self.publish(table, row);
     }
 
     /// A request was sent to the row.

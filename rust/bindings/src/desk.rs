@@ -1,0 +1,94 @@
+//! What a router keeps under its one lock: the strategy, and the lists of endpoints it has met.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::errors::lock;
+use crate::known_list::{KnownList, State};
+
+/// Lists remembered: one per model served behind the same router, and a few that failed over.
+const MAX_LISTS: usize = 32;
+
+pub struct Desk {
+    pub router: routecore::Router,
+    /// Latest first.
+    pub lists: Vec<(Arc<KnownList>, State)>,
+}
+
+/// The desk, locked, with the list that a decision is about in front.
+pub type Open<'a> = MutexGuard<'a, Desk>;
+
+/// The desk with the known list of these endpoints in front.
+///
+/// Comparing lists may run Python, which must not happen under the lock: it is left meanwhile.
+pub fn find<'a>(
+    desk: &'a Mutex<Desk>,
+    endpoints: &Bound<'_, PyAny>,
+    met: impl FnOnce() -> PyResult<KnownList>,
+) -> PyResult<Open<'a>> {
+    let open = lock(desk);
+    if let Some((known, _)) = open.lists.first() {
+        if known.is_tuple(endpoints) {
+            return Ok(open);
+        }
+        if let Ok(list) = endpoints.cast_exact::<PyList>()
+            && let Some(copy) = known.to_compare(list)
+        {
+            let serial = known.serial;
+            drop(open);
+            if list.eq(copy).unwrap_or(false) {
+                let open = lock(desk);
+                if open.lists.first().is_some_and(|(known, _)| known.serial == serial) {
+                    return Ok(open);
+                }
+            }
+            return find_slow(desk, endpoints, met);
+        }
+    }
+    drop(open);
+    find_slow(desk, endpoints, met)
+}
+
+#[cold]
+fn find_slow<'a>(
+    desk: &'a Mutex<Desk>,
+    endpoints: &Bound<'_, PyAny>,
+    met: impl FnOnce() -> PyResult<KnownList>,
+) -> PyResult<Open<'a>> {
+    let lists: Vec<Arc<KnownList>> =
+        lock(desk).lists.iter().map(|(known, _)| Arc::clone(known)).collect();
+    let mut found = lists.iter().find(|known| known.is_same(endpoints));
+    if found.is_none() && !endpoints.is_instance_of::<PyTuple>() {
+        // A tuple is worth knowing by identity, a list of fresh objects is not.
+        found = lists.iter().find(|known| known.has_urls(endpoints));
+    }
+    match found {
+        Some(known) => Ok(take_up(desk, known)),
+        None => Ok(take_up(desk, &Arc::new(met()?))),
+    }
+}
+
+/// The desk with this list in front, whatever other threads did to it meanwhile.
+pub fn take_up<'a>(desk: &'a Mutex<Desk>, known: &Arc<KnownList>) -> Open<'a> {
+    loop {
+        let mut open = lock(desk);
+        let at = open.lists.iter().position(|(other, _)| Arc::ptr_eq(other, known));
+        if let Some(at) = at {
+            open.lists[..=at].rotate_right(1);
+            return open;
+        }
+        open.lists.insert(0, (Arc::clone(known), known.state()));
+        if open.lists.len() <= MAX_LISTS {
+            return open;
+        }
+        let dropped = open.lists.split_off(MAX_LISTS);
+        drop(open);
+        drop(dropped); // frees Python objects: never under the lock
+    }
+}
+
+/// Capacity of each endpoint by URL, as the user gave it.
+pub type Weights = HashMap<String, f64>;
