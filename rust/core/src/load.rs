@@ -291,10 +291,10 @@ impl Load {
         let load = self.row(row);
         if load.reported > 0 {
             load.reported -= 1;
-        } else {
-            load.pending = load.pending.saturating_sub(1);
+        } else if load.pending > 0 {
+            load.pending -= 1;
+            table.bump(Stat::InFlight, row, -1.0);
         }
-        self.publish(table, row);
     }
 
     /// Takes the flight out: one that has its first token before one that waits.

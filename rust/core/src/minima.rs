@@ -1,28 +1,25 @@
 //! The least of a column, kept block by block while values change.
 //!
-//! A pick then looks at one summary per 64 rows, and at the rows of a single block.
+//! A pick then looks at one summary per 64 rows instead of at every row.
 
 use std::ops::Range;
 
-/// Rows of a block.
+/// Rows of a block: a bit of a word each.
 const BLOCK: usize = 64;
-/// Values compared side by side: what the compiler turns into vector instructions.
-const LANES: usize = 8;
 
-/// The least of some values and how many have it; `NaN` is never the least.
+/// The least value of a block and the rows that have it, a bit each; `NaN` is never the least.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Least {
-    /// Infinity where no value is known.
-    pub value: f64,
-    /// How many equal it.
-    pub equals: usize,
+struct Block {
+    least: f64,
+    rows: u64,
 }
 
-impl Least {
-    const NONE: Self = Self { value: f64::INFINITY, equals: 0 };
+impl Block {
+    const NONE: Self = Self { least: f64::INFINITY, rows: 0 };
 
-    /// The least of `values`.
-    pub fn of(values: &[f64]) -> Self {
+    /// Looks at up to 64 values. No branches, so that the compiler makes vector code of it.
+    fn of(values: &[f64]) -> Self {
+        const LANES: usize = 8;
         let mut lanes = [f64::INFINITY; LANES];
         let (chunks, rest) = values.as_chunks::<LANES>();
         for chunk in chunks {
@@ -30,108 +27,140 @@ impl Least {
                 *lane = if value < *lane { value } else { *lane };
             }
         }
-        let value = lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
-        let equals: u64 = values.iter().map(|&v| u64::from(v == value)).sum();
-        Self { value, equals: equals as usize }
-    }
-
-    /// The least of both parts.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        if other.value < self.value {
-            other
-        } else if other.value == self.value {
-            Self { equals: self.equals + other.equals, ..self }
-        } else {
-            self
-        }
+        let least = lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
+        let bits = values.iter().enumerate().map(|(at, &v)| u64::from(v == least) << at);
+        Self { least, rows: bits.fold(0, |rows, bit| rows | bit) }
     }
 }
 
-/// Place of the `nth` value that equals `value`.
-fn nth(values: &[f64], value: f64, mut nth: usize) -> Option<usize> {
-    for (at, chunk) in values.chunks(LANES).enumerate() {
-        let here: usize = chunk.iter().map(|&v| usize::from(v == value)).sum();
-        if nth < here {
-            let inside = chunk.iter().enumerate().filter(|&(_, &v)| v == value).nth(nth);
-            return inside.map(|(pos, _)| at * LANES + pos);
-        }
-        nth -= here;
+impl Block {
+    fn count(&self, value: f64) -> usize {
+        if self.least == value { self.rows.count_ones() as usize } else { 0 }
     }
-    None
 }
 
-/// The [`Least`] of each block of a column.
+/// Place of the `nth` bit that is set: counts byte by byte, all at once, then within one byte.
+fn nth_bit(bits: u64, nth: u32) -> usize {
+    let pairs = bits - (bits >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = fours + (fours >> 4) & 0x0F0F_0F0F_0F0F_0F0F;
+    let upto = bytes.wrapping_mul(0x0101_0101_0101_0101).to_le_bytes();
+    let at = upto.iter().position(|&count| u32::from(count) > nth).unwrap_or(7);
+    let before = if at == 0 { 0 } else { u32::from(upto[at - 1]) };
+    let mut byte = bits >> (8 * at);
+    for _ in before..nth {
+        byte &= byte - 1;
+    }
+    8 * at + byte.trailing_zeros() as usize
+}
+
+/// The least value and how many rows have it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Least {
+    /// Infinity where no value is known.
+    pub value: f64,
+    /// Rows that have it.
+    pub equals: usize,
+}
+
+/// The least of each block of a column.
 #[derive(Debug, Clone, Default)]
 pub struct Minima {
-    blocks: Vec<Least>,
+    blocks: Vec<Block>,
 }
 
 impl Minima {
     /// Looks at the whole column anew.
     pub fn rebuild(&mut self, column: &[f64]) {
         self.blocks.clear();
-        self.blocks.extend(column.chunks(BLOCK).map(Least::of));
+        self.blocks.extend(column.chunks(BLOCK).map(Block::of));
     }
 
-    /// Takes note that a value of the column is no longer `old`; a new last row has none.
-    pub fn update(&mut self, column: &[f64], row: usize, old: Option<f64>) {
-        let new = column[row];
-        let at = row / BLOCK;
+    /// Takes note of a value of the column that changed, or of a new last row.
+    pub fn update(&mut self, column: &[f64], row: usize) {
+        let (at, bit) = (row / BLOCK, 1 << (row % BLOCK));
         if at == self.blocks.len() {
-            self.blocks.push(Least::NONE);
+            self.blocks.push(Block::NONE);
         }
-        let block = &mut self.blocks[at];
-        if new < block.value {
-            *block = Least { value: new, equals: 1 };
-            return;
-        }
-        block.equals -= usize::from(old == Some(block.value));
-        block.equals += usize::from(new == block.value);
-        if block.equals == 0 {
-            let end = column.len().min((at + 1) * BLOCK);
-            *block = Least::of(&column[at * BLOCK..end]);
+        let (new, block) = (column[row], &mut self.blocks[at]);
+        if new < block.least {
+            *block = Block { least: new, rows: bit };
+        } else if new == block.least {
+            block.rows |= bit;
+        } else {
+            block.rows &= !bit;
+            if block.rows == 0 {
+                let end = column.len().min((at + 1) * BLOCK);
+                *block = Block::of(&column[at * BLOCK..end]);
+            }
         }
     }
 
     /// The least among `rows` of the column.
     pub fn least(&self, column: &[f64], rows: Range<usize>) -> Least {
-        let parts = parts(rows, column.len());
-        parts.fold(Least::NONE, |least, part| least.with(self.part(column, &part)))
+        let (head, blocks, tail) = self.cut(column, rows);
+        let ends = [head.1, tail.1];
+        let least =
+            |value: f64, block: &Block| if block.least < value { block.least } else { value };
+        let value = ends.iter().fold(blocks.iter().fold(f64::INFINITY, least), least);
+        let count = |block: &Block| block.count(value);
+        Least { value, equals: blocks.iter().chain(&ends).map(count).sum() }
     }
 
     /// The row of the `nth` value among `rows` that equals `value`; else how many do not remain.
+    ///
+    /// # Errors
+    /// When fewer have it: `nth` less their number.
     pub fn nth(
         &self,
         column: &[f64],
         rows: Range<usize>,
         value: f64,
-        mut left: usize,
+        mut nth: usize,
     ) -> Result<usize, usize> {
-        for part in parts(rows, column.len()) {
-            let Least { value: least, equals } = self.part(column, &part);
-            let here = if least == value { equals } else { 0 };
-            if left < here {
-                return nth(&column[part.clone()], value, left)
-                    .map(|at| part.start + at)
-                    .ok_or(left);
+        let (head, blocks, tail) = self.cut(column, rows.clone());
+        let inner = blocks.iter().enumerate().map(|(at, &block)| (head.0.end + at * BLOCK, block));
+        let ends = |(rows, block): (Range<usize>, Block)| (rows.start / BLOCK * BLOCK, block);
+        for (start, block) in [ends(head.clone())].into_iter().chain(inner).chain([ends(tail)]) {
+            let here = block.count(value);
+            if nth < here {
+                return Ok(start + nth_bit(block.rows, nth as u32));
             }
-            left -= here;
+            nth -= here;
         }
-        Err(left)
+        Err(nth)
     }
 
-    fn part(&self, column: &[f64], part: &Range<usize>) -> Least {
-        let whole = part.start % BLOCK == 0 && (part.len() == BLOCK || part.end == column.len());
-        if whole { self.blocks[part.start / BLOCK] } else { Least::of(&column[part.clone()]) }
+    /// `rows` as a part of a block, whole blocks, and a part of a block.
+    fn cut(
+        &self,
+        column: &[f64],
+        rows: Range<usize>,
+    ) -> ((Range<usize>, Block), &[Block], (Range<usize>, Block)) {
+        let first = rows.start.div_ceil(BLOCK);
+        let all = rows.end == column.len();
+        let last = if all { self.blocks.len() } else { rows.end / BLOCK }.max(first);
+        let head = rows.start..rows.end.min(first * BLOCK);
+        let tail = (last * BLOCK).min(rows.end)..rows.end;
+        let blocks = &self.blocks[first.min(self.blocks.len())..last.min(self.blocks.len())];
+        let part = |rows: Range<usize>| (rows.clone(), self.part(column, rows));
+        (part(head), blocks, part(tail))
     }
-}
 
-/// `rows` cut at the borders of blocks.
-fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
-    let (start, end) = (rows.start, rows.end.min(len));
-    let blocks = start / BLOCK..end.div_ceil(BLOCK).max(start / BLOCK);
-    blocks.map(move |at| start.max(at * BLOCK)..end.min((at + 1) * BLOCK))
+    /// The summary of the part of a block.
+    fn part(&self, column: &[f64], part: Range<usize>) -> Block {
+        if part.is_empty() {
+            return Block::NONE;
+        }
+        let (at, shift) = (part.start / BLOCK, part.start % BLOCK);
+        let block = self.blocks[at];
+        let rows = block.rows & (u64::MAX >> (BLOCK - part.len())) << shift;
+        if rows != 0 {
+            return Block { rows, ..block };
+        }
+        let here = Block::of(&column[part]);
+        Block { rows: here.rows << shift, ..here }
+    }
 }
 
 #[cfg(test)]
@@ -143,24 +172,24 @@ mod tests {
     fn summaries_stay_true_while_values_change() {
         let mut rng = Rng::new(1);
         let (mut column, mut minima) = (Vec::new(), Minima::default());
-        for _ in 0..200 {
+        for row in 0..200 {
             column.push(0.0);
-            minima.update(&column, column.len() - 1, None);
+            minima.update(&column, row);
         }
-        for _ in 0..5_000 {
+        for _ in 0..20_000 {
             let row = rng.below(200);
-            let value = if rng.below(20) == 0 { f64::NAN } else { rng.below(3) as f64 };
-            let old = std::mem::replace(&mut column[row], value);
-            minima.update(&column, row, Some(old));
-            let (a, b) = (rng.below(201), rng.below(201));
-            let rows = a.min(b)..a.max(b);
-            let least = minima.least(&column, rows.clone());
-            assert_eq!(least, Least::of(&column[rows.clone()]));
-            for left in 0..least.equals {
-                let mut same = rows.clone().filter(|&row| column[row] == least.value);
-                let found = minima.nth(&column, rows.clone(), least.value, left);
-                assert_eq!(found.ok(), same.nth(left));
+            column[row] = if rng.below(20) == 0 { f64::NAN } else { rng.below(5) as f64 };
+            minima.update(&column, row);
+            let (a, b) = (rng.below(200), rng.below(200));
+            let rows = a.min(b)..a.max(b) + 1;
+            let value = column[rows.clone()].iter().copied().fold(f64::INFINITY, f64::min);
+            let same: Vec<usize> = rows.clone().filter(|&row| column[row] == value).collect();
+            let least = Least { value, equals: same.len() };
+            assert_eq!(minima.least(&column, rows.clone()), least);
+            for (nth, &row) in same.iter().enumerate() {
+                assert_eq!(minima.nth(&column, rows.clone(), value, nth), Ok(row));
             }
+            assert_eq!(minima.nth(&column, rows, value, same.len() + 3), Err(3));
         }
         let mut anew = Minima::default();
         anew.rebuild(&column);

@@ -115,7 +115,7 @@ impl StatTable {
             column.push(blank(*stat));
         }
         let loads = &self.columns[Stat::InFlight as usize];
-        self.minima.update(loads, loads.len() - 1, None);
+        self.minima.update(loads, loads.len() - 1);
         self.ids.push(Some(id));
         self.eligible.push(true);
         (self.ids.len() - 1) as u32
@@ -142,9 +142,9 @@ impl StatTable {
     fn put(&mut self, stat: Stat, row: u32, change: impl FnOnce(f64) -> f64) {
         let column = &mut self.columns[stat as usize];
         let Some(slot) = column.get_mut(row as usize) else { return };
-        let old = std::mem::replace(slot, change(*slot));
+        *slot = change(*slot);
         if stat == Stat::InFlight {
-            self.minima.update(column, row as usize, Some(old));
+            self.minima.update(column, row as usize);
         }
     }
 

@@ -32,8 +32,15 @@ pub fn least(costs: impl Iterator<Item = f64> + Clone, ties: Ties, rng: &mut Rng
 fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
     let (column, minima) = (view.table.column(Stat::InFlight), view.table.minima());
     let runs = view.candidates.runs();
-    let parts = runs.iter().map(|run| minima.least(column, run.clone()));
-    let least = parts.reduce(Least::with)?;
+    let mut least = Least { value: f64::INFINITY, equals: 0 };
+    for run in runs {
+        let here = minima.least(column, run.clone());
+        if here.value < least.value {
+            least = here;
+        } else if here.value == least.value {
+            least.equals += here.equals;
+        }
+    }
     if least.equals == 0 {
         return Some(if ties == Ties::First { 0 } else { rng.below(view.len()) });
     }
