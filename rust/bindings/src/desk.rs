@@ -24,32 +24,54 @@ pub type Open<'a> = MutexGuard<'a, Desk>;
 /// The desk with the known list of these endpoints in front.
 ///
 /// Comparing lists may run Python, which must not happen under the lock: it is left meanwhile.
+/// A long list that was compared before is only glanced at, unless `whole`.
 pub fn find<'a>(
     desk: &'a Mutex<Desk>,
     endpoints: &Bound<'_, PyAny>,
+    whole: bool,
     met: impl FnOnce() -> PyResult<KnownList>,
 ) -> PyResult<Open<'a>> {
-    let open = lock(desk);
-    if let Some((known, _)) = open.lists.first() {
+    let mut open = lock(desk);
+    if let Some((known, state)) = open.lists.first_mut() {
         if known.is_tuple(endpoints) {
             return Ok(open);
         }
-        if let Ok(list) = endpoints.cast_exact::<PyList>()
-            && let Some(copy) = known.to_compare(list)
-        {
-            let serial = known.serial;
-            drop(open);
-            if list.eq(copy).unwrap_or(false) {
-                let open = lock(desk);
-                if open.lists.first().is_some_and(|(known, _)| known.serial == serial) {
+        if let Ok(list) = endpoints.cast_exact::<PyList>() {
+            if !whole && known.glance(list, state) {
+                return Ok(open);
+            }
+            if let Some(copy) = known.to_compare(list) {
+                let serial = known.serial;
+                drop(open);
+                if list.eq(copy).unwrap_or(false)
+                    && let Some(open) = compared(desk, list, serial)
+                {
                     return Ok(open);
                 }
+                return find_slow(desk, endpoints, met);
             }
-            return find_slow(desk, endpoints, met);
         }
     }
     drop(open);
     find_slow(desk, endpoints, met)
+}
+
+/// The desk again, if the list in front is still the one just found equal to the caller's.
+fn compared<'a>(desk: &'a Mutex<Desk>, list: &Bound<'_, PyList>, serial: u64) -> Option<Open<'a>> {
+    loop {
+        let mut open = lock(desk);
+        let (known, state) = open.lists.first_mut()?;
+        if known.serial != serial {
+            return None;
+        }
+        let same = state.compared.as_ref().is_some_and(|other| list.is(other.bind(list.py())));
+        if same || !known.is_long() {
+            return Some(open);
+        }
+        let old = state.compared.replace(list.clone().unbind());
+        drop(open);
+        drop(old); // frees Python objects: never under the lock
+    }
 }
 
 #[cold]

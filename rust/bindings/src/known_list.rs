@@ -31,6 +31,9 @@ pub struct State {
     pub plain: Chosen,
     pub scratch: StatTable,
     pub columns: Columns,
+    /// The caller's own list when all of it was last compared, and the place to look at next.
+    pub compared: Option<Py<PyList>>,
+    next: usize,
 }
 
 pub struct KnownList {
@@ -38,8 +41,8 @@ pub struct KnownList {
     pub serial: u64,
     /// The caller's own tuple, if it was one: it cannot change, so identity says all.
     tuple: Option<Py<PyTuple>>,
-    objects: Py<PyList>,
-    first: Py<PyAny>,
+    copy: Py<PyList>,
+    objects: Vec<Py<PyAny>>,
     pub strings: Vec<Py<PyString>>,
     names: Vec<String>,
     ids: Vec<u64>,
@@ -49,6 +52,11 @@ pub struct KnownList {
     usable: Vec<bool>,
     order: Vec<u32>,
 }
+
+/// Lists up to this long are compared as a whole each time.
+const WHOLE: usize = 256;
+/// Places of a longer list that are looked at each time.
+const LOOKS: usize = 16;
 
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);
@@ -114,9 +122,9 @@ impl KnownList {
         let ids = names.iter().map(|name| endpoint_id(name.as_bytes())).collect();
         Ok(Self {
             serial: LISTS.fetch_add(1, Ordering::Relaxed),
-            first: objects.get_item(0)?.unbind(),
             tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
-            objects: objects.unbind(),
+            objects: objects.iter().map(pyo3::Bound::unbind).collect(),
+            copy: objects.unbind(),
             strings: urls.into_iter().map(pyo3::Bound::unbind).collect(),
             ids,
             weights,
@@ -137,6 +145,8 @@ impl KnownList {
             epoch: None,
             scratch: StatTable::scratch(self.names.len()),
             columns: Columns::default(),
+            compared: None,
+            next: 0,
         }
     }
 
@@ -152,9 +162,32 @@ impl KnownList {
     /// A copy of the list that was met, if this one may hold the same objects. Runs no Python.
     pub fn to_compare(&self, list: &Bound<'_, PyList>) -> Option<Py<PyList>> {
         let py = list.py();
-        let same = list.len() == self.len()
-            && list.get_item(0).is_ok_and(|first| first.is(self.first.bind(py)));
-        same.then(|| self.objects.clone_ref(py))
+        let same = list.len() == self.len() && self.stands(list, 0);
+        same.then(|| self.copy.clone_ref(py))
+    }
+
+    /// Whether it is too long to be compared as a whole each time.
+    pub fn is_long(&self) -> bool {
+        self.len() > WHOLE
+    }
+
+    /// Whether the object at this place is the one that was met there. Runs no Python.
+    pub fn stands(&self, list: &Bound<'_, PyList>, at: usize) -> bool {
+        list.get_item(at).is_ok_and(|object| object.is(self.objects[at].bind(list.py())))
+    }
+
+    /// A look at a long list that was compared before, instead of at all of it: both ends and
+    /// the next places in turn. An exchange in place is seen within n / 16 looks. Runs no Python.
+    pub fn glance(&self, list: &Bound<'_, PyList>, state: &mut State) -> bool {
+        let long = self.is_long() && list.len() == self.len();
+        if !long || !state.compared.as_ref().is_some_and(|known| list.is(known.bind(list.py()))) {
+            return false;
+        }
+        let from = state.next;
+        let to = (from + LOOKS).min(self.len());
+        state.next = if to == self.len() { 0 } else { to };
+        let ends = [0, self.len() - 1];
+        (from..to).chain(ends).all(|at| self.stands(list, at))
     }
 
     /// Whether these are the very objects that were met.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use routecore::strategy::Scored;
 use routecore::{Fleet, Key, Params, Stat, View};
 
@@ -45,6 +45,7 @@ impl Router {
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &'a Bound<'_, PyAny>,
         request_stats: &'a Bound<'_, PyAny>,
+        whole: bool,
     ) -> PyResult<(Open<'a>, Source<'a>)> {
         let ours = request_stats.cast::<ResidentRequestStats>().ok().map(pyo3::Bound::get);
         let resident = ours.filter(|view| {
@@ -52,7 +53,7 @@ impl Router {
             !self.scraped || engine().is_some_and(|other| other.table.is(&view.table))
         });
         let met = || KnownList::new(endpoints, &self.name, &self.weights);
-        let mut open = find(&self.desk, endpoints, met)?;
+        let mut open = find(&self.desk, endpoints, whole || resident.is_none(), met)?;
         if let Some(view) = resident {
             return Ok((open, Source::Resident(view.table.get())));
         }
@@ -124,34 +125,50 @@ impl Router {
         request_stats: &Bound<'_, PyAny>,
         key: &Key,
     ) -> PyResult<Py<PyString>> {
-        let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
-        let resident = matches!(source, Source::Resident(_));
-        let url = self.with_view(open, &mut source, |router, known, state, fleet| {
-            let at = pick(router, state, fleet, resident, key)?;
-            Some(known.url(endpoints.py(), at))
-        });
-        url.ok_or_else(|| self.none())
+        for whole in [false, true] {
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
+            let resident = matches!(source, Source::Resident(_));
+            // A list that was only glanced at must still have the chosen endpoint in its place.
+            let list = endpoints.cast_exact::<PyList>().ok().filter(|_| resident && !whole);
+            let url = self.with_view(open, &mut source, |router, known, state, fleet| {
+                let at = pick(router, state, fleet.as_deref(), resident, key)?;
+                if list.is_some_and(|list| !known.stands(list, at)) {
+                    return Some(None);
+                }
+                count(state, fleet, at);
+                Some(Some(known.url(endpoints.py(), at)))
+            });
+            match url {
+                Some(Some(url)) => return Ok(url),
+                Some(None) => {}
+                None => break,
+            }
+        }
+        Err(self.none())
     }
 }
 
-/// One choice, counted as load where there is a table to count in.
+/// One choice: a place in the list.
 fn pick(
     router: &mut routecore::Router,
     state: &State,
-    fleet: Option<&mut Fleet>,
+    fleet: Option<&Fleet>,
     resident: bool,
     key: &Key,
 ) -> Option<usize> {
-    let (table, chosen) = match &fleet {
+    let (table, chosen) = match fleet {
         Some(fleet) if resident => (&fleet.table, &state.resident),
         _ => (&state.scratch, &state.plain),
     };
     let at = router.pick(View { table, candidates: &chosen.candidates }, key)?;
-    let at = chosen.positions[at] as usize;
+    Some(chosen.positions[at] as usize)
+}
+
+/// Counts the choice as load where there is a table to count in.
+fn count(state: &State, fleet: Option<&mut Fleet>, at: usize) {
     if let Some(fleet) = fleet {
         fleet.load.chosen(&mut fleet.table, state.rows[at]);
     }
-    Some(at)
 }
 
 #[pymethods]
@@ -243,7 +260,7 @@ impl Router {
                 let session = key.cast::<PyString>().ok();
                 read.push(self.key(session, Some(&key)));
             }
-            let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
             drop(open);
             let resident = matches!(source, Source::Resident(_));
@@ -252,7 +269,8 @@ impl Router {
                 self.with_view(open, &mut source, |router, _, state, mut fleet| {
                     let mut bytes = Vec::with_capacity(4 * read.len());
                     for key in &read {
-                        let at = pick(router, state, fleet.as_deref_mut(), resident, key)?;
+                        let at = pick(router, state, fleet.as_deref(), resident, key)?;
+                        count(state, fleet.as_deref_mut(), at);
                         // Without a table, choices of the batch count in the scratch copy.
                         state.scratch.bump(Stat::InFlight, at as u32, 1.0);
                         bytes.extend((at as u32).to_ne_bytes());
@@ -276,7 +294,7 @@ impl Router {
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         guarded(|| {
             let key = self.key(session, body);
-            let (open, mut source) = self.open(endpoints, engine_stats, request_stats)?;
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
             let resident = matches!(source, Source::Resident(_));
             let (won, positions, scores) =
