@@ -82,15 +82,28 @@ fn find_slow<'a>(
 ) -> PyResult<Open<'a>> {
     let lists: Vec<Arc<KnownList>> =
         lock(desk).lists.iter().map(|(known, _)| Arc::clone(known)).collect();
-    let mut found = lists.iter().find(|known| known.is_same(endpoints));
-    if found.is_none() && !endpoints.is_instance_of::<PyTuple>() {
-        // A tuple is worth knowing by identity, a list of fresh objects is not.
-        found = lists.iter().find(|known| known.has_urls(endpoints));
+    if let Some(known) = lists.iter().find(|known| known.is_same(endpoints)) {
+        return Ok(take_up(desk, known));
     }
-    match found {
-        Some(known) => Ok(take_up(desk, known)),
-        None => Ok(take_up(desk, &Arc::new(met()?))),
+    // Objects made anew for each call are known by their URLs; objects met a second time are
+    // worth knowing themselves, and a tuple always is.
+    if !endpoints.is_instance_of::<PyTuple>()
+        && let Some(known) = lists.iter().find(|known| known.has_urls(endpoints))
+        && let Ok(first) = endpoints.get_item(0)
+    {
+        let mut open = take_up(desk, known);
+        let double = open.lists[0].1.double.replace(first.clone().unbind());
+        if !double.as_ref().is_some_and(|double| first.is(double.bind(first.py()))) {
+            if double.is_some() {
+                drop(open);
+                drop(double); // frees a Python object: never under the lock
+                open = take_up(desk, known);
+            }
+            return Ok(open);
+        }
+        drop(open);
     }
+    Ok(take_up(desk, &Arc::new(met()?)))
 }
 
 /// The desk with this list in front, whatever other threads did to it meanwhile.

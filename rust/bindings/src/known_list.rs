@@ -9,6 +9,7 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use routecore::hash::endpoint_id;
 use routecore::{Candidates, StatTable};
 
+use crate::attribute::Flags;
 use crate::desk::Weights;
 use crate::errors::to_py;
 use crate::table::{Inner, text};
@@ -34,6 +35,8 @@ pub struct State {
     /// The caller's own list when all of it was last compared, and the place to look at next.
     pub compared: Option<Py<PyList>>,
     next: usize,
+    /// First of other objects with the same URLs, when such were last met.
+    pub double: Option<Py<PyAny>>,
 }
 
 pub struct KnownList {
@@ -81,19 +84,8 @@ fn urls_of<'py>(endpoints: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyStri
     Ok(urls)
 }
 
-fn flag(endpoint: &Bound<'_, PyAny>, name: &Bound<'_, PyString>, default: bool) -> bool {
-    let value = endpoint.getattr_opt(name).ok().flatten();
-    value.and_then(|value| value.is_truthy().ok()).unwrap_or(default)
-}
-
 fn is_equal(url: &Bound<'_, PyAny>, known: &Bound<'_, PyString>) -> bool {
     url.eq(known).unwrap_or(false)
-}
-
-/// Awake and healthy, as far as the object says.
-fn is_usable(endpoint: &Bound<'_, PyAny>) -> bool {
-    let py = endpoint.py();
-    !flag(endpoint, intern!(py, "sleep"), false) && flag(endpoint, intern!(py, "healthy"), true)
 }
 
 impl KnownList {
@@ -113,7 +105,8 @@ impl KnownList {
         let mut seen = HashSet::with_capacity(names.len());
         let first_of_url: Vec<bool> = names.iter().map(|name| seen.insert(name.as_str())).collect();
         let flags = objects.iter().zip(&first_of_url);
-        let usable = flags.map(|(endpoint, &first)| first && is_usable(&endpoint)).collect();
+        let mut says = Flags::default();
+        let usable = flags.map(|(endpoint, &first)| first && says.usable(&endpoint)).collect();
         let mut order: Vec<u32> = (0..names.len() as u32).collect();
         order.sort_by(|&a, &b| names[a as usize].cmp(&names[b as usize]));
         let weight = |name: &String| weights.get(name).copied().unwrap_or(1.0);
@@ -147,6 +140,7 @@ impl KnownList {
             columns: Columns::default(),
             compared: None,
             next: 0,
+            double: None,
         }
     }
 
@@ -200,7 +194,7 @@ impl KnownList {
     /// Whether other objects have the same URLs in the same order, all usable or not alike.
     pub fn has_urls(&self, endpoints: &Bound<'_, PyAny>) -> bool {
         let py = endpoints.py();
-        let (mut count, name) = (0, intern!(py, "url"));
+        let (mut count, mut says, name) = (0, Flags::default(), intern!(py, "url"));
         let Ok(items) = endpoints.try_iter() else { return false };
         for item in items {
             let (Ok(item), Some(string)) = (item, self.strings.get(count)) else { return false };
@@ -208,7 +202,7 @@ impl KnownList {
             let Ok(url) = item.getattr(name) else { return false };
             let alike =
                 url.is(string) || (url.is_instance_of::<PyString>() && is_equal(&url, string));
-            if !alike || (self.first_of_url[count] && is_usable(&item)) != self.usable[count] {
+            if !alike || (self.first_of_url[count] && says.usable(&item)) != self.usable[count] {
                 return false;
             }
             count += 1;

@@ -98,7 +98,9 @@ impl Router {
                     }
                 }
             }
-            state.scratch.fill_unknown(Stat::InFlight, &state.plain.candidates.rows);
+            if self.reads.contains(&Stat::InFlight) {
+                state.scratch.fill_unknown(Stat::InFlight, &state.plain.candidates.rows);
+            }
             // What stood there instead is freed by the caller: never under the lock.
             std::mem::swap(columns, &mut state.columns);
         }

@@ -11,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyType};
 use routecore::Stat;
 
+use crate::attribute::Optional;
 use crate::known_list::KnownList;
 
 /// Whose objects: the engines' own stats, or the router's count of their requests.
@@ -24,8 +25,10 @@ enum Side {
 #[derive(Default)]
 struct Values {
     stats: Vec<Stat>,
+    names: Vec<Py<PyString>>,
     objects: Vec<Option<Py<PyAny>>>,
     columns: Vec<Vec<f64>>,
+    active: Optional,
 }
 
 /// What the plain path knows of a list's endpoints.
@@ -82,7 +85,10 @@ impl Values {
         mapping: &Bound<'_, PyAny>,
     ) {
         if !self.stats.iter().copied().eq(stats.clone()) {
+            let py = mapping.py();
             *self = Self { stats: stats.collect(), ..Self::default() };
+            let names = self.stats.iter().map(|stat| PyString::intern(py, stat.name()).unbind());
+            self.names = names.collect();
             self.objects = repeat_n((), known.len()).map(|()| None).collect();
             self.columns = vec![vec![f64::NAN; known.len()]; self.stats.len()];
         }
@@ -127,9 +133,10 @@ impl Values {
     /// Reads one endpoint's object, and keeps it if its values can never change.
     fn take(&mut self, at: usize, side: Side, object: Option<&Bound<'_, PyAny>>) {
         let mut settled = object.is_some_and(|object| is_frozen(side, object));
-        for (&stat, column) in self.stats.iter().zip(&mut self.columns) {
+        let stats = self.stats.iter().zip(&self.names);
+        for ((&stat, name), column) in stats.zip(&mut self.columns) {
             column[at] = match object {
-                Some(object) => value(side, stat, object, &mut settled),
+                Some(object) => value(side, stat, name, object, &mut self.active, &mut settled),
                 None if side == Side::Requests && is_count(stat) => 0.0,
                 None => f64::NAN,
             };
@@ -155,12 +162,19 @@ fn is_frozen(side: Side, object: &Bound<'_, PyAny>) -> bool {
     ours.is_ok_and(|ours| object.get_type().is(ours))
 }
 
-fn value(side: Side, stat: Stat, object: &Bound<'_, PyAny>, settled: &mut bool) -> f64 {
+fn value(
+    side: Side,
+    stat: Stat,
+    name: &Py<PyString>,
+    object: &Bound<'_, PyAny>,
+    active: &mut Optional,
+    settled: &mut bool,
+) -> f64 {
     let py = object.py();
     let mut attr = |name| object.getattr(name).map_or(f64::NAN, |value| number(&value, settled));
     match (side, stat) {
         (Side::Engine, Stat::InFlight | Stat::ActiveConnections) => {
-            if let Ok(Some(value)) = object.getattr_opt(intern!(py, "active_connections")) {
+            if let Some(value) = active.get(object, intern!(py, "active_connections")) {
                 return number(&value, settled);
             }
             attr(intern!(py, "num_running_requests")) + attr(intern!(py, "num_queuing_requests"))
@@ -168,7 +182,7 @@ fn value(side: Side, stat: Stat, object: &Bound<'_, PyAny>, settled: &mut bool) 
         (Side::Requests, Stat::InFlight) => {
             attr(intern!(py, "in_prefill_requests")) + attr(intern!(py, "in_decoding_requests"))
         }
-        _ => attr(&PyString::intern(py, stat.name())),
+        _ => attr(name.bind(py)),
     }
 }
 
