@@ -31,7 +31,7 @@ pub struct State {
     /// Rows of their own for values read from plain objects.
     pub plain: Chosen,
     pub scratch: StatTable,
-    pub columns: Columns,
+    pub columns: Option<Box<Columns>>,
     /// The caller's own list when all of it was last compared, and the place to look at next.
     pub compared: Option<Py<PyList>>,
     next: usize,
@@ -137,7 +137,7 @@ impl KnownList {
             rows: Vec::new(),
             epoch: None,
             scratch: StatTable::scratch(self.names.len()),
-            columns: Columns::default(),
+            columns: None,
             compared: None,
             next: 0,
             double: None,

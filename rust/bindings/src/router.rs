@@ -33,7 +33,7 @@ enum Source<'a> {
     /// The columns of the shared table.
     Resident(&'a Table),
     /// Values copied from objects; counts in flight from the table if there is one.
-    Plain(Columns, Option<&'a Table>),
+    Plain(Option<Box<Columns>>, Option<&'a Table>),
 }
 
 type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
@@ -59,10 +59,10 @@ impl Router {
         }
         // Reading runs Python, so the desk is left meanwhile, with the columns in our hands.
         let (known, state) = &mut open.lists[0];
-        let (known, mut columns) = (Arc::clone(known), std::mem::take(&mut state.columns));
+        let (known, mut columns) = (Arc::clone(known), state.columns.take().unwrap_or_default());
         drop(open);
         columns.read(&known, &self.reads, ours.is_some(), engine_stats, request_stats);
-        let source = Source::Plain(columns, ours.map(|view| view.table.get()));
+        let source = Source::Plain(Some(columns), ours.map(|view| view.table.get()));
         Ok((take_up(&self.desk, &known), source))
     }
 
@@ -87,7 +87,7 @@ impl Router {
             }
         }
         if let Source::Plain(columns, _) = source {
-            for (stat, column) in columns.iter() {
+            for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
                 state.scratch.fill(stat, column);
             }
             if let Some(inner) = &inner {
@@ -203,7 +203,7 @@ impl Router {
                 )));
             }
         }
-        let router = routecore::Router::new(strategy, read, seed).map_err(to_py)?;
+        let router = guarded(|| routecore::Router::new(strategy, read, seed).map_err(to_py))?;
         let reads = router.reads();
         let is_window = |stat: &Stat| matches!(stat, Stat::Qps | Stat::Ttft | Stat::AvgLatency);
         Ok(Self {

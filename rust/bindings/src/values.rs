@@ -188,8 +188,11 @@ fn value(
 
 /// A finite number ≥ 0, or not known. Only exact floats and ints cannot change themselves.
 fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> f64 {
-    *settled &= value.is_exact_instance_of::<PyFloat>() || value.is_exact_instance_of::<PyInt>();
-    match value.extract::<f64>() {
+    let integer = value.is_exact_instance_of::<PyInt>();
+    *settled &= integer || value.is_exact_instance_of::<PyFloat>();
+    // By way of a float, as Python has it, an int costs an object.
+    let small = if integer { value.extract::<i64>().ok() } else { None };
+    match small.map_or_else(|| value.extract::<f64>(), |small| Ok(small as f64)) {
         Ok(value) if value.is_finite() && value >= 0.0 => value,
         _ => f64::NAN,
     }

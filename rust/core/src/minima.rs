@@ -43,7 +43,7 @@ impl Block {
 fn nth_bit(bits: u64, nth: u32) -> usize {
     let pairs = bits - (bits >> 1 & 0x5555_5555_5555_5555);
     let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
-    let bytes = fours + (fours >> 4) & 0x0F0F_0F0F_0F0F_0F0F;
+    let bytes = (fours + (fours >> 4)) & 0x0F0F_0F0F_0F0F_0F0F;
     let upto = bytes.wrapping_mul(0x0101_0101_0101_0101).to_le_bytes();
     let at = upto.iter().position(|&count| u32::from(count) > nth).unwrap_or(7);
     let before = if at == 0 { 0 } else { u32::from(upto[at - 1]) };
