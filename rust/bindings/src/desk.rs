@@ -16,6 +16,8 @@ pub struct Desk {
     pub router: routecore::Router,
     /// Latest first.
     pub lists: Vec<(Arc<KnownList>, State)>,
+    /// Whether the list in front was only glanced at: then the choice must be seen to stand there.
+    pub glanced: bool,
 }
 
 /// The desk, locked, with the list that a decision is about in front.
@@ -32,12 +34,14 @@ pub fn find<'a>(
     met: impl FnOnce() -> PyResult<KnownList>,
 ) -> PyResult<Open<'a>> {
     let mut open = lock(desk);
+    open.glanced = false;
     if let Some((known, state)) = open.lists.first_mut() {
         if known.is_tuple(endpoints) {
             return Ok(open);
         }
         if let Ok(list) = endpoints.cast_exact::<PyList>() {
             if !whole && known.glance(list, state) {
+                open.glanced = true;
                 return Ok(open);
             }
             if let Some(copy) = known.to_compare(list) {
@@ -60,6 +64,7 @@ pub fn find<'a>(
 fn compared<'a>(desk: &'a Mutex<Desk>, list: &Bound<'_, PyList>, serial: u64) -> Option<Open<'a>> {
     loop {
         let mut open = lock(desk);
+        open.glanced = false;
         let (known, state) = open.lists.first_mut()?;
         if known.serial != serial {
             return None;
@@ -110,6 +115,7 @@ fn find_slow<'a>(
 pub fn take_up<'a>(desk: &'a Mutex<Desk>, known: &Arc<KnownList>) -> Open<'a> {
     loop {
         let mut open = lock(desk);
+        open.glanced = false;
         let at = open.lists.iter().position(|(other, _)| Arc::ptr_eq(other, known));
         if let Some(at) = at {
             open.lists[..=at].rotate_right(1);

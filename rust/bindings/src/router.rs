@@ -73,7 +73,7 @@ impl Router {
         source: &mut Source<'_>,
         f: impl FnOnce(&mut routecore::Router, &KnownList, &mut State, Option<&mut Fleet>) -> T,
     ) -> T {
-        let Desk { router, lists } = &mut *open;
+        let Desk { router, lists, .. } = &mut *open;
         let (known, state) = &mut lists[0];
         let mut inner = match *source {
             Source::Resident(table) | Source::Plain(_, Some(table)) => Some(lock(&table.inner)),
@@ -130,8 +130,7 @@ impl Router {
         for whole in [false, true] {
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
             let resident = matches!(source, Source::Resident(_));
-            // A list that was only glanced at must still have the chosen endpoint in its place.
-            let list = endpoints.cast_exact::<PyList>().ok().filter(|_| resident && !whole);
+            let list = endpoints.cast_exact::<PyList>().ok().filter(|_| open.glanced);
             let url = self.with_view(open, &mut source, |router, known, state, fleet| {
                 let at = pick(router, state, fleet.as_deref(), resident, key)?;
                 if list.is_some_and(|list| !known.stands(list, at)) {
@@ -213,7 +212,7 @@ impl Router {
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
             windows: reads.iter().any(is_window),
             reads,
-            desk: Mutex::new(Desk { router, lists: Vec::new() }),
+            desk: Mutex::new(Desk { router, lists: Vec::new(), glanced: false }),
         })
     }
 
