@@ -68,6 +68,14 @@ class ResidentEngineStats:
 @final
 class Router:
     def __new__(cls, strategy: str, params: dict[str, Any], seed: int, block: int) -> Router: ...
+    def route_request(
+        self,
+        endpoints: Any,
+        engine_stats: Any,
+        request_stats: Any,
+        request: Any,
+        request_json: Any = None,
+    ) -> str: ...
     def route(
         self,
         endpoints: Any,

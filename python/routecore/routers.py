@@ -60,6 +60,9 @@ class CompiledRouter(RoutingInterface):
         given = {name: value for name, value in params.items() if value is not None}
         self._core = _core.Router(self.strategy, given, seed, self._block_chars)
         self._route = self._core.route
+        if type(self).route_request is CompiledRouter.route_request:
+            # Nobody overrides it: calls on the instance go straight to the core.
+            vars(self)["route_request"] = self._core.route_request
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         """The session and the body that identify a request: neither, for load alone."""
@@ -85,7 +88,9 @@ class CompiledRouter(RoutingInterface):
         Raises:
             RouteError: No endpoints, or none eligible.
         """
-        return self._route(endpoints, engine_stats, request_stats)
+        return self._core.route_request(
+            endpoints, engine_stats, request_stats, request, request_json
+        )
 
     def explain(
         self,

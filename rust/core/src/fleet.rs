@@ -10,7 +10,7 @@ use crate::load::{Fate, Load, Work};
 use crate::prompt::{Prompt, Unit};
 use crate::speed::{Profile, Speed};
 use crate::stats::{Stat, StatTable};
-use crate::strategy::{Asked, Candidates};
+use crate::strategy::Asked;
 
 /// Tokens that an engine's KV cache is taken to hold until it is known.
 pub const KV_TOKENS: f64 = 400_000.0;
@@ -156,6 +156,17 @@ impl Fleet {
         self.settle();
     }
 
+    /// [`Fleet::chosen_for`] where no report will follow: the prefix counts as computed and the
+    /// request as over at once.
+    pub fn chosen_unfollowed(&mut self, row: u32, prompt: &Prompt, depth: u32) {
+        self.chosen_for(row, prompt, depth);
+        if let Some(pin) = self.load.unpin_last(row) {
+            let mut index = self.index.write();
+            index.confirm(row, pin);
+            index.release(row, pin);
+        }
+    }
+
     /// See [`Load::sent`].
     pub fn sent(&mut self, row: u32, request: u128, time: f64) {
         self.load.sent(&mut self.table, row, request, time);
@@ -276,11 +287,16 @@ impl Lookup {
         index.match_into(&prompt.chain, &mut self.depths);
     }
 
-    /// What is asked of the candidates, by the last [`Lookup::find`].
-    pub fn asked(&mut self, candidates: &Candidates, tokens: f64, block_tokens: f64) -> Asked<'_> {
+    /// What is asked of the candidates in these rows, by the last [`Lookup::find`].
+    pub fn asked(
+        &mut self,
+        rows: impl Iterator<Item = u32>,
+        tokens: f64,
+        block_tokens: f64,
+    ) -> Asked<'_> {
         self.cached.clear();
         self.in_use.clear();
-        for &row in &candidates.rows {
+        for row in rows {
             self.cached.push(cached_tokens(self.depths.of(row), tokens, block_tokens));
             self.in_use.push(f64::from(self.depths.in_use(row)) * block_tokens);
         }

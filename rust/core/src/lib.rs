@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod hash;
 pub mod index;
 pub mod load;
+pub mod minima;
 pub mod prompt;
 pub mod rng;
 pub mod router;

@@ -70,7 +70,7 @@ const KEY_BLOCK_BYTES: usize = 8;
 /// A compiled strategy of the core, fed as a live gateway feeds it.
 pub struct LiveRouter {
     router: Router,
-    pub fleet: Fleet,
+    fleet: Fleet,
     candidates: Candidates,
     by_session: bool,
     by_prefix: bool,
@@ -149,7 +149,7 @@ impl Gateway for LiveRouter {
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
             let (tokens, block) = fleet.tokens(prompt);
-            asked = lookup.asked(candidates, tokens, block);
+            asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.speed.profile());
         let row = candidates.rows[router.pick(view, &key)?];

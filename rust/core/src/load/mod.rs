@@ -94,10 +94,20 @@ impl Load {
         let Some(id) = table.id(row) else { return };
         self.row(row).choose(work);
         self.pending.push_back((self.now, row, id));
+        // Without a prompt it is one more in flight, and nothing else.
+        if work == Work::default() {
+            table.bump(Stat::InFlight, row, 1.0);
+        } else {
+            self.publish(table, row);
+        }
         if self.pending.len() > MAX_PENDING {
             self.drop_oldest_pending(table);
         }
-        self.publish(table, row);
+    }
+
+    /// Takes the pin from the latest choice on the row.
+    pub fn unpin_last(&mut self, row: u32) -> Option<Pin> {
+        self.row(row).unpin_last()
     }
 
     /// A request was sent to the row.
@@ -273,7 +283,9 @@ impl Load {
         }
         let unsent = self.row(row).drop_oldest_choice();
         self.settled.extend(unsent.and_then(|w| w.pin).map(|pin| (row, pin, Fate::Over)));
-        self.publish(table, row);
+        if unsent.is_some() {
+            self.publish(table, row);
+        }
     }
 
     /// Takes the flight out: one that has its first token before one that waits.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::flight::{FirstToken, Flight, Meter, Served, Work};
 use super::window::Window;
+use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
 
 /// Everything that is counted on one row. Whole numbers, so that nothing drifts.
@@ -68,6 +69,10 @@ impl RowLoad {
         self.queued_tokens += work.uncached_tokens;
         self.queued_us += work.prefill_us;
         self.context_tokens += work.prompt_tokens;
+    }
+
+    pub fn unpin_last(&mut self) -> Option<Pin> {
+        self.waiting.back_mut().and_then(|work| work.pin.take())
     }
 
     /// The oldest choice leaves the expiry queue; it is returned if it was never reported.

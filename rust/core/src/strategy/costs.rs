@@ -1,6 +1,5 @@
 //! A cost per candidate, the least of which wins.
 
-use super::choose::{Ties, least_packed};
 use super::{Scored, Term, View};
 use crate::rng::Rng;
 
@@ -18,8 +17,29 @@ impl Costs {
     ) -> Option<usize> {
         self.0.clear();
         self.0.extend((0..view.len()).map(cost));
-        least_packed(&self.0, Ties::Random, rng)
+        let least = lowest(&self.0);
+        // Nobody is known to be better than anybody.
+        if least == f64::INFINITY {
+            return (!self.0.is_empty()).then(|| rng.below(self.0.len()));
+        }
+        let equals: u64 = self.0.iter().map(|&cost| u64::from(cost == least)).sum();
+        let nth = if equals > 1 { rng.below(equals as usize) } else { 0 };
+        let ours = self.0.iter().enumerate().filter(|&(_, &cost)| cost == least);
+        ours.map(|(pos, _)| pos).nth(nth)
     }
+}
+
+/// The least of the costs; lanes without branches, so that the compiler makes vector code of it.
+fn lowest(costs: &[f64]) -> f64 {
+    const LANES: usize = 8;
+    let mut lanes = [f64::INFINITY; LANES];
+    let (chunks, rest) = costs.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &cost) in lanes.iter_mut().zip(chunk) {
+            *lane = if cost < *lane { cost } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min)
 }
 
 /// A score that is the sum of its terms.

@@ -3,6 +3,7 @@
 //! A strategy reads a [`View`] and returns a position among the candidates. It does no accounting.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::error::{RouteError, fail};
 use crate::hash::{PrefixKey, mix};
@@ -41,15 +42,30 @@ pub struct Candidates {
     pub order: Vec<u32>,
     /// Names the set, whatever its order.
     pub set: u64,
-    straight: bool,
+    runs: Vec<Range<usize>>,
 }
 
 impl Candidates {
     /// `order`: positions sorted by URL. `weights`: one per candidate, or empty.
     pub fn new(rows: Vec<u32>, ids: Vec<u64>, weights: Vec<f64>, order: Vec<u32>) -> Self {
         let set = ids.iter().fold(0, |set: u64, &id| set.wrapping_add(mix(id)));
-        let straight = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        Self { rows, ids, weights, order, set, straight }
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for row in rows.iter().map(|&row| row as usize) {
+            match runs.last_mut() {
+                Some(run) if run.end == row => run.end += 1,
+                _ => runs.push(row..row + 1),
+            }
+        }
+        // Rows all over the table gain nothing by runs.
+        if runs.len() > 1 + rows.len() / 16 {
+            runs.clear();
+        }
+        Self { rows, ids, weights, order, set, runs }
+    }
+
+    /// The candidates as runs of neighbouring rows; empty when they are too scattered for that.
+    pub fn runs(&self) -> &[Range<usize>] {
+        &self.runs
     }
 
     /// Number of candidates.
@@ -135,13 +151,6 @@ impl<'a> View<'a> {
         let column = self.table.column(stat);
         let value = move |&row: &u32| column.get(row as usize).copied().unwrap_or(f64::NAN);
         self.candidates.rows.iter().map(value)
-    }
-
-    /// The column itself where the candidates are its rows in order: no indirection to follow.
-    pub fn packed(self, stat: Stat) -> Option<&'a [f64]> {
-        let first = *self.candidates.rows.first()? as usize;
-        let range = first..first + self.len();
-        self.candidates.straight.then(|| self.table.column(stat).get(range)).flatten()
     }
 
     /// Capacity weight of a candidate, 1 if none was given.
