@@ -101,7 +101,7 @@ impl Router {
         if let Some(inner) = &mut inner {
             known.refresh(state, inner);
             if self.windows {
-                let Fleet { table, load } = &mut inner.fleet;
+                let Fleet { table, load, .. } = &mut inner.fleet;
                 load.publish_windows(table, &state.rows);
             }
         }
