@@ -149,6 +149,7 @@ impl Fleet {
             text: prompt.unit == Unit::Bytes,
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
+        self.speed.sent(work.prefill_us as f64 / 1e3, self.table.live(), self.load.now());
         self.block_tokens = block_tokens;
         self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);
         drop(index);

@@ -74,6 +74,11 @@ impl Load {
         self.lease = lease;
     }
 
+    /// The latest time heard of, seconds; minus infinity before any.
+    pub fn now(&self) -> f64 {
+        self.now
+    }
+
     /// Requests dropped because their lease ran out.
     pub fn leases_expired(&self) -> u64 {
         self.expired

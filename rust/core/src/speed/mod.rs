@@ -36,6 +36,8 @@ pub struct Profile {
     pub step: [f64; 3],
     /// Tokens of an answer.
     pub output_tokens: f64,
+    /// Share of its time that an engine prefills, 0..1.
+    pub busy: f64,
 }
 
 impl Default for Profile {
@@ -44,6 +46,7 @@ impl Default for Profile {
             prefill: [3.5, 0.05, 1.6e-6],
             step: [13.7, 0.026, 4.2e-5],
             output_tokens: 256.0,
+            busy: 0.0,
         }
     }
 }
@@ -61,6 +64,9 @@ pub struct Speed {
     step: Fit,
     rows: Vec<RowSpeed>,
     output_tokens: f64,
+    busy: f64,
+    work_ms: f64,
+    at: f64,
 }
 
 impl Speed {
@@ -71,7 +77,21 @@ impl Speed {
             step: Fit::new(profile.step, [1.0, 16.0, 100_000.0], PRIOR),
             rows: Vec::new(),
             output_tokens: profile.output_tokens,
+            busy: 0.0,
+            work_ms: 0.0,
+            at: f64::NEG_INFINITY,
         }
+    }
+
+    /// Prefill of so many milliseconds was sent to one of `engines` at `now`.
+    pub fn sent(&mut self, ms: f64, engines: usize, now: f64) {
+        let seconds = (now - self.at).max(0.0);
+        if seconds.is_finite() {
+            self.work_ms *= (-seconds / 30.0).exp();
+        }
+        if now.is_finite() { self.at = now; }
+        self.work_ms += ms;
+        self.busy = (self.work_ms / (30_000.0 * engines.max(1) as f64)).min(1.0);
     }
 
     /// Milliseconds that `row` should take to prefill the last `uncached` of `prompt` tokens.
@@ -130,7 +150,7 @@ impl Speed {
     /// What an engine with a slowness of 1 is like, by all that was seen.
     pub fn profile(&self) -> Profile {
         let (prefill, step) = (self.prefill.constants(), self.step.constants());
-        Profile { prefill, step, output_tokens: self.output_tokens }
+        Profile { prefill, step, output_tokens: self.output_tokens, busy: self.busy }
     }
 
     fn publish(&mut self, table: &mut StatTable, row: u32) {

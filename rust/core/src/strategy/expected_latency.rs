@@ -9,16 +9,16 @@ use crate::stats::Stat;
 
 #[derive(Debug, Clone)]
 pub struct ExpectedLatency {
-    p: [f64; 8],
+    p: [f64; 10],
     costs: Costs,
 }
 
-const NAMES: [&str; 8] = ["stall", "decode", "slow", "room", "room_at", "room_soft", "queue", "aux"];
-const DEFAULTS: [f64; 8] = [0.05, 0.05, 0.05, 0.15, 0.85, 0.1, 1.0, 0.0];
+const NAMES: [&str; 10] = ["stall", "decode", "slow", "room", "room_at", "room_soft", "queue", "aux", "price", "cap"];
+const DEFAULTS: [f64; 10] = [0.05, 0.05, 0.0, 3.0, 1.0, 0.03, 1.0, 4.0, 0.0, 0.9];
 
 impl ExpectedLatency {
     fn parts(&self, view: View<'_>, pos: usize) -> [f64; 6] {
-        let [stall, decode, slow, room, room_at, room_soft, queue, aux] = self.p;
+        let [stall, decode, slow, room, room_at, room_soft, queue, aux, price, cap] = self.p;
         let get = |stat| view.get(stat, pos);
         let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
         let ([base, b, c], [d, e, f]) = (view.engine.prefill, view.engine.step);
@@ -43,7 +43,7 @@ impl ExpectedLatency {
         };
         [
             queue * get(Stat::QueuedMs),
-            own,
+            own * (1.0 + price * view.engine.busy.min(cap) / (1.0 - view.engine.busy.min(cap))),
             stall * own * decoding,
             decode * stay,
             slow * 0.5 * output * in_flight * slow_step * (e + f * tokens),
