@@ -31,7 +31,7 @@ fn select(c: &mut Criterion) {
             hasher.feed(&[b'x'; 4096]);
             let key = Key::Prefix(hasher.finish());
             group.bench_function(BenchmarkId::from_parameter(n), |b| {
-                b.iter(|| router.pick(View { table: &table, candidates: &candidates }, &key));
+                b.iter(|| router.pick(View::new(&table, &candidates), &key));
             });
         }
     }

@@ -51,6 +51,8 @@ class CompiledRouter(RoutingInterface):
 
     strategy: ClassVar[str]
     _block_chars = 128
+    _block_tokens = 16
+    _hash_seed = 0
 
     def _build(self, seed: int | None, **params: Any) -> None:
         if seed is None:
@@ -58,8 +60,12 @@ class CompiledRouter(RoutingInterface):
         elif not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise RouteError(f"seed: expected None or an integer from 0 to 2**64 - 1, got {seed!r}")
         given = {name: value for name, value in params.items() if value is not None}
-        self._core = _core.Router(self.strategy, given, seed, self._block_chars)
+        blocks = (self._block_chars, self._block_tokens, self._hash_seed)
+        self._core = _core.Router(self.strategy, given, seed, blocks)
         self._route = self._core.route
+        if type(self).route_request is CompiledRouter.route_request:
+            # Nobody overrides it: calls on the instance go straight to the core.
+            vars(self)["route_request"] = self._core.route_request
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         """The session and the body that identify a request: neither, for load alone."""
@@ -85,7 +91,9 @@ class CompiledRouter(RoutingInterface):
         Raises:
             RouteError: No endpoints, or none eligible.
         """
-        return self._route(endpoints, engine_stats, request_stats)
+        return self._core.route_request(
+            endpoints, engine_stats, request_stats, request, request_json
+        )
 
     def explain(
         self,

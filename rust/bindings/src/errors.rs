@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
+use routecore::error::caught;
 
 pyo3::import_exception!(routecore.errors, RouteError);
 
@@ -18,6 +19,5 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs `f`; a panic becomes a `RouteError`, never a `PanicException` that passes `except Exception`.
 pub fn guarded<T>(f: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f))
-        .unwrap_or_else(|_| Err(to_py("internal error in the routing core; please report it")))
+    caught(f).unwrap_or_else(|error| Err(to_py(error)))
 }

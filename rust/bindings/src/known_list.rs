@@ -1,7 +1,7 @@
 //! A list of endpoint objects that a router has met: their URLs, rows and flags, read once.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,8 +9,11 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use routecore::hash::endpoint_id;
 use routecore::{Candidates, StatTable};
 
-use crate::errors::{lock, to_py};
+use crate::attribute::Flags;
+use crate::desk::Weights;
+use crate::errors::to_py;
 use crate::table::{Inner, text};
+use crate::values::Columns;
 
 /// Candidates of a bound list, and where each stands in the list.
 pub struct Chosen {
@@ -18,31 +21,48 @@ pub struct Chosen {
     pub positions: Vec<u32>,
 }
 
-/// What of a bound list changes.
+/// What of a known list changes.
 pub struct State {
     /// Rows in the shared table, as of `epoch`.
     pub resident: Chosen,
-    rows: Vec<u32>,
+    /// Row of each endpoint in the shared table.
+    pub rows: Vec<u32>,
     epoch: Option<(u64, u64)>,
     /// Rows of their own for values read from plain objects.
     pub plain: Chosen,
     pub scratch: StatTable,
+    pub columns: Option<Box<Columns>>,
+    /// The caller's own list when all of it was last compared, and the place to look at next.
+    pub compared: Option<Py<PyList>>,
+    next: usize,
+    /// First of other objects with the same URLs, when such were last met.
+    pub double: Option<Py<PyAny>>,
 }
 
 pub struct KnownList {
+    /// Names it for as long as the process lives, which an address does not.
+    pub serial: u64,
     /// The caller's own tuple, if it was one: it cannot change, so identity says all.
     tuple: Option<Py<PyTuple>>,
-    objects: Py<PyList>,
-    first: Py<PyAny>,
-    urls: Py<PyList>,
+    copy: Py<PyList>,
+    objects: Vec<Py<PyAny>>,
     pub strings: Vec<Py<PyString>>,
     names: Vec<String>,
     ids: Vec<u64>,
     weights: Vec<f64>,
+    /// False for all but the first of several endpoints with one URL.
+    first_of_url: Vec<bool>,
     usable: Vec<bool>,
     order: Vec<u32>,
-    pub state: Mutex<State>,
 }
+
+/// Lists up to this long are compared as a whole each time.
+const WHOLE: usize = 256;
+/// Places of a longer list that are looked at each time.
+const LOOKS: usize = 16;
+
+/// Lists met so far.
+static LISTS: AtomicU64 = AtomicU64::new(0);
 
 fn urls_of<'py>(endpoints: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
     let py = endpoints.py();
@@ -64,92 +84,130 @@ fn urls_of<'py>(endpoints: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyStri
     Ok(urls)
 }
 
-fn flag(endpoint: &Bound<'_, PyAny>, name: &Bound<'_, PyString>, default: bool) -> bool {
-    let value = endpoint.getattr_opt(name).ok().flatten();
-    value.and_then(|value| value.is_truthy().ok()).unwrap_or(default)
+fn is_equal(url: &Bound<'_, PyAny>, known: &Bound<'_, PyString>) -> bool {
+    url.eq(known).unwrap_or(false)
 }
 
 impl KnownList {
-    pub fn new(endpoints: &Bound<'_, PyAny>, weights: &HashMap<String, f64>) -> PyResult<Self> {
+    pub fn new(endpoints: &Bound<'_, PyAny>, router: &str, weights: &Weights) -> PyResult<Self> {
         let py = endpoints.py();
         let objects = PyList::empty(py);
         for endpoint in endpoints.try_iter()? {
             objects.append(endpoint?)?;
         }
+        if objects.is_empty() {
+            return Err(to_py(format!(
+                "{router}: the endpoint list is empty; pass at least one endpoint"
+            )));
+        }
         let urls = urls_of(&objects)?;
         let names: Vec<String> = urls.iter().map(|url| text(url).into_owned()).collect();
-        let mut usable = Vec::with_capacity(names.len());
-        let mut seen = HashMap::with_capacity(names.len());
-        for (at, endpoint) in objects.iter().enumerate() {
-            let first = *seen.entry(names[at].as_str()).or_insert(at) == at;
-            let awake = !flag(&endpoint, intern!(py, "sleep"), false);
-            usable.push(first && awake && flag(&endpoint, intern!(py, "healthy"), true));
-        }
+        let mut seen = HashSet::with_capacity(names.len());
+        let first_of_url: Vec<bool> = names.iter().map(|name| seen.insert(name.as_str())).collect();
+        let flags = objects.iter().zip(&first_of_url);
+        let mut says = Flags::default();
+        let usable = flags.map(|(endpoint, &first)| first && says.usable(&endpoint)).collect();
         let mut order: Vec<u32> = (0..names.len() as u32).collect();
         order.sort_by(|&a, &b| names[a as usize].cmp(&names[b as usize]));
         let weight = |name: &String| weights.get(name).copied().unwrap_or(1.0);
         let weights =
             if weights.is_empty() { Vec::new() } else { names.iter().map(weight).collect() };
-        let none = || Chosen { candidates: Candidates::default(), positions: Vec::new() };
         let ids = names.iter().map(|name| endpoint_id(name.as_bytes())).collect();
-        let bound = Self {
-            first: objects.get_item(0)?.unbind(),
+        Ok(Self {
+            serial: LISTS.fetch_add(1, Ordering::Relaxed),
             tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
-            objects: objects.unbind(),
-            urls: PyList::new(py, &urls)?.unbind(),
+            objects: objects.iter().map(pyo3::Bound::unbind).collect(),
+            copy: objects.unbind(),
             strings: urls.into_iter().map(pyo3::Bound::unbind).collect(),
             ids,
             weights,
+            first_of_url,
             usable,
             order,
-            state: Mutex::new(State {
-                resident: none(),
-                rows: Vec::new(),
-                epoch: None,
-                plain: none(),
-                scratch: StatTable::scratch(names.len()),
-            }),
             names,
-        };
-        let rows: Vec<u32> = (0..bound.names.len() as u32).collect();
-        let plain = bound.choose(&rows, |_| true);
-        lock(&bound.state).plain = plain;
-        Ok(bound)
+        })
+    }
+
+    /// The changing part of a list that was just met.
+    pub fn state(&self) -> State {
+        let rows: Vec<u32> = (0..self.names.len() as u32).collect();
+        State {
+            resident: Chosen { candidates: Candidates::default(), positions: Vec::new() },
+            plain: self.choose(&rows, |_| true),
+            rows: Vec::new(),
+            epoch: None,
+            scratch: StatTable::scratch(self.names.len()),
+            columns: None,
+            compared: None,
+            next: 0,
+            double: None,
+        }
     }
 
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// Whether these are the very objects that were bound: the same tuple, which cannot have
-    /// changed, or a list of the same objects.
+    /// Whether this is the very tuple that was met: it cannot have changed. Runs no Python.
+    pub fn is_tuple(&self, endpoints: &Bound<'_, PyAny>) -> bool {
+        self.tuple.as_ref().is_some_and(|tuple| endpoints.is(tuple.bind(endpoints.py())))
+    }
+
+    /// A copy of the list that was met, if this one may hold the same objects. Runs no Python.
+    pub fn to_compare(&self, list: &Bound<'_, PyList>) -> Option<Py<PyList>> {
+        let py = list.py();
+        let same = list.len() == self.len() && self.stands(list, 0);
+        same.then(|| self.copy.clone_ref(py))
+    }
+
+    /// Whether it is too long to be compared as a whole each time.
+    pub fn is_long(&self) -> bool {
+        self.len() > WHOLE
+    }
+
+    /// Whether the object at this place is the one that was met there. Runs no Python.
+    pub fn stands(&self, list: &Bound<'_, PyList>, at: usize) -> bool {
+        list.get_item(at).is_ok_and(|object| object.is(self.objects[at].bind(list.py())))
+    }
+
+    /// A look at a long list that was compared before, instead of at all of it: both ends and
+    /// the next places in turn. An exchange in place is seen within n / 16 looks. Runs no Python.
+    pub fn glance(&self, list: &Bound<'_, PyList>, state: &mut State) -> bool {
+        let long = self.is_long() && list.len() == self.len();
+        if !long || !state.compared.as_ref().is_some_and(|known| list.is(known.bind(list.py()))) {
+            return false;
+        }
+        let from = state.next;
+        let to = (from + LOOKS).min(self.len());
+        state.next = if to == self.len() { 0 } else { to };
+        let ends = [0, self.len() - 1];
+        (from..to).chain(ends).all(|at| self.stands(list, at))
+    }
+
+    /// Whether these are the very objects that were met.
     pub fn is_same(&self, endpoints: &Bound<'_, PyAny>) -> bool {
+        let Ok(list) = endpoints.cast_exact::<PyList>() else { return self.is_tuple(endpoints) };
+        let copy = self.to_compare(list);
+        copy.is_some_and(|copy| list.eq(copy.bind(list.py())).unwrap_or(false))
+    }
+
+    /// Whether other objects have the same URLs in the same order, all usable or not alike.
+    pub fn has_urls(&self, endpoints: &Bound<'_, PyAny>) -> bool {
         let py = endpoints.py();
-        let Ok(list) = endpoints.cast::<PyList>() else {
-            return self.tuple.as_ref().is_some_and(|tuple| endpoints.is(tuple.bind(py)));
-        };
-        list.get_item(0).is_ok_and(|first| first.is(self.first.bind(py)))
-            && list.len() == self.len()
-            && list.eq(self.objects.bind(py)).unwrap_or(false)
-    }
-
-    /// Whether the list's endpoints have the same URLs in the same order, all usable or not alike.
-    pub fn has_urls(&self, objects: &Bound<'_, PyAny>, urls: &Bound<'_, PyList>) -> bool {
-        let py = urls.py();
-        let same = || urls.eq(self.urls.bind(py)).unwrap_or(false);
-        urls.len() == self.len() && same() && self.same_flags(objects)
-    }
-
-    fn same_flags(&self, objects: &Bound<'_, PyAny>) -> bool {
-        let py = objects.py();
-        let Ok(items) = objects.try_iter() else { return false };
-        let mut seen = HashMap::new();
-        items.zip(&self.usable).enumerate().all(|(at, (item, usable))| {
-            let Ok(item) = item else { return false };
-            let first = *seen.entry(self.names[at].as_str()).or_insert(at) == at;
-            let awake = !flag(&item, intern!(py, "sleep"), false);
-            (first && awake && flag(&item, intern!(py, "healthy"), true)) == *usable
-        })
+        let (mut count, mut says, name) = (0, Flags::default(), intern!(py, "url"));
+        let Ok(items) = endpoints.try_iter() else { return false };
+        for item in items {
+            let (Ok(item), Some(string)) = (item, self.strings.get(count)) else { return false };
+            let string = string.bind(py);
+            let Ok(url) = item.getattr(name) else { return false };
+            let alike =
+                url.is(string) || (url.is_instance_of::<PyString>() && is_equal(&url, string));
+            if !alike || (self.first_of_url[count] && says.usable(&item)) != self.usable[count] {
+                return false;
+            }
+            count += 1;
+        }
+        count == self.len()
     }
 
     /// Brings rows and eligibility up to the table's epoch.
@@ -163,11 +221,6 @@ impl KnownList {
         let stats = &inner.fleet.table;
         state.resident = self.choose(&state.rows, |row| stats.is_eligible(row));
         state.epoch = Some((stamp.0, stats.epoch()));
-    }
-
-    /// Row of each endpoint in the shared table, as of the last refresh.
-    pub fn rows(state: &State) -> &[u32] {
-        &state.rows
     }
 
     pub fn url(&self, py: Python<'_>, pos: usize) -> Py<PyString> {
@@ -193,9 +246,4 @@ impl KnownList {
         );
         Chosen { candidates, positions }
     }
-}
-
-/// The URLs of a list that is not known by its objects.
-pub fn url_list<'py>(endpoints: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-    PyList::new(endpoints.py(), urls_of(endpoints)?)
 }

@@ -4,7 +4,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 use routecore::Key;
-use routecore::hash::{MAX_SEGMENTS, PrefixHasher, session_key};
+use routecore::hash::{MAX_SEGMENTS, PrefixHasher, mix, session_key};
+use routecore::prompt::{BlockHasher, MAX_BLOCKS, Unit};
 
 /// Nesting beyond this is not read.
 const MAX_DEPTH: usize = 16;
@@ -47,17 +48,43 @@ fn seed(body: &Bound<'_, PyDict>) -> u64 {
     seed
 }
 
-fn feed(hasher: &mut PrefixHasher, value: &Bound<'_, PyAny>, limit: usize, depth: usize) {
+/// What takes the bytes of a prompt.
+trait Sink {
+    fn take(&mut self, bytes: &[u8]);
+    fn is_full(&self) -> bool;
+}
+
+impl Sink for PrefixHasher {
+    fn take(&mut self, bytes: &[u8]) {
+        self.feed(bytes);
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_full()
+    }
+}
+
+impl Sink for BlockHasher {
+    fn take(&mut self, bytes: &[u8]) {
+        self.feed(bytes);
+    }
+
+    fn is_full(&self) -> bool {
+        false // what is behind the last block still counts in the size
+    }
+}
+
+fn feed(hasher: &mut impl Sink, value: &Bound<'_, PyAny>, limit: usize, depth: usize) {
     if hasher.is_full() || depth > MAX_DEPTH {
         return;
     }
     if let Ok(text) = value.cast::<PyString>() {
-        with_bytes(text, limit, |bytes| hasher.feed(bytes));
-        hasher.feed(SEPARATOR);
+        with_bytes(text, limit, |bytes| hasher.take(bytes));
+        hasher.take(SEPARATOR);
     } else if let Ok(number) = value.cast::<PyInt>() {
         // Token ids: four bytes each; what does not fit is no token and keeps its low bits.
         let id = number.extract::<i64>().unwrap_or(-1);
-        hasher.feed(&(id as u32).to_le_bytes());
+        hasher.take(&(id as u32).to_le_bytes());
     } else if let Ok(map) = value.cast::<PyDict>() {
         for (name, item) in map {
             feed(hasher, &name, limit, depth + 1);
@@ -80,24 +107,63 @@ fn feed(hasher: &mut PrefixHasher, value: &Bound<'_, PyAny>, limit: usize, depth
     }
 }
 
+/// What of a body is the prompt; nothing for a body without one.
+fn prompt_of<'py>(body: &Bound<'py, PyDict>) -> Option<Bound<'py, PyAny>> {
+    let py = body.py();
+    let parts = [intern!(py, "messages"), intern!(py, "prompt"), intern!(py, "input")];
+    parts.into_iter().find_map(|name| body.get_item(name).ok().flatten())
+}
+
+/// Feeds all that an engine renders: tools and system stand before the conversation.
+fn feed_all(
+    hasher: &mut impl Sink,
+    body: &Bound<'_, PyDict>,
+    prompt: &Bound<'_, PyAny>,
+    limit: usize,
+) {
+    let py = body.py();
+    for name in [intern!(py, "tools"), intern!(py, "system")] {
+        if let Ok(Some(value)) = body.get_item(name) {
+            feed(hasher, &value, limit, 0);
+        }
+    }
+    feed(hasher, prompt, limit, 0);
+}
+
 /// The prompt head's key; [`Key::None`] for a body without a prompt.
 pub fn prefix_key(body: &Bound<'_, PyAny>, block: usize) -> Key {
     let Ok(body) = body.cast::<PyDict>() else { return Key::None };
-    let py = body.py();
+    let Some(prompt) = prompt_of(body) else { return Key::None };
     let mut hasher = PrefixHasher::new(block, seed(body));
-    let limit = block << (MAX_SEGMENTS - 1);
-    let parts = [intern!(py, "messages"), intern!(py, "prompt"), intern!(py, "input")];
-    let Some(prompt) = parts.into_iter().find_map(|name| body.get_item(name).ok().flatten()) else {
-        return Key::None;
-    };
-    // Engines render tools and system before the conversation.
-    for name in [intern!(py, "tools"), intern!(py, "system")] {
-        if let Ok(Some(value)) = body.get_item(name) {
-            feed(&mut hasher, &value, limit, 0);
-        }
-    }
-    feed(&mut hasher, &prompt, limit, 0);
+    feed_all(&mut hasher, body, &prompt, block << (MAX_SEGMENTS - 1));
     Key::Prefix(hasher.finish())
+}
+
+/// How prompts are cut into blocks for the prefix index.
+#[derive(Clone, Copy)]
+pub struct Blocks {
+    /// Bytes of a block of text.
+    pub chars: u32,
+    /// Token ids of a block, where the prompt is given as such.
+    pub tokens: u32,
+    /// What keeps other processes from foreseeing where a prompt goes.
+    pub seed: u64,
+}
+
+/// The prompt as a chain of blocks; [`Key::None`] for a body without a prompt.
+pub fn blocks(body: &Bound<'_, PyAny>, blocks: Blocks) -> Key {
+    let Ok(body) = body.cast::<PyDict>() else { return Key::None };
+    let Some(prompt) = prompt_of(body) else { return Key::None };
+    let first = prompt.cast::<PyList>().ok().and_then(|list| list.get_item(0).ok());
+    // A list of lists of token ids is many prompts in one request; as text it is sized alike.
+    let (unit, block) = match first.is_some_and(|first| first.is_instance_of::<PyInt>()) {
+        true => (Unit::Tokens, blocks.tokens),
+        false => (Unit::Bytes, blocks.chars),
+    };
+    let seed = mix(blocks.seed ^ seed(body)) ^ u64::from(block);
+    let mut hasher = BlockHasher::new(block, unit, seed);
+    feed_all(&mut hasher, body, &prompt, MAX_BLOCKS * block as usize);
+    Key::Prompt(hasher.finish())
 }
 
 /// The session's key under the body's model, LoRA adapter and salt.

@@ -1,161 +1,130 @@
 //! The compiled half of every Python router: recognise the list, get a view, pick.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
-use routecore::{Fleet, Key, Params, Stat, View};
+use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
+use crate::desk::{Desk, Open, Weights, find, take_up};
 use crate::errors::{guarded, lock, to_py};
-use crate::known_list::{KnownList, State, url_list};
-use crate::prompt;
+use crate::known_list::{KnownList, State};
+use crate::prompt::{self, Blocks};
 use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
-use crate::values;
-
-/// Lists remembered: one per model served behind the same router, and a few that failed over.
-const MAX_BOUND: usize = 32;
+use crate::values::{Columns, is_own, is_scraped};
 
 /// A strategy over lists of endpoint objects.
 #[pyclass(frozen)]
 pub struct Router {
     name: String,
-    block: usize,
-    weights: HashMap<String, f64>,
+    blocks: Blocks,
+    weights: Weights,
     reads: Vec<Stat>,
-    router: Mutex<routecore::Router>,
-    lists: Mutex<Vec<Arc<KnownList>>>,
+    /// Whether it reads what only engines know, or figures of the monitor's window.
+    scraped: bool,
+    windows: bool,
+    /// Where prompts are remembered for hosts without our monitor; for strategies that ask.
+    own: Option<(Table, Instant)>,
+    desk: Mutex<Desk>,
+}
+
+thread_local! {
+    /// Room for one lookup at a time; taken out while in use, since Python may call in again.
+    static LOOKUP: RefCell<Lookup> = RefCell::default();
 }
 
 /// Where a decision reads from.
-enum Source {
+enum Source<'a> {
     /// The columns of the shared table.
-    Resident(Py<Table>),
+    Resident(&'a Table),
     /// Values copied from objects; counts in flight from the table if there is one.
-    Plain(Vec<(Stat, Vec<f64>)>, Option<Py<Table>>),
+    Plain(Option<Box<Columns>>, Option<&'a Table>),
+    /// Values copied from objects; prompts remembered in the router's own table.
+    Own(Option<Box<Columns>>, &'a Table),
 }
 
 type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
 
 impl Router {
-    fn find(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
-        let last = lock(&self.lists).first().cloned();
-        match last {
-            Some(last) if last.is_same(endpoints) => Ok(last),
-            _ => self.find_slow(endpoints),
-        }
-    }
-
-    #[cold]
-    fn find_slow(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<Arc<KnownList>> {
-        // Python runs in here, so the lock is only held to copy the list and to change it.
-        let lists = lock(&self.lists).clone();
-        let mut found = lists.iter().find(|bound| bound.is_same(endpoints)).cloned();
-        if found.is_none() {
-            let urls = url_list(endpoints)?;
-            if urls.is_empty() {
-                let name = &self.name;
-                return Err(to_py(format!(
-                    "{name}: the endpoint list is empty; pass at least one endpoint"
-                )));
-            }
-            // A tuple is worth knowing by identity, a list of fresh objects is not.
-            let fresh = !endpoints.is_instance_of::<PyTuple>();
-            let equal = |bound: &&Arc<KnownList>| fresh && bound.has_urls(endpoints, &urls);
-            found = lists.iter().find(equal).cloned();
-        }
-        let bound = match found {
-            Some(bound) => bound,
-            None => Arc::new(KnownList::new(endpoints, &self.weights)?),
-        };
-        let mut kept = lock(&self.lists);
-        kept.retain(|other| !Arc::ptr_eq(other, &bound));
-        kept.insert(0, Arc::clone(&bound));
-        let keep = kept.len().min(MAX_BOUND);
-        let dropped = kept.split_off(keep);
-        drop(kept);
-        drop(dropped); // frees Python objects: never under the lock
-        Ok(bound)
-    }
-
-    fn source(
-        &self,
-        bound: &KnownList,
-        engine_stats: &Bound<'_, PyAny>,
-        request_stats: &Bound<'_, PyAny>,
-    ) -> Source {
+    /// The desk with the list of these endpoints in front, and where to read their stats.
+    fn open<'a>(
+        &'a self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &'a Bound<'_, PyAny>,
+        request_stats: &'a Bound<'_, PyAny>,
+        whole: bool,
+    ) -> PyResult<(Open<'a>, Source<'a>)> {
         let ours = request_stats.cast::<ResidentRequestStats>().ok().map(pyo3::Bound::get);
-        let engine = engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
-        let py = engine_stats.py();
-        let scraped = |stat: &&Stat| {
-            matches!(
-                stat,
-                Stat::Running
-                    | Stat::Queuing
-                    | Stat::ActiveConnections
-                    | Stat::KvUsage
-                    | Stat::HitRate
-            )
-        };
-        if let Some(view) = ours {
-            let resident = engine.is_some_and(|other| other.table.is(&view.table));
-            if resident || !self.reads.iter().any(|stat| scraped(&stat)) {
-                return Source::Resident(view.table.clone_ref(py));
-            }
-        }
-        let reads = self.reads.iter().filter(|stat| ours.is_none() || scraped(stat));
-        let columns = reads.map(|&stat| {
-            let mut column = Vec::with_capacity(bound.len());
-            values::read(bound, stat, engine_stats, request_stats, &mut column);
-            (stat, column)
+        let resident = ours.filter(|view| {
+            let engine = || engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
+            !self.scraped || engine().is_some_and(|other| other.table.is(&view.table))
         });
-        Source::Plain(columns.collect(), ours.map(|view| view.table.clone_ref(py)))
+        let met = || KnownList::new(endpoints, &self.name, &self.weights);
+        let mut open = find(&self.desk, endpoints, whole || resident.is_none(), met)?;
+        if let Some(view) = resident {
+            return Ok((open, Source::Resident(view.table.get())));
+        }
+        // Reading runs Python, so the desk is left meanwhile, with the columns in our hands.
+        let (known, state) = &mut open.lists[0];
+        let (known, mut columns) = (Arc::clone(known), state.columns.take().unwrap_or_default());
+        drop(open);
+        columns.read(&known, &self.reads, ours.is_some(), engine_stats, request_stats);
+        let columns = Some(columns);
+        let source = match (ours, &self.own) {
+            (Some(view), _) => Source::Plain(columns, Some(view.table.get())),
+            (None, Some((table, _))) => Source::Own(columns, table),
+            (None, None) => Source::Plain(columns, None),
+        };
+        Ok((take_up(&self.desk, &known), source))
     }
 
     /// Runs `f` over the candidates and their columns, under the locks and without Python.
     fn with_view<T>(
         &self,
-        bound: &KnownList,
-        source: &Source,
-        f: impl FnOnce(&mut routecore::Router, &mut State, Option<&mut Fleet>) -> T,
+        mut open: Open<'_>,
+        source: &mut Source<'_>,
+        f: impl FnOnce(&mut routecore::Router, &KnownList, &mut State, Option<&mut Fleet>) -> T,
     ) -> T {
-        let mut router = lock(&self.router);
-        let mut state = lock(&bound.state);
-        let windows =
-            self.reads.iter().any(|s| matches!(s, Stat::Qps | Stat::Ttft | Stat::AvgLatency));
-        let table = match source {
-            Source::Resident(table) | Source::Plain(_, Some(table)) => Some(table.get()),
+        let Desk { router, lists, .. } = &mut *open;
+        let (known, state) = &mut lists[0];
+        let mut inner = match *source {
+            Source::Resident(table) | Source::Plain(_, Some(table)) | Source::Own(_, table) => {
+                Some(lock(&table.inner))
+            }
             Source::Plain(_, None) => None,
         };
-        let mut inner = table.map(|table| lock(&table.inner));
         if let Some(inner) = &mut inner {
-            bound.refresh(&mut state, inner);
-        }
-        if let Some(inner) = &mut inner
-            && windows
-        {
-            let Fleet { table, load } = &mut inner.fleet;
-            load.publish_windows(table, KnownList::rows(&state));
-        }
-        if let Source::Plain(columns, _) = source {
-            for (stat, column) in columns {
-                for (row, &value) in column.iter().enumerate() {
-                    state.scratch.set(*stat, row as u32, value);
-                }
+            known.refresh(state, inner);
+            if self.windows {
+                let Fleet { table, load, .. } = &mut inner.fleet;
+                load.publish_windows(table, &state.rows);
             }
-            let State { scratch, plain, .. } = &mut *state;
-            scratch.fill_unknown(Stat::InFlight, &plain.candidates.rows);
+        }
+        let counted = matches!(source, Source::Plain(..));
+        if let Source::Plain(columns, _) | Source::Own(columns, _) = source {
+            for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
+                state.scratch.fill(stat, column);
+            }
             if let Some(inner) = &inner {
-                for &stat in Stat::ALL.iter().filter(|s| !columns.iter().any(|c| c.0 == **s)) {
-                    for row in 0..bound.len() {
-                        let value = inner.fleet.table.get(stat, state_row(&state, row));
-                        state.scratch.set(stat, row as u32, value);
+                let ours = |stat: &&Stat| is_own(**stat) || (counted && !is_scraped(**stat));
+                for &stat in self.reads.iter().filter(ours) {
+                    for (at, &row) in state.rows.iter().enumerate() {
+                        state.scratch.set(stat, at as u32, inner.fleet.table.get(stat, row));
                     }
                 }
             }
+            if self.reads.contains(&Stat::InFlight) {
+                state.scratch.fill_unknown(Stat::InFlight, &state.plain.candidates.rows);
+            }
+            // What stood there instead is freed by the caller: never under the lock.
+            std::mem::swap(columns, &mut state.columns);
         }
-        f(&mut router, &mut state, inner.as_mut().map(|inner| &mut inner.fleet))
+        f(router, known, state, inner.as_mut().map(|inner| &mut inner.fleet))
     }
 
     fn none(&self) -> PyErr {
@@ -165,51 +134,158 @@ impl Router {
     fn key(&self, session: Option<&Bound<'_, PyString>>, body: Option<&Bound<'_, PyAny>>) -> Key {
         match (session, body) {
             (Some(id), _) => prompt::session(id),
-            (None, Some(body)) => prompt::prefix_key(body, self.block),
+            (None, Some(body)) if self.own.is_some() => prompt::blocks(body, self.blocks),
+            (None, Some(body)) => prompt::prefix_key(body, self.blocks.chars as usize),
             (None, None) => Key::None,
         }
     }
 
-    fn pick(&self, bound: &KnownList, source: &Source, key: &Key) -> Option<usize> {
-        self.with_view(bound, source, |router, state, fleet| {
-            pick(router, state, fleet, source, key)
+    /// The index that has what these stats are about.
+    fn index<'a>(&'a self, request_stats: &'a Bound<'_, PyAny>) -> Option<&'a SharedIndex> {
+        let (own, clock) = self.own.as_ref()?;
+        if let Ok(view) = request_stats.cast::<ResidentRequestStats>() {
+            return Some(&view.get().table.get().index);
+        }
+        // Nobody tells this table the time, nor of ends.
+        lock(&own.inner).fleet.advance(clock.elapsed().as_secs_f64());
+        Some(&own.index)
+    }
+
+    /// Runs `f` with what the endpoints hold of the prompt. Lookups do not wait for each other.
+    fn looked_up<T>(
+        &self,
+        key: &Key,
+        request_stats: &Bound<'_, PyAny>,
+        f: impl FnOnce(&mut Lookup) -> T,
+    ) -> T {
+        let mut lookup = LOOKUP.take();
+        if let Key::Prompt(prompt) = key
+            && let Some(index) = self.index(request_stats)
+        {
+            lookup.find(&index.read(), prompt);
+        }
+        let result = f(&mut lookup);
+        LOOKUP.set(lookup);
+        result
+    }
+
+    /// The URL of the endpoint that one request goes to.
+    fn choose(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        key: &Key,
+    ) -> PyResult<Py<PyString>> {
+        self.looked_up(key, request_stats, |lookup| {
+            for whole in [false, true] {
+                let (open, mut source) =
+                    self.open(endpoints, engine_stats, request_stats, whole)?;
+                let kind = Kind::of(&source);
+                let list = endpoints.cast_exact::<PyList>().ok().filter(|_| open.glanced);
+                let url = self.with_view(open, &mut source, |router, known, state, fleet| {
+                    let at = pick(router, state, fleet.as_deref(), kind, key, lookup)?;
+                    if list.is_some_and(|list| !known.stands(list, at)) {
+                        return Some(None);
+                    }
+                    count(state, fleet, kind, at, key, lookup);
+                    Some(Some(known.url(endpoints.py(), at)))
+                });
+                match url {
+                    Some(Some(url)) => return Ok(url),
+                    Some(None) => {}
+                    None => break,
+                }
+            }
+            Err(self.none())
         })
     }
 }
 
-fn state_row(state: &State, at: usize) -> u32 {
-    KnownList::rows(state).get(at).copied().unwrap_or(u32::MAX)
+/// What kind of source a decision reads from.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Resident,
+    Plain,
+    Own,
 }
 
-/// One choice, counted as load where there is a table to count in.
+impl Kind {
+    fn of(source: &Source<'_>) -> Self {
+        match source {
+            Source::Resident(_) => Self::Resident,
+            Source::Plain(..) => Self::Plain,
+            Source::Own(..) => Self::Own,
+        }
+    }
+}
+
+/// The candidates, and all there is to read of them for this request.
+fn view<'a>(
+    state: &'a State,
+    fleet: Option<&'a Fleet>,
+    kind: Kind,
+    key: &Key,
+    lookup: &'a mut Lookup,
+) -> (View<'a>, &'a [u32]) {
+    let (table, chosen) = match fleet {
+        Some(fleet) if kind == Kind::Resident => (&fleet.table, &state.resident),
+        _ => (&state.scratch, &state.plain),
+    };
+    let view = View::new(table, &chosen.candidates);
+    let (Key::Prompt(prompt), Some(fleet)) = (key, fleet) else { return (view, &chosen.positions) };
+    let (tokens, block_tokens) = fleet.tokens(prompt);
+    let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
+    let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
+    (view.asking(asked, fleet.speed.profile()), &chosen.positions)
+}
+
+/// One choice: a place in the list.
 fn pick(
     router: &mut routecore::Router,
-    state: &mut State,
-    fleet: Option<&mut Fleet>,
-    source: &Source,
+    state: &State,
+    fleet: Option<&Fleet>,
+    kind: Kind,
     key: &Key,
+    lookup: &mut Lookup,
 ) -> Option<usize> {
-    let at = match (source, &fleet) {
-        (Source::Resident(_), Some(fleet)) => {
-            let view = View { table: &fleet.table, candidates: &state.resident.candidates };
-            state.resident.positions[router.pick(view, key)?]
+    let (view, positions) = view(state, fleet, kind, key, lookup);
+    Some(positions[router.pick(view, key)?] as usize)
+}
+
+/// Counts the choice as load where there is a table to count in.
+fn count(
+    state: &State,
+    fleet: Option<&mut Fleet>,
+    kind: Kind,
+    at: usize,
+    key: &Key,
+    lookup: &Lookup,
+) {
+    let Some(fleet) = fleet else { return };
+    let row = state.rows[at];
+    match key {
+        Key::Prompt(prompt) => {
+            let depth = lookup.depth(row);
+            if kind == Kind::Own {
+                fleet.chosen_unfollowed(row, prompt, depth);
+            } else {
+                fleet.chosen_for(row, prompt, depth);
+            }
         }
-        _ => {
-            let view = View { table: &state.scratch, candidates: &state.plain.candidates };
-            state.plain.positions[router.pick(view, key)?]
-        }
-    } as usize;
-    if let Some(fleet) = fleet {
-        let row = state_row(state, at);
-        fleet.load.chosen(&mut fleet.table, row);
+        _ => fleet.chosen(row),
     }
-    Some(at)
 }
 
 #[pymethods]
 impl Router {
     #[new]
-    fn new(strategy: &str, params: &Bound<'_, PyDict>, seed: u64, block: usize) -> PyResult<Self> {
+    fn new(
+        strategy: &str,
+        params: &Bound<'_, PyDict>,
+        seed: u64,
+        blocks: (u32, u32, u64),
+    ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
         for (name, value) in params {
@@ -236,21 +312,39 @@ impl Router {
                 )));
             }
         }
-        let router = routecore::Router::new(strategy, read, seed).map_err(to_py)?;
+        let router = guarded(|| routecore::Router::new(strategy, read, seed).map_err(to_py))?;
+        let reads = router.reads();
+        let is_window = |stat: &Stat| matches!(stat, Stat::Qps | Stat::Ttft | Stat::AvgLatency);
+        let (chars, tokens, hash_seed) = blocks;
         Ok(Self {
             name: strategy.to_owned(),
-            block,
+            blocks: Blocks { chars, tokens, seed: hash_seed },
+            own: router.needs_prompt().then(|| (Table::new(60.0, 600.0), Instant::now())),
             weights,
-            reads: router.reads(),
-            router: Mutex::new(router),
-            lists: Mutex::new(Vec::new()),
+            scraped: reads.iter().any(|&stat| is_scraped(stat)),
+            windows: reads.iter().any(is_window),
+            reads,
+            desk: Mutex::new(Desk { router, lists: Vec::new(), glanced: false }),
         })
+    }
+
+    /// The URL of the endpoint to send the request to, for strategies that go by load alone.
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, request, request_json=None))]
+    fn route_request(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        request: &Bound<'_, PyAny>,
+        request_json: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyString>> {
+        let _ = (request, request_json); // the documented call has them, load does not need them
+        guarded(|| self.choose(endpoints, engine_stats, request_stats, &Key::None))
     }
 
     #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, /))]
     fn route(
         &self,
-        py: Python<'_>,
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
@@ -258,11 +352,8 @@ impl Router {
         body: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let key = self.key(session, body);
-            let source = self.source(&bound, engine_stats, request_stats);
-            let at = self.pick(&bound, &source, &key).ok_or_else(|| self.none())?;
-            Ok(bound.url(py, at))
+            self.choose(endpoints, engine_stats, request_stats, &key)
         })
     }
 
@@ -276,19 +367,28 @@ impl Router {
         keys: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyBytes>> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let mut read = Vec::new();
             for key in keys.try_iter()? {
                 let key = key?;
                 let session = key.cast::<PyString>().ok();
                 read.push(self.key(session, Some(&key)));
             }
-            let source = self.source(&bound, engine_stats, request_stats);
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
+            let known = Arc::clone(&open.lists[0].0);
+            drop(open);
+            let kind = Kind::of(&source);
+            let index = self.index(request_stats).cloned();
             let bytes = py.detach(|| {
-                self.with_view(&bound, &source, |router, state, mut fleet| {
+                let mut lookup = Lookup::default();
+                let open = take_up(&self.desk, &known);
+                self.with_view(open, &mut source, |router, _, state, mut fleet| {
                     let mut bytes = Vec::with_capacity(4 * read.len());
                     for key in &read {
-                        let at = pick(router, state, fleet.as_deref_mut(), &source, key)?;
+                        if let (Key::Prompt(prompt), Some(index)) = (key, &index) {
+                            lookup.find(&index.read(), prompt);
+                        }
+                        let at = pick(router, state, fleet.as_deref(), kind, key, &mut lookup)?;
+                        count(state, fleet.as_deref_mut(), kind, at, key, &lookup);
                         // Without a table, choices of the batch count in the scratch copy.
                         state.scratch.bump(Stat::InFlight, at as u32, 1.0);
                         bytes.extend((at as u32).to_ne_bytes());
@@ -311,30 +411,28 @@ impl Router {
         body: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         guarded(|| {
-            let bound = self.find(endpoints)?;
             let key = self.key(session, body);
-            let source = self.source(&bound, engine_stats, request_stats);
-            let (won, positions, scores) =
-                self.with_view(&bound, &source, |router, state, fleet| {
-                    let (table, chosen) = match (&source, &fleet) {
-                        (Source::Resident(_), Some(fleet)) => (&fleet.table, &state.resident),
-                        _ => (&state.scratch, &state.plain),
-                    };
-                    let view = View { table, candidates: &chosen.candidates };
+            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
+            let known = Arc::clone(&open.lists[0].0);
+            let kind = Kind::of(&source);
+            let (won, positions, scores) = self.looked_up(&key, request_stats, |lookup| {
+                self.with_view(open, &mut source, |router, _, state, fleet| {
+                    let (view, positions) = view(state, fleet.as_deref(), kind, &key, lookup);
                     let (won, scores) = router.explain(view, &key);
-                    (won.map(|at| chosen.positions[at] as usize), chosen.positions.clone(), scores)
-                });
+                    (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
+                })
+            });
             let won = won.ok_or_else(|| self.none())?;
             let mut scored: HashMap<usize, Scored> =
                 positions.iter().map(|&pos| pos as usize).zip(scores).collect();
-            let rows = (0..bound.len()).map(|pos| {
+            let rows = (0..known.len()).map(|pos| {
                 let found = scored.remove(&pos);
                 let eligible = found.is_some();
                 let found = found.unwrap_or(Scored { score: f64::NAN, terms: Vec::new() });
                 let terms = found.terms.iter().map(|t| (t.name, t.value, t.unit)).collect();
-                (bound.url(py, pos), eligible, found.score, terms)
+                (known.url(py, pos), eligible, found.score, terms)
             });
-            Ok((bound.url(py, won), rows.collect()))
+            Ok((known.url(py, won), rows.collect()))
         })
     }
 }

@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use routecore::fleet::SharedIndex;
 use routecore::hash::{endpoint_id, request_key};
 use routecore::load::RowStats;
 use routecore::{Fleet, Stat};
 
-use crate::errors::{lock, to_py};
+use crate::errors::{guarded, lock, to_py};
+use crate::values::is_scraped;
 
 /// Lists bound since a row was last used, before an idle row may be freed.
 const IDLE_BINDS: u64 = 256;
@@ -41,7 +43,7 @@ impl Inner {
             self.sweep();
             self.sweep_at = 2 * self.fleet.table.live() + 64;
         }
-        let row = self.fleet.table.add(endpoint_id(url.as_bytes()));
+        let row = self.fleet.add(endpoint_id(url.as_bytes()));
         let entry = Some(url.to_owned());
         if let Some(slot) = self.urls.get_mut(row as usize) {
             *slot = entry;
@@ -88,6 +90,8 @@ impl Inner {
 #[pyclass(frozen)]
 pub struct Table {
     pub inner: Mutex<Inner>,
+    /// The fleet's own, to be read without its lock.
+    pub index: SharedIndex,
 }
 
 /// Text of a Python string; a lone surrogate, which UTF-8 has no bytes for, becomes U+FFFD.
@@ -114,9 +118,11 @@ type StatsTuple = (f64, f64, u32, u32, u64, f64, f64, u64);
 impl Table {
     #[new]
     #[pyo3(signature = (window=60.0, lease=600.0))]
-    fn new(window: f64, lease: f64) -> Self {
+    pub fn new(window: f64, lease: f64) -> Self {
+        let fleet = Fleet::new(window, lease);
+        let index = fleet.index();
         let inner = Inner {
-            fleet: Fleet::new(window, lease),
+            fleet,
             serial: TABLES.fetch_add(1, Ordering::Relaxed),
             rows: HashMap::new(),
             urls: Vec::new(),
@@ -124,113 +130,101 @@ impl Table {
             clock: 0,
             sweep_at: 64,
         };
-        Self { inner: Mutex::new(inner) }
+        Self { inner: Mutex::new(inner), index }
     }
 
-    fn configure(&self, window: f64, lease: f64) {
-        lock(&self.inner).fleet.load.configure(window, lease);
+    fn configure(&self, window: f64, lease: f64) -> PyResult<()> {
+        self.with(|inner| {
+            inner.fleet.load.configure(window, lease);
+            Ok(())
+        })
     }
 
-    fn add(&self, url: &Bound<'_, PyString>) -> u32 {
+    fn add(&self, url: &Bound<'_, PyString>) -> PyResult<u32> {
         let name = text(url);
-        let mut inner = lock(&self.inner);
-        inner.tick();
-        inner.add(&name)
+        self.with(|inner| {
+            inner.tick();
+            Ok(inner.add(&name))
+        })
     }
 
-    fn remove(&self, url: &Bound<'_, PyString>) -> bool {
-        lock(&self.inner).remove(&text(url))
+    fn remove(&self, url: &Bound<'_, PyString>) -> PyResult<bool> {
+        let name = text(url);
+        self.with(|inner| Ok(inner.remove(&name)))
     }
 
-    fn row(&self, url: &Bound<'_, PyString>) -> Option<u32> {
-        lock(&self.inner).rows.get(&*text(url)).copied()
-    }
-
-    #[getter]
-    fn urls(&self) -> Vec<Option<String>> {
-        lock(&self.inner).urls.clone()
-    }
-
-    #[getter]
-    fn rows(&self) -> usize {
-        lock(&self.inner).fleet.table.rows()
+    fn row(&self, url: &Bound<'_, PyString>) -> PyResult<Option<u32>> {
+        let name = text(url);
+        self.with(|inner| Ok(inner.rows.get(&*name).copied()))
     }
 
     #[getter]
-    fn live(&self) -> usize {
-        lock(&self.inner).fleet.table.live()
+    fn urls(&self) -> PyResult<Vec<Option<String>>> {
+        self.with(|inner| Ok(inner.urls.clone()))
     }
 
     #[getter]
-    fn leases_expired(&self) -> u64 {
-        lock(&self.inner).fleet.load.leases_expired()
+    fn rows(&self) -> PyResult<usize> {
+        self.with(|inner| Ok(inner.fleet.table.rows()))
     }
 
     #[getter]
-    fn in_flight(&self) -> usize {
-        lock(&self.inner).fleet.load.in_flight()
+    fn live(&self) -> PyResult<usize> {
+        self.with(|inner| Ok(inner.fleet.table.live()))
+    }
+
+    #[getter]
+    fn leases_expired(&self) -> PyResult<u64> {
+        self.with(|inner| Ok(inner.fleet.load.leases_expired()))
+    }
+
+    #[getter]
+    fn in_flight(&self) -> PyResult<usize> {
+        self.with(|inner| Ok(inner.fleet.load.in_flight()))
     }
 
     #[pyo3(signature = (columns, urls=None))]
     fn load_columns(&self, columns: &Bound<'_, PyDict>, urls: Option<Vec<String>>) -> PyResult<()> {
-        let mut read = Vec::with_capacity(columns.len());
-        for (name, values) in columns {
-            let name: String = name.extract()?;
-            let stat = Stat::named(&name).map_err(to_py)?;
-            let Ok(buffer) = PyBuffer::<f64>::get(&values) else {
-                return Err(to_py(format!(
-                    "column {name:?}: expected a one-dimensional buffer of float64 (dtype 'd')"
-                )));
-            };
-            if buffer.dimensions() != 1 {
-                return Err(to_py(format!(
-                    "column {name:?}: expected 1 dimension, got {}",
-                    buffer.dimensions()
-                )));
-            }
-            read.push((stat, buffer.to_vec(columns.py())?));
-        }
-        let mut inner = lock(&self.inner);
-        let rows = rows_for(&inner, urls)?;
-        // All or none: try on a copy only when several columns could fail one after another.
-        let mut table = inner.fleet.table.clone();
-        for (stat, values) in &read {
-            table.load(*stat, &rows, values).map_err(to_py)?;
-        }
-        inner.fleet.table = table;
-        Ok(())
+        let columns = columns.iter().map(|(name, values)| column_of(&name, &values));
+        let read: Vec<_> = guarded(|| columns.collect::<PyResult<_>>())?;
+        self.with(|inner| {
+            let rows = rows_for(inner, urls)?;
+            inner.fleet.table.load(&read, &rows).map_err(to_py)
+        })
     }
 
     fn column(&self, name: &str) -> PyResult<Vec<f64>> {
         let stat = Stat::named(name).map_err(to_py)?;
-        Ok(lock(&self.inner).fleet.table.column(stat).to_vec())
+        self.with(|inner| Ok(inner.fleet.table.column(stat).to_vec()))
     }
 
-    fn clear_stats(&self, url: &Bound<'_, PyString>) {
-        let mut inner = lock(&self.inner);
-        let Some(&row) = inner.rows.get(&*text(url)) else { return };
-        for stat in
-            [Stat::Running, Stat::Queuing, Stat::ActiveConnections, Stat::KvUsage, Stat::HitRate]
-        {
-            inner.fleet.table.set(stat, row, f64::NAN);
-        }
+    fn clear_stats(&self, url: &Bound<'_, PyString>) -> PyResult<()> {
+        let name = text(url);
+        self.with(|inner| {
+            let Some(&row) = inner.rows.get(&*name) else { return Ok(()) };
+            for &stat in Stat::ALL.iter().filter(|&&stat| is_scraped(stat)) {
+                inner.fleet.table.set(stat, row, f64::NAN);
+            }
+            Ok(())
+        })
     }
 
     fn set_eligible(&self, url: &Bound<'_, PyString>, eligible: bool) -> PyResult<()> {
-        let mut inner = lock(&self.inner);
-        let row = inner.known(&text(url))?;
-        inner.fleet.table.set_eligible(row, eligible);
-        Ok(())
+        let name = text(url);
+        self.with(|inner| {
+            let row = inner.known(&name)?;
+            inner.fleet.table.set_eligible(row, eligible);
+            Ok(())
+        })
     }
 
     fn sent(&self, url: &Bound<'_, PyString>, id: &Bound<'_, PyAny>, time: f64) -> PyResult<()> {
-        let id = id_of(id)?;
-        let name = text(url);
-        let mut inner = lock(&self.inner);
-        let row = inner.add(&name);
-        let Fleet { table, load } = &mut inner.fleet;
-        load.sent(table, row, id, time);
-        Ok(())
+        let (id, name) = (id_of(id)?, text(url));
+        self.with(|inner| {
+            let row = inner.add(&name);
+            inner.fleet.sent(row, id, time);
+            Ok(())
+        })
     }
 
     fn first_token(
@@ -240,11 +234,7 @@ impl Table {
         time: f64,
     ) -> PyResult<()> {
         let id = id_of(id)?;
-        let mut inner = lock(&self.inner);
-        let Some(&row) = inner.rows.get(&*text(url)) else { return Ok(()) };
-        let Fleet { table, load } = &mut inner.fleet;
-        load.first_token(table, row, id, time);
-        Ok(())
+        self.event(url, |fleet, row| fleet.first_token(row, id, time))
     }
 
     fn end(
@@ -255,35 +245,118 @@ impl Table {
         done: bool,
     ) -> PyResult<()> {
         let id = id_of(id)?;
-        let mut inner = lock(&self.inner);
-        let Some(&row) = inner.rows.get(&*text(url)) else { return Ok(()) };
-        let Fleet { table, load } = &mut inner.fleet;
-        load.end(table, row, id, time, done);
-        Ok(())
+        self.event(url, |fleet, row| fleet.end(row, id, time, done))
     }
 
-    fn swapped(&self, url: &Bound<'_, PyString>) {
-        let mut inner = lock(&self.inner);
-        if let Some(&row) = inner.rows.get(&*text(url)) {
-            inner.fleet.load.swapped(row);
-        }
+    /// The engine's own count of a request's tokens, told before its end.
+    #[pyo3(signature = (url, id, prompt, cached, generated, /))]
+    fn usage(
+        &self,
+        url: &Bound<'_, PyString>,
+        id: &Bound<'_, PyAny>,
+        prompt: Option<u64>,
+        cached: Option<u64>,
+        generated: Option<u64>,
+    ) -> PyResult<()> {
+        let id = id_of(id)?;
+        self.event(url, |fleet, row| fleet.usage(row, id, prompt, cached, generated))
     }
 
-    fn advance(&self, now: f64) {
-        let mut inner = lock(&self.inner);
-        let Fleet { table, load } = &mut inner.fleet;
-        load.advance(table, now);
+    /// What the index holds for an endpoint: blocks held, blocks in use, blocks it may hold.
+    fn held(&self, url: &Bound<'_, PyString>) -> PyResult<(u32, u32, u32)> {
+        let name = text(url);
+        self.with(|inner| {
+            let Some(&row) = inner.rows.get(&*name) else { return Ok((0, 0, 0)) };
+            let index = self.index.read();
+            Ok((index.held(row), index.pinned(row), index.capacity(row)))
+        })
     }
 
-    fn request_stats(&self, url: &Bound<'_, PyString>, now: f64) -> Option<StatsTuple> {
-        let mut inner = lock(&self.inner);
-        let row = *inner.rows.get(&*text(url))?;
-        let RowStats { qps, ttft, in_prefill, in_decoding, finished, uptime, avg_latency, swapped } =
-            inner.fleet.load.stats(row, now)?;
-        let known = |value: Option<f64>| value.unwrap_or(-1.0);
-        let (ttft, latency) = (known(ttft), known(avg_latency));
-        Some((qps, ttft, in_prefill, in_decoding, finished, uptime, latency, swapped))
+    /// Requests with reported cache, of these over-predicted; tokens predicted and found.
+    #[getter]
+    fn predictions(&self) -> PyResult<(u64, u64, u64, u64)> {
+        self.with(|inner| {
+            let seen = inner.fleet.predictions();
+            Ok((seen.reported, seen.over, seen.predicted_tokens, seen.actual_tokens))
+        })
     }
+
+    /// Learned: prefill (base, per token, per pair), step (base, per request, per token) in
+    /// milliseconds, and the tokens of an answer.
+    #[getter]
+    fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64)> {
+        self.with(|inner| {
+            let learned = inner.fleet.speed.profile();
+            Ok((learned.prefill, learned.step, learned.output_tokens))
+        })
+    }
+
+    fn set_kv_tokens(&self, tokens: f64) -> PyResult<()> {
+        self.with(|inner| {
+            inner.fleet.set_kv_tokens(tokens);
+            Ok(())
+        })
+    }
+
+    fn swapped(&self, url: &Bound<'_, PyString>) -> PyResult<()> {
+        self.event(url, |fleet, row| fleet.load.swapped(row))
+    }
+
+    fn advance(&self, now: f64) -> PyResult<()> {
+        self.with(|inner| {
+            inner.fleet.advance(now);
+            Ok(())
+        })
+    }
+
+    fn request_stats(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<Option<StatsTuple>> {
+        let name = text(url);
+        self.with(|inner| {
+            let Some(&row) = inner.rows.get(&*name) else { return Ok(None) };
+            Ok(inner.fleet.load.stats(row, now).map(stats_tuple))
+        })
+    }
+}
+
+impl Table {
+    /// Runs `f` over what is under the lock; a panic is an error of ours to Python.
+    fn with<T>(&self, f: impl FnOnce(&mut Inner) -> PyResult<T>) -> PyResult<T> {
+        guarded(|| f(&mut lock(&self.inner)))
+    }
+
+    /// News of an endpoint; of one without a row there is nothing to note.
+    fn event(&self, url: &Bound<'_, PyString>, note: impl FnOnce(&mut Fleet, u32)) -> PyResult<()> {
+        let name = text(url);
+        self.with(|inner| {
+            if let Some(&row) = inner.rows.get(&*name) {
+                note(&mut inner.fleet, row);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn stats_tuple(stats: RowStats) -> StatsTuple {
+    let RowStats { qps, ttft, in_prefill, in_decoding, finished, uptime, avg_latency, swapped } =
+        stats;
+    let known = |value: Option<f64>| value.unwrap_or(-1.0);
+    let (ttft, latency) = (known(ttft), known(avg_latency));
+    (qps, ttft, in_prefill, in_decoding, finished, uptime, latency, swapped)
+}
+
+fn column_of(name: &Bound<'_, PyAny>, values: &Bound<'_, PyAny>) -> PyResult<(Stat, Vec<f64>)> {
+    let name: String = name.extract()?;
+    let stat = Stat::named(&name).map_err(to_py)?;
+    let Ok(buffer) = PyBuffer::<f64>::get(values) else {
+        return Err(to_py(format!(
+            "column {name:?}: expected a one-dimensional buffer of float64 (dtype 'd')"
+        )));
+    };
+    if buffer.dimensions() != 1 {
+        let found = buffer.dimensions();
+        return Err(to_py(format!("column {name:?}: expected 1 dimension, got {found}")));
+    }
+    Ok((stat, buffer.to_vec(values.py())?))
 }
 
 /// Base of the mapping that a monitor hands out: routers read its table, not its items.

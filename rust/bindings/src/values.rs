@@ -1,76 +1,213 @@
 //! The plain path: stats of anybody's dicts and objects, each field that is needed read once.
+//!
+//! Foreign objects are read at every decision, since anybody may change them. Our own Structs are
+//! frozen: their values are kept, and known again by the object.
+
+use std::iter::repeat_n;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyType};
 use routecore::Stat;
 
+use crate::attribute::Optional;
 use crate::known_list::KnownList;
 
-/// `mapping[url]`, or nothing, whatever the mapping.
-fn item<'py>(mapping: &Bound<'py, PyAny>, url: &Bound<'py, PyString>) -> Option<Bound<'py, PyAny>> {
-    match mapping.cast_exact::<PyDict>() {
-        Ok(dict) => dict.get_item(url).ok().flatten(),
-        Err(_) => mapping.get_item(url).ok(),
+/// Whose objects: the engines' own stats, or the router's count of their requests.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Engine,
+    Requests,
+}
+
+/// Values of one mapping, a row per endpoint of a list, and the frozen objects they came from.
+#[derive(Default)]
+struct Values {
+    stats: Vec<Stat>,
+    names: Vec<Py<PyString>>,
+    objects: Vec<Option<Py<PyAny>>>,
+    columns: Vec<Vec<f64>>,
+    active: Optional,
+}
+
+/// What the plain path knows of a list's endpoints.
+#[derive(Default)]
+pub struct Columns {
+    engine: Values,
+    requests: Values,
+}
+
+/// Stats that only the engine knows.
+pub fn is_scraped(stat: Stat) -> bool {
+    matches!(
+        stat,
+        Stat::Running | Stat::Queuing | Stat::ActiveConnections | Stat::KvUsage | Stat::HitRate
+    )
+}
+
+/// Stats that no host has: a router counts or learns them itself.
+pub fn is_own(stat: Stat) -> bool {
+    matches!(
+        stat,
+        Stat::QueuedTokens
+            | Stat::QueuedMs
+            | Stat::ContextTokens
+            | Stat::KvTokens
+            | Stat::KvCapacity
+            | Stat::PrefillSlowness
+            | Stat::StepSlowness
+    )
+}
+
+impl Columns {
+    /// Reads the stats of every endpoint of the list; `NaN` where not known. With a monitor of
+    /// ours (`counted`) only what engines report is read.
+    pub fn read(
+        &mut self,
+        known: &KnownList,
+        reads: &[Stat],
+        counted: bool,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+    ) {
+        // Engines' connections are the load if any engine reports, else what was sent.
+        let reports = !engine_stats.is_none() && engine_stats.len().is_ok_and(|n| n > 0);
+        let of_engine = |stat: Stat| is_scraped(stat) || (stat == Stat::InFlight && reports);
+        let wanted = |engine: bool| {
+            let ours = move |stat: &Stat| of_engine(*stat) == engine;
+            let kept = reads.iter().copied().filter(ours).filter(|&stat| !is_own(stat));
+            kept.filter(move |&stat| !counted || is_scraped(stat))
+        };
+        self.engine.read(known, Side::Engine, wanted(true), engine_stats);
+        self.requests.read(known, Side::Requests, wanted(false), request_stats);
+    }
+
+    /// The columns read last, a value per endpoint of the list.
+    pub fn iter(&self) -> impl Iterator<Item = (Stat, &[f64])> {
+        let both = [&self.engine, &self.requests].into_iter();
+        both.flat_map(|side| side.stats.iter().copied().zip(side.columns.iter().map(Vec::as_slice)))
     }
 }
 
-/// A finite number ≥ 0, or not known.
-fn number(value: &Bound<'_, PyAny>) -> f64 {
-    match value.extract::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => value,
-        _ => f64::NAN,
-    }
-}
-
-fn attr(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> f64 {
-    object.getattr(name).map_or(f64::NAN, |value| number(&value))
-}
-
-/// Whether a mapping has anything in it.
-pub fn has_items(mapping: &Bound<'_, PyAny>) -> bool {
-    !mapping.is_none() && mapping.len().is_ok_and(|n| n > 0)
-}
-
-/// One value per endpoint of the list, `NaN` where not known.
-pub fn read(
-    bound: &KnownList,
-    stat: Stat,
-    engine_stats: &Bound<'_, PyAny>,
-    request_stats: &Bound<'_, PyAny>,
-    out: &mut Vec<f64>,
-) {
-    let py = engine_stats.py();
-    let from_engine = has_items(engine_stats);
-    let (active, running) =
-        (intern!(py, "active_connections"), intern!(py, "num_running_requests"));
-    let queuing = intern!(py, "num_queuing_requests");
-    let load = |object: &Bound<'_, PyAny>| match object.getattr_opt(active) {
-        Ok(Some(value)) => number(&value),
-        _ => attr(object, running) + attr(object, queuing),
-    };
-    let mut each = |mapping: &Bound<'_, PyAny>, get: &dyn Fn(&Bound<'_, PyAny>) -> f64, absent| {
-        out.clear();
-        if mapping.is_none() {
-            out.resize(bound.len(), absent);
+impl Values {
+    fn read(
+        &mut self,
+        known: &KnownList,
+        side: Side,
+        stats: impl Iterator<Item = Stat> + Clone,
+        mapping: &Bound<'_, PyAny>,
+    ) {
+        if !self.stats.iter().copied().eq(stats.clone()) {
+            let py = mapping.py();
+            *self = Self { stats: stats.collect(), ..Self::default() };
+            let names = self.stats.iter().map(|stat| PyString::intern(py, stat.name()).unbind());
+            self.names = names.collect();
+            self.objects = repeat_n((), known.len()).map(|()| None).collect();
+            self.columns = vec![vec![f64::NAN; known.len()]; self.stats.len()];
+        }
+        if self.stats.is_empty() {
             return;
         }
-        let strings = bound.strings.iter();
-        out.extend(strings.map(|url| item(mapping, url.bind(py)).map_or(absent, |o| get(&o))));
+        let py = mapping.py();
+        let strings = &known.strings;
+        let mut looked_up = 0;
+        let mut changed = Vec::new();
+        let dict = mapping.cast_exact::<PyDict>().ok();
+        if let Some(dict) = dict {
+            // A dict made in list order needs no hashing. No Python may run while it is walked.
+            for (url, object) in dict {
+                let Some(expected) = strings.get(looked_up) else { break };
+                if !url.is(expected.bind(py)) {
+                    break;
+                }
+                if !self.objects[looked_up].as_ref().is_some_and(|kept| object.is(kept.bind(py))) {
+                    changed.push((looked_up, object));
+                }
+                looked_up += 1;
+            }
+        }
+        for (at, object) in changed {
+            self.take(at, side, Some(&object));
+        }
+        for (at, url) in strings.iter().enumerate().skip(looked_up) {
+            let url = url.bind(py);
+            let object = match dict {
+                Some(dict) => dict.get_item(url).ok().flatten(),
+                None if mapping.is_none() => None,
+                None => mapping.get_item(url).ok(),
+            };
+            let kept = self.objects[at].as_ref().map(|kept| kept.bind(py));
+            if object.is_none() || !object.as_ref().is_some_and(|o| kept.is_some_and(|k| o.is(k))) {
+                self.take(at, side, object.as_ref());
+            }
+        }
+    }
+
+    /// Reads one endpoint's object, and keeps it if its values can never change.
+    fn take(&mut self, at: usize, side: Side, object: Option<&Bound<'_, PyAny>>) {
+        let mut settled = object.is_some_and(|object| is_frozen(side, object));
+        let stats = self.stats.iter().zip(&self.names);
+        for ((&stat, name), column) in stats.zip(&mut self.columns) {
+            column[at] = match object {
+                Some(object) => value(side, stat, name, object, &mut self.active, &mut settled),
+                None if side == Side::Requests && is_count(stat) => 0.0,
+                None => f64::NAN,
+            };
+        }
+        self.objects[at] = object.filter(|_| settled).map(|object| object.clone().unbind());
+    }
+}
+
+/// Whether an endpoint that no request was sent to has none of it, rather than an unknown number.
+fn is_count(stat: Stat) -> bool {
+    !matches!(stat, Stat::Ttft | Stat::AvgLatency)
+}
+
+/// Whether the object is exactly our Struct, which cannot change.
+fn is_frozen(side: Side, object: &Bound<'_, PyAny>) -> bool {
+    static ENGINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static REQUESTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let (cell, name) = match side {
+        Side::Engine => (&ENGINE, "EngineStats"),
+        Side::Requests => (&REQUESTS, "RequestStats"),
     };
-    let name = PyString::intern(py, stat.name());
-    match stat {
-        Stat::InFlight if from_engine => each(engine_stats, &load, f64::NAN),
-        Stat::InFlight => {
-            let prefill = intern!(py, "in_prefill_requests");
-            let decode = intern!(py, "in_decoding_requests");
-            each(request_stats, &|o| attr(o, prefill) + attr(o, decode), 0.0);
+    let ours = cell.import(object.py(), "routecore.stats", name);
+    ours.is_ok_and(|ours| object.get_type().is(ours))
+}
+
+fn value(
+    side: Side,
+    stat: Stat,
+    name: &Py<PyString>,
+    object: &Bound<'_, PyAny>,
+    active: &mut Optional,
+    settled: &mut bool,
+) -> f64 {
+    let py = object.py();
+    let mut attr = |name| object.getattr(name).map_or(f64::NAN, |value| number(&value, settled));
+    match (side, stat) {
+        (Side::Engine, Stat::InFlight | Stat::ActiveConnections) => {
+            if let Some(value) = active.get(object, intern!(py, "active_connections")) {
+                return number(&value, settled);
+            }
+            attr(intern!(py, "num_running_requests")) + attr(intern!(py, "num_queuing_requests"))
         }
-        Stat::ActiveConnections => each(engine_stats, &load, f64::NAN),
-        Stat::Qps | Stat::InPrefill | Stat::InDecoding => {
-            each(request_stats, &|o| attr(o, &name), 0.0);
+        (Side::Requests, Stat::InFlight) => {
+            attr(intern!(py, "in_prefill_requests")) + attr(intern!(py, "in_decoding_requests"))
         }
-        Stat::Ttft | Stat::AvgLatency => each(request_stats, &|o| attr(o, &name), f64::NAN),
-        _ => each(engine_stats, &|o| attr(o, &name), f64::NAN),
+        _ => attr(name.bind(py)),
+    }
+}
+
+/// A finite number ≥ 0, or not known. Only exact floats and ints cannot change themselves.
+fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> f64 {
+    let integer = value.is_exact_instance_of::<PyInt>();
+    *settled &= integer || value.is_exact_instance_of::<PyFloat>();
+    // By way of a float, as Python has it, an int costs an object.
+    let small = if integer { value.extract::<i64>().ok() } else { None };
+    match small.map_or_else(|| value.extract::<f64>(), |small| Ok(small as f64)) {
+        Ok(value) if value.is_finite() && value >= 0.0 => value,
+        _ => f64::NAN,
     }
 }

@@ -1,6 +1,7 @@
 //! Mistakes of set-up and feeding. Selection itself returns an `Option`.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A mistake in how a table or a strategy was set up or fed; the text names thing and fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +15,37 @@ impl fmt::Display for RouteError {
 
 impl std::error::Error for RouteError {}
 
+/// Runs `f`. A panic, a fault of ours, becomes an error like any other: the host must live.
+///
+/// # Errors
+/// When `f` panics; the text of the panic is in it.
+pub fn caught<T>(f: impl FnOnce() -> T) -> Result<T, RouteError> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "no text".to_owned());
+        RouteError(format!("internal error in the routing core, please report it: {text}"))
+    })
+}
+
 /// `Err(RouteError)` from a format string.
 macro_rules! fail {
     ($($arg:tt)*) => { return Err($crate::error::RouteError(format!($($arg)*))) };
 }
 pub(crate) use fail;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_that_says_what_happened() {
+        assert_eq!(caught(|| 7), Ok(7));
+        let none: [u8; 0] = [];
+        let at = none.len() + 3;
+        let error = caught(|| none[at]).unwrap_err();
+        assert!(error.0.contains("please report it: index out of bounds"), "{error}");
+        let error = caught(|| panic!("plain words")).unwrap_err();
+        assert!(error.0.ends_with(": plain words"), "{error}");
+    }
+}

@@ -1,26 +1,311 @@
-//! The table and the load that fills part of it, as one thing under one lock.
+//! Everything known about the endpoints: the table, and what fills parts of it.
+//!
+//! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::of`] (lookups do not block each
+//! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
-use crate::load::Load;
-use crate::stats::StatTable;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Everything known about the endpoints.
-#[derive(Debug, Clone)]
+use crate::index::{Depths, PrefixIndex};
+use crate::load::{Fate, Load, Work};
+use crate::prompt::{Prompt, Unit};
+use crate::speed::{Profile, Speed};
+use crate::stats::{Stat, StatTable};
+use crate::strategy::Asked;
+
+/// Tokens that an engine's KV cache is taken to hold until it is known.
+pub const KV_TOKENS: f64 = 400_000.0;
+/// Share of a KV cache in use up to which nobody should have to wait for room.
+const ROOMY: f64 = 0.8;
+/// Tokens of a byte of text, until answers tell.
+const TOKENS_PER_BYTE: f64 = 0.25;
+
+/// The prefix index, shared: a lookup needs no other lock.
+#[derive(Debug, Clone, Default)]
+pub struct SharedIndex(Arc<RwLock<PrefixIndex>>);
+
+impl SharedIndex {
+    /// For lookups, several at once.
+    pub fn read(&self) -> RwLockReadGuard<'_, PrefixIndex> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For changes.
+    pub fn write(&self) -> RwLockWriteGuard<'_, PrefixIndex> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How good the index's predictions were, by what engines reported of their caches.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Predictions {
+    /// Requests whose cached tokens were reported.
+    pub reported: u64,
+    /// Of these, requests that were promised at least a block more than they found.
+    pub over: u64,
+    /// Tokens predicted to be cached.
+    pub predicted_tokens: u64,
+    /// Tokens found cached.
+    pub actual_tokens: u64,
+}
+
+/// All state of a router but its strategy.
+#[derive(Debug)]
 pub struct Fleet {
     /// Packed stats, a row per endpoint.
     pub table: StatTable,
     /// Requests in flight and their windows.
     pub load: Load,
+    /// What the engines' speed is.
+    pub speed: Speed,
+    index: SharedIndex,
+    kv_tokens: f64,
+    tokens_per_byte: f64,
+    block_tokens: f64,
+    /// Share of its KV cache that each row's prefixes were seen to last for.
+    lasting: Vec<f64>,
+    predictions: Predictions,
 }
 
 impl Fleet {
     /// An empty fleet; see [`Load::new`] for the two durations in seconds.
     pub fn new(span: f64, lease: f64) -> Self {
-        Self { table: StatTable::new(), load: Load::new(span, lease) }
+        Self {
+            table: StatTable::new(),
+            load: Load::new(span, lease),
+            speed: Speed::new(Profile::default()),
+            index: SharedIndex::default(),
+            kv_tokens: KV_TOKENS,
+            tokens_per_byte: TOKENS_PER_BYTE,
+            block_tokens: 0.0,
+            lasting: Vec::new(),
+            predictions: Predictions::default(),
+        }
     }
 
-    /// Frees a row together with all that is in flight on it.
+    /// The prefix index, to be kept and read without the fleet's lock.
+    pub fn index(&self) -> SharedIndex {
+        self.index.clone()
+    }
+
+    /// How good the index's predictions were.
+    pub fn predictions(&self) -> Predictions {
+        self.predictions
+    }
+
+    /// Tokens that a KV cache is taken to hold where the engine has not told.
+    pub fn set_kv_tokens(&mut self, tokens: f64) {
+        self.kv_tokens = tokens;
+    }
+
+    /// Gives the endpoint a row.
+    pub fn add(&mut self, id: u64) -> u32 {
+        self.table.add(id)
+    }
+
+    /// Frees a row together with all that is in flight on it and all it holds.
     pub fn remove(&mut self, row: u32) {
         self.load.forget(row);
+        self.index.write().drop_row(row);
+        self.speed.forget(row);
+        if let Some(lasting) = self.lasting.get_mut(row as usize) {
+            *lasting = 1.0;
+        }
         self.table.remove(row);
+    }
+
+    /// Tokens of the prompt, and of one of its blocks.
+    pub fn tokens(&self, prompt: &Prompt) -> (f64, f64) {
+        let scale = match prompt.unit {
+            Unit::Bytes => self.tokens_per_byte,
+            Unit::Tokens => 1.0,
+        };
+        (prompt.size as f64 * scale, f64::from(prompt.block) * scale)
+    }
+
+    /// A choice without a prompt fell on the row.
+    pub fn chosen(&mut self, row: u32) {
+        self.load.chosen(&mut self.table, row, Work::default());
+    }
+
+    /// A choice fell on the row, which was found to hold `depth` blocks of the prompt. The rest
+    /// counts as held from now on, for as long as the request does not fail.
+    pub fn chosen_for(&mut self, row: u32, prompt: &Prompt, depth: u32) {
+        if self.table.id(row).is_none() {
+            return;
+        }
+        let (tokens, block_tokens) = self.tokens(prompt);
+        let uncached = (tokens - cached_tokens(depth, tokens, block_tokens)).max(1.0);
+        let capacity = self.capacity(row, block_tokens);
+        let shared = self.index.clone();
+        let mut index = shared.write();
+        if index.capacity(row) != capacity {
+            index.set_capacity(row, capacity);
+        }
+        let work = Work {
+            prompt_tokens: tokens as u64,
+            uncached_tokens: uncached as u64,
+            prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)) as u64,
+            pin: index.pin(row, &prompt.chain),
+            text: prompt.unit == Unit::Bytes,
+            has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
+        };
+        self.speed.sent(work.prefill_us as f64 / 1e3, self.table.live(), self.load.now());
+        self.block_tokens = block_tokens;
+        self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);
+        drop(index);
+        self.load.chosen(&mut self.table, row, work);
+        self.settle();
+    }
+
+    /// [`Fleet::chosen_for`] where no report will follow: the prefix counts as computed and the
+    /// request as over at once.
+    pub fn chosen_unfollowed(&mut self, row: u32, prompt: &Prompt, depth: u32) {
+        self.chosen_for(row, prompt, depth);
+        if let Some(pin) = self.load.unpin_last(row) {
+            let mut index = self.index.write();
+            index.confirm(row, pin);
+            index.release(row, pin);
+        }
+    }
+
+    /// See [`Load::sent`].
+    pub fn sent(&mut self, row: u32, request: u128, time: f64) {
+        self.load.sent(&mut self.table, row, request, time);
+        self.settle();
+    }
+
+    /// See [`Load::first_token`].
+    pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
+        if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
+            self.speed.first_token(&mut self.table, row, &seen);
+        }
+        self.settle();
+    }
+
+    /// The engine's own count of a request's tokens, told before its end: in the prompt, of these
+    /// found in its cache, and generated.
+    pub fn usage(
+        &mut self,
+        row: u32,
+        request: u128,
+        prompt: Option<u64>,
+        cached: Option<u64>,
+        generated: Option<u64>,
+    ) {
+        let Some(work) = self.load.usage(row, request, generated) else { return };
+        if let Some(prompt) = prompt
+            && work.prompt_tokens >= 64
+        {
+            // Of text the tokens were estimated: the next estimate is better.
+            let ratio = (prompt as f64 / work.prompt_tokens as f64).clamp(0.1, 10.0);
+            if work.text {
+                let moved = self.tokens_per_byte * (1.0 + 0.05 * (ratio - 1.0));
+                self.tokens_per_byte = moved.clamp(0.02, 2.0);
+            }
+        }
+        let Some(cached) = cached else { return };
+        let predicted = work.prompt_tokens.saturating_sub(work.uncached_tokens);
+        let over = predicted as f64 > cached as f64 + self.block_tokens.max(1.0);
+        self.predictions.reported += 1;
+        self.predictions.over += u64::from(over);
+        self.predictions.predicted_tokens += predicted;
+        self.predictions.actual_tokens += cached;
+        // What was promised and gone: the cache lasts for less than its size says. Each promise
+        // that was kept lets the estimate grow back by far less, so it stays near the edge.
+        if predicted > 0 {
+            let lasting = self.lasting(row);
+            *lasting = (*lasting * if over { 0.97 } else { 1.002 }).clamp(0.05, 1.0);
+        }
+    }
+
+    /// See [`Load::end`].
+    pub fn end(&mut self, row: u32, request: u128, time: f64, done: bool) {
+        if let Some(seen) = self.load.end(&mut self.table, row, request, time, done) {
+            self.speed.served(&mut self.table, row, &seen);
+        }
+        self.settle();
+    }
+
+    /// See [`Load::advance`].
+    pub fn advance(&mut self, now: f64) {
+        self.load.advance(&mut self.table, now);
+        self.settle();
+    }
+
+    /// Blocks that the row's cache holds, by what it reports or is taken to have.
+    fn capacity(&mut self, row: u32, block_tokens: f64) -> u32 {
+        let told = self.table.get(Stat::KvCapacity, row);
+        let tokens = if told > 0.0 { told } else { self.kv_tokens };
+        let blocks = tokens * *self.lasting(row) / block_tokens.max(1e-3);
+        // In steps, so that a slowly moving estimate does not resize at every request.
+        (blocks as u32).next_multiple_of(16)
+    }
+
+    fn lasting(&mut self, row: u32) -> &mut f64 {
+        if self.lasting.len() <= row as usize {
+            self.lasting.resize(row as usize + 1, 1.0);
+        }
+        &mut self.lasting[row as usize]
+    }
+
+    /// Tells the index what became of the pins of requests.
+    fn settle(&mut self) {
+        let mut settled = self.load.settled().peekable();
+        if settled.peek().is_none() {
+            return;
+        }
+        let mut index = self.index.write();
+        for (row, pin, fate) in settled {
+            match fate {
+                Fate::Computed => index.confirm(row, pin),
+                Fate::Over => {
+                    index.release(row, pin);
+                    let tokens = f64::from(index.pinned(row)) * self.block_tokens;
+                    self.table.set(Stat::KvTokens, row, tokens);
+                }
+            }
+        }
+    }
+}
+
+/// Tokens that `depth` cached blocks save: never all, an engine computes the last token anew.
+pub fn cached_tokens(depth: u32, tokens: f64, block_tokens: f64) -> f64 {
+    let most = ((tokens - 1.0) / block_tokens).floor().max(0.0);
+    f64::from(depth).min(most) * block_tokens
+}
+
+/// Finds out what each candidate has of a prompt; keeps its memory from one request to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Lookup {
+    depths: Depths,
+    cached: Vec<f64>,
+    in_use: Vec<f64>,
+}
+
+impl Lookup {
+    /// Matches the prompt against all rows.
+    pub fn find(&mut self, index: &PrefixIndex, prompt: &Prompt) {
+        index.match_into(&prompt.chain, &mut self.depths);
+    }
+
+    /// What is asked of the candidates in these rows, by the last [`Lookup::find`].
+    pub fn asked(
+        &mut self,
+        rows: impl Iterator<Item = u32>,
+        tokens: f64,
+        block_tokens: f64,
+    ) -> Asked<'_> {
+        self.cached.clear();
+        self.in_use.clear();
+        for row in rows {
+            self.cached.push(cached_tokens(self.depths.of(row), tokens, block_tokens));
+            self.in_use.push(f64::from(self.depths.in_use(row)) * block_tokens);
+        }
+        Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
+    }
+
+    /// Blocks of the prompt that the row holds, by the last [`Lookup::find`].
+    pub fn depth(&self, row: u32) -> u32 {
+        self.depths.of(row)
     }
 }

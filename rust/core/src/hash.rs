@@ -24,6 +24,18 @@ pub fn session_key(key: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
 
+/// xxh3-64 of a block: the implementation that is quick on short inputs.
+pub fn short_hash(block: &[u8]) -> u64 {
+    xxh3_64(block)
+}
+
+/// Chains one block's hash to the key of all before it: a folded 64 × 64 → 128 bit product
+/// (the mixing step of wyhash; Wang Yi 2019).
+pub fn fold(key: u64, block: u64) -> u64 {
+    let product = u128::from(key ^ 0xA076_1D64_78BD_642F) * u128::from(block ^ 0xE703_7ED1_A0B4_28DB);
+    (product >> 64) as u64 ^ product as u64 ^ key.rotate_left(23)
+}
+
 /// xxh3-64, by the implementation that is quicker at this length.
 fn long_hash(bytes: &[u8], seed: u64) -> u64 {
     if bytes.len() < 1024 {
@@ -36,6 +48,26 @@ fn long_hash(bytes: &[u8], seed: u64) -> u64 {
 /// Highest-random-weight score of an endpoint for a key (rendezvous; Thaler and Ravishankar 1998).
 pub fn rendezvous(key: u64, id: u64) -> u64 {
     mix(key ^ id.rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15)
+}
+
+/// Hasher of maps whose keys are hashes already: hashing them again would only cost.
+#[derive(Debug, Default)]
+pub(crate) struct Hashed(u64);
+
+impl std::hash::Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Most segments that one prompt is cut into.

@@ -8,15 +8,19 @@
 pub mod error;
 pub mod fleet;
 pub mod hash;
+pub mod index;
 pub mod load;
+pub mod minima;
+pub mod prompt;
 pub mod rng;
 pub mod router;
+pub mod speed;
 pub mod stats;
 pub mod strategy;
-pub mod window;
 
 pub use error::RouteError;
 pub use fleet::Fleet;
+pub use prompt::Prompt;
 pub use router::Router;
 pub use stats::{Stat, StatTable};
-pub use strategy::{Candidates, Key, Params, View};
+pub use strategy::{Asked, Candidates, Key, Params, View};

@@ -26,6 +26,11 @@ impl Router {
         self.strategy.reads()
     }
 
+    /// Whether it reads what the prefix index knows of the prompt.
+    pub fn needs_prompt(&self) -> bool {
+        self.strategy.needs_prompt()
+    }
+
     /// Position of the chosen candidate; `None` only when there is none.
     pub fn pick(&mut self, view: View<'_>, key: &Key) -> Option<usize> {
         self.strategy.select(view, key, &mut self.rng)

@@ -1,6 +1,7 @@
 //! The packed stat table: a row per endpoint, an `f64` column per stat, eligibility per row.
 
 use crate::error::{RouteError, fail};
+use crate::minima::Minima;
 
 /// How the values of a stat compare across endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,14 @@ stats! {
     InPrefill, "in_prefill_requests", Amount;
     /// Requests between first token and end.
     InDecoding, "in_decoding_requests", Amount;
+    /// Uncached prompt tokens sent to the endpoint whose first token has not come back.
+    QueuedTokens, "queued_tokens", Amount;
+    /// Milliseconds that prefilling these should take.
+    QueuedMs, "queued_prefill_ms", Amount;
+    /// Prompt tokens of the requests in flight; what they share counts each time.
+    ContextTokens, "context_tokens", Amount;
+    /// Distinct prompt tokens that requests in flight keep in the endpoint's KV cache.
+    KvTokens, "kv_tokens", Amount;
     /// Requests a second over the sliding window.
     Qps, "qps", Amount;
     /// Mean time to first token over the window, seconds.
@@ -59,6 +68,12 @@ stats! {
     KvUsage, "gpu_cache_usage_perc", Usage;
     /// Prefix-cache hit rate the engine reports (scraped).
     HitRate, "gpu_prefix_cache_hit_rate", Benefit;
+    /// Tokens that the engine's KV cache has room for (scraped).
+    KvCapacity, "kv_capacity_tokens", Benefit;
+    /// How many times longer than elsewhere a prefill takes (learned; 1 until it is sure).
+    PrefillSlowness, "prefill_slowness", Amount;
+    /// How many times longer than elsewhere a decode step takes (learned; 1 until it is sure).
+    StepSlowness, "step_slowness", Amount;
 }
 
 impl Stat {
@@ -83,6 +98,7 @@ pub struct StatTable {
     eligible: Vec<bool>,
     free: Vec<u32>,
     epoch: u64,
+    minima: Minima,
 }
 
 impl StatTable {
@@ -112,6 +128,8 @@ impl StatTable {
         for (column, stat) in self.columns.iter_mut().zip(Stat::ALL) {
             column.push(blank(*stat));
         }
+        let loads = &self.columns[Stat::InFlight as usize];
+        self.minima.update(loads, loads.len() - 1);
         self.ids.push(Some(id));
         self.eligible.push(true);
         (self.ids.len() - 1) as u32
@@ -130,7 +148,17 @@ impl StatTable {
 
     fn blank(&mut self, row: u32) {
         for &stat in Stat::ALL {
-            self.columns[stat as usize][row as usize] = blank(stat);
+            self.put(stat, row, |_| blank(stat));
+        }
+    }
+
+    /// Changes one value, and the summary of the loads with it.
+    fn put(&mut self, stat: Stat, row: u32, change: impl FnOnce(f64) -> f64) {
+        let column = &mut self.columns[stat as usize];
+        let Some(slot) = column.get_mut(row as usize) else { return };
+        *slot = change(*slot);
+        if stat == Stat::InFlight {
+            self.minima.update(column, row as usize);
         }
     }
 
@@ -180,25 +208,44 @@ impl StatTable {
     /// Stores one value; what is not a finite number ≥ 0 is stored as not known.
     pub fn set(&mut self, stat: Stat, row: u32, value: f64) {
         let known = value.is_finite() && value >= 0.0;
-        if let Some(slot) = self.columns[stat as usize].get_mut(row as usize) {
-            *slot = if known { value } else { f64::NAN };
+        self.put(stat, row, |_| if known { value } else { f64::NAN });
+    }
+
+    /// Stores a value for each row from row 0 on, as [`StatTable::set`] does.
+    pub fn fill(&mut self, stat: Stat, values: &[f64]) {
+        let column = &mut self.columns[stat as usize];
+        for (slot, &value) in column.iter_mut().zip(values) {
+            *slot = if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
+        }
+        if stat == Stat::InFlight {
+            self.minima.rebuild(column);
         }
     }
 
-    /// Stores a value for each of `rows`, all or none.
+    /// The least of the loads (in flight), block by block.
+    pub fn minima(&self) -> &Minima {
+        &self.minima
+    }
+
+    /// Stores columns of one value for each of `rows`, all or none.
     ///
     /// # Errors
     /// On a wrong length, or a value that is not finite and ≥ 0; names column and position.
-    pub fn load(&mut self, stat: Stat, rows: &[u32], values: &[f64]) -> Result<(), RouteError> {
-        let name = stat.name();
-        if values.len() != rows.len() {
-            fail!("column {name:?}: expected {} values, got {}", rows.len(), values.len());
+    pub fn load(&mut self, columns: &[(Stat, Vec<f64>)], rows: &[u32]) -> Result<(), RouteError> {
+        for (stat, values) in columns {
+            let name = stat.name();
+            if values.len() != rows.len() {
+                fail!("column {name:?}: expected {} values, got {}", rows.len(), values.len());
+            }
+            if let Some(at) = values.iter().position(|v| !v.is_finite() || *v < 0.0) {
+                let value = values[at];
+                fail!("column {name:?}: value {at} is {value}; expected a finite number ≥ 0");
+            }
         }
-        if let Some(at) = values.iter().position(|v| !v.is_finite() || *v < 0.0) {
-            fail!("column {name:?}: value {at} is {}; expected a finite number ≥ 0", values[at]);
-        }
-        for (&row, &value) in rows.iter().zip(values) {
-            self.set(stat, row, value);
+        for (stat, values) in columns {
+            for (&row, &value) in rows.iter().zip(values) {
+                self.set(*stat, row, value);
+            }
         }
         Ok(())
     }
@@ -221,16 +268,22 @@ impl StatTable {
 
     /// Adds to a count; it never falls below 0.
     pub fn bump(&mut self, stat: Stat, row: u32, by: f64) {
-        if let Some(slot) = self.columns[stat as usize].get_mut(row as usize) {
-            *slot = (*slot + by).max(0.0);
-        }
+        self.put(stat, row, |value| (value + by).max(0.0));
     }
 }
 
 /// Counts start at 0; what only a producer can know starts as not known.
 fn blank(stat: Stat) -> f64 {
     match stat {
-        Stat::InFlight | Stat::InPrefill | Stat::InDecoding | Stat::Qps => 0.0,
+        Stat::InFlight
+        | Stat::InPrefill
+        | Stat::InDecoding
+        | Stat::QueuedTokens
+        | Stat::QueuedMs
+        | Stat::ContextTokens
+        | Stat::KvTokens
+        | Stat::Qps => 0.0,
+        Stat::PrefillSlowness | Stat::StepSlowness => 1.0,
         _ => f64::NAN,
     }
 }
@@ -260,13 +313,14 @@ mod tests {
     #[test]
     fn a_bad_column_names_itself_and_changes_nothing() {
         let mut table = StatTable::scratch(2);
-        let wrong = table.load(Stat::KvUsage, &[0, 1], &[0.1]);
+        let fine = (Stat::Queuing, vec![1.0, 2.0]);
+        let wrong = table.load(&[fine.clone(), (Stat::KvUsage, vec![0.1])], &[0, 1]);
         assert_eq!(
             wrong.unwrap_err().0,
             "column \"gpu_cache_usage_perc\": expected 2 values, got 1"
         );
-        assert!(table.load(Stat::KvUsage, &[0, 1], &[0.1, f64::NAN]).is_err());
-        assert!(table.get(Stat::KvUsage, 0).is_nan());
+        assert!(table.load(&[fine, (Stat::KvUsage, vec![0.1, f64::NAN])], &[0, 1]).is_err());
+        assert!(table.get(Stat::KvUsage, 0).is_nan() && table.get(Stat::Queuing, 0).is_nan());
         assert!(Stat::named("kv").unwrap_err().0.contains("in_flight"));
     }
 }

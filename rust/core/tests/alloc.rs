@@ -41,7 +41,7 @@ fn a_pick_allocates_nothing() {
             params.weights = ["qps", "gpu_cache_usage_perc"].map(|s| (s.to_owned(), 1.0)).into();
         }
         let mut router = Router::new(name, params, 7).unwrap();
-        let view = View { table: &table, candidates: &candidates };
+        let view = View::new(&table, &candidates);
         for request in 0..10_000 {
             router.pick(view, &key_of(name, request));
         }

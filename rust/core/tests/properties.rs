@@ -31,7 +31,7 @@ proptest! {
         let rows: Vec<u32> = (3..n as u32 + 3).rev().collect();
         let ids = rows.iter().map(|row| endpoint_id(&row.to_le_bytes())).collect();
         let candidates = Candidates::new(rows, ids, Vec::new(), (0..n as u32).collect());
-        let view = View { table: &table, candidates: &candidates };
+        let view = View::new(&table, &candidates);
         for &name in Strategy::NAMES {
             let (mut one, mut two) = (router(name, seed), router(name, seed));
             for pick in &picks {
@@ -59,9 +59,9 @@ proptest! {
             now += wait;
             match kind {
                 0 => load.sent(&mut table, row, request, now),
-                1 => load.first_token(&mut table, row, request, now),
-                2 => load.end(&mut table, row, request, now, true),
-                _ => load.end(&mut table, row, request, now, false),
+                1 => drop(load.first_token(&mut table, row, request, now)),
+                2 => drop(load.end(&mut table, row, request, now, true)),
+                _ => drop(load.end(&mut table, row, request, now, false)),
             }
             let column = table.column(Stat::InFlight);
             prop_assert!(column.iter().all(|&v| v >= 0.0));

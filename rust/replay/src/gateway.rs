@@ -4,8 +4,10 @@
 //! first token and the end when they come back. No queue, no output length, no clock of the
 //! simulator. Core calls are in this file alone.
 
+use routecore::fleet::Lookup;
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
-use routecore::{Candidates, Fleet, Key, Params, RouteError, Router, Stat, View};
+use routecore::prompt::Unit;
+use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
 use crate::engine::{EngineConfig, Report};
 
@@ -84,10 +86,15 @@ pub struct LiveRouter {
     candidates: Candidates,
     /// Engine of each candidate.
     engines: Vec<u32>,
+    /// KV tokens each engine has room for.
+    capacities: Vec<f64>,
     /// Capacity weight of each engine; empty when all are alike.
     weights: Vec<f64>,
     by_session: bool,
     by_prefix: bool,
+    by_prompt: bool,
+    lookup: Lookup,
+    block: u32,
 }
 
 impl LiveRouter {
@@ -102,19 +109,33 @@ impl LiveRouter {
         engines: &[EngineConfig],
     ) -> Result<Self, RouteError> {
         let mut fleet = Fleet::new(60.0, 600.0);
-        let rows = (0..engines.len()).map(|at| Some(fleet.table.add(id_of(at)))).collect();
+        let router = Router::new(strategy, params, seed)?;
+        let capacities =
+            engines.iter().map(|engine| f64::from(engine.kv_blocks) * f64::from(engine.block));
         let mut live = Self {
-            router: Router::new(strategy, params, seed)?,
+            by_prompt: router.needs_prompt(),
+            lookup: Lookup::default(),
+            block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
+            capacities: capacities.collect(),
+            router,
             fleet,
-            rows,
+            rows: vec![None; engines.len()],
             candidates: Candidates::default(),
             engines: Vec::new(),
             weights: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
         };
+        (0..engines.len()).for_each(|engine| live.add(engine));
         live.gather();
         Ok(live)
+    }
+
+    /// Gives the engine a row.
+    fn add(&mut self, engine: usize) {
+        let row = self.fleet.add(id_of(engine));
+        self.fleet.table.set(Stat::KvCapacity, row, self.capacities[engine]);
+        self.rows[engine] = Some(row);
     }
 
     /// Gives the engines capacity weights, one each.
@@ -152,6 +173,12 @@ impl LiveRouter {
             }
             return Key::Prefix(hasher.finish());
         }
+        if self.by_prompt {
+            let mut chain = Vec::new();
+            request.block_hashes(self.block, &mut chain);
+            let (size, block) = (u64::from(request.input_tokens), self.block);
+            return Key::Prompt(Prompt { chain, size, block, unit: Unit::Tokens });
+        }
         Key::None
     }
 }
@@ -160,26 +187,39 @@ impl Gateway for LiveRouter {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         let time = now * 1e-3;
         let key = self.key(request);
-        let Fleet { table, load } = &mut self.fleet;
-        load.advance(table, time);
-        let view = View { table, candidates: &self.candidates };
-        let at = self.router.pick(view, &key)?;
-        let row = self.candidates.rows[at];
-        load.chosen(table, row);
-        load.sent(table, row, u128::from(request.id), time);
-        Some(self.engines[at])
+        let Self { router, fleet, candidates, lookup, engines, .. } = self;
+        fleet.advance(time);
+        let mut asked = Asked::default();
+        if let Key::Prompt(prompt) = &key {
+            lookup.find(&fleet.index().read(), prompt);
+            let (tokens, block) = fleet.tokens(prompt);
+            asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
+        }
+        let view = View::new(&fleet.table, candidates).asking(asked, fleet.speed.profile());
+        let at = router.pick(view, &key)?;
+        let row = candidates.rows[at];
+        match &key {
+            Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.depth(row)),
+            _ => fleet.chosen(row),
+        }
+        fleet.sent(row, u128::from(request.id), time);
+        Some(engines[at])
     }
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
         let Some(row) = self.rows[engine as usize] else { return };
-        let Fleet { table, load } = &mut self.fleet;
-        load.first_token(table, row, u128::from(id), now * 1e-3);
+        self.fleet.first_token(row, u128::from(id), now * 1e-3);
     }
 
-    fn on_end(&mut self, now: f64, id: u32, engine: u32, _: Usage, ok: bool) {
+    fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
         let Some(row) = self.rows[engine as usize] else { return };
-        let Fleet { table, load } = &mut self.fleet;
-        load.end(table, row, u128::from(id), now * 1e-3, ok);
+        let told = |tokens: u32| Some(u64::from(tokens));
+        let request = u128::from(id);
+        let Usage { prompt, cached, output } = usage;
+        if ok {
+            self.fleet.usage(row, request, told(prompt), told(cached), told(output));
+        }
+        self.fleet.end(row, request, now * 1e-3, ok);
     }
 
     fn on_stats(&mut self, _: f64, engine: u32, report: &Report) {
@@ -202,7 +242,7 @@ impl Gateway for LiveRouter {
 
     fn on_up(&mut self, _: f64, engine: u32) {
         if self.rows[engine as usize].is_none() {
-            self.rows[engine as usize] = Some(self.fleet.table.add(id_of(engine as usize)));
+            self.add(engine as usize);
             self.gather();
         }
     }

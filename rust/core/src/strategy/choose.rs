@@ -1,5 +1,6 @@
 //! The least of many, with defined ties.
 
+use crate::minima::Least;
 use crate::rng::Rng;
 use crate::stats::Stat;
 use crate::strategy::{Scored, Term, View};
@@ -27,33 +28,31 @@ pub fn least(costs: impl Iterator<Item = f64> + Clone, ties: Ties, rng: &mut Rng
     costs.enumerate().filter(|&(_, c)| ours(c)).nth(nth).map(|(pos, _)| pos)
 }
 
-/// [`least`] over a packed column: branch-free lanes, then one look for the winner.
-pub fn least_packed(costs: &[f64], ties: Ties, rng: &mut Rng) -> Option<usize> {
-    const LANES: usize = 8;
-    let mut lanes = [f64::INFINITY; LANES];
-    let (chunks, rest) = costs.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &cost) in lanes.iter_mut().zip(chunk) {
-            *lane = if cost < *lane { cost } else { *lane };
+/// [`least`] of the loads, by the table's summary of each block of rows.
+fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
+    let (column, minima) = (view.table.column(Stat::InFlight), view.table.minima());
+    let runs = view.candidates.runs();
+    let mut least = Least { value: f64::INFINITY, equals: 0 };
+    for run in runs {
+        let here = minima.least(column, run.clone());
+        if here.value < least.value {
+            least = here;
+        } else if here.value == least.value {
+            least.equals += here.equals;
         }
     }
-    let least = lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
-    if least == f64::INFINITY {
-        return (!costs.is_empty())
-            .then(|| if ties == Ties::First { 0 } else { rng.below(costs.len()) });
+    if least.equals == 0 {
+        return Some(if ties == Ties::First { 0 } else { rng.below(view.len()) });
     }
-    if ties == Ties::First {
-        return costs.iter().position(|&c| c == least);
-    }
-    let equals: u64 = costs.iter().map(|&c| u64::from(c == least)).sum();
-    let mut nth = if equals > 1 { rng.below(equals as usize) } else { 0 };
-    for (at, chunk) in costs.chunks(64).enumerate() {
-        let here: usize = chunk.iter().map(|&c| usize::from(c == least)).sum();
-        if nth < here {
-            let inside = chunk.iter().enumerate().filter(|&(_, &c)| c == least).nth(nth);
-            return inside.map(|(pos, _)| at * 64 + pos);
+    let drawn = ties == Ties::Random && least.equals > 1;
+    let mut nth = if drawn { rng.below(least.equals) } else { 0 };
+    let mut before = 0;
+    for run in runs {
+        match minima.nth(column, run.clone(), least.value, nth) {
+            Ok(row) => return Some(before + row - run.start),
+            Err(left) => nth = left,
         }
-        nth -= here;
+        before += run.len();
     }
     None
 }
@@ -65,10 +64,10 @@ pub fn least_loaded(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> 
         let weights = view.candidates.weights.iter();
         return least(loads.zip(weights).map(|(load, weight)| (load + 1.0) / weight), ties, rng);
     }
-    match view.packed(Stat::InFlight) {
-        Some(column) => least_packed(column, ties, rng),
-        None => least(loads, ties, rng),
+    if view.candidates.runs().is_empty() {
+        return least(loads, ties, rng);
     }
+    least_in_runs(view, ties, rng)
 }
 
 /// What load alone scores each candidate: requests in flight, by capacity where weights are given.
@@ -90,23 +89,41 @@ pub fn load_scores(view: View<'_>) -> Vec<Scored> {
 mod tests {
     use super::*;
 
+    use crate::stats::StatTable;
+    use crate::strategy::Candidates;
+
+    fn pick(loads: &[f64], rows: &[u32], ties: Ties, seed: u64) -> Option<usize> {
+        let mut table = StatTable::scratch(loads.len());
+        table.fill(Stat::InFlight, loads);
+        let ids = rows.iter().map(|&row| u64::from(row)).collect();
+        let order = (0..rows.len() as u32).collect();
+        let candidates = Candidates::new(rows.to_vec(), ids, Vec::new(), order);
+        least_loaded(View::new(&table, &candidates), ties, &mut Rng::new(seed))
+    }
+
     #[test]
-    fn packed_and_plain_agree_and_ties_are_fair() {
-        let mut costs: Vec<f64> = (0..100).map(|i| f64::from(i % 7)).collect();
-        costs[3] = f64::NAN;
+    fn runs_of_rows_choose_as_single_looks_do() {
+        let mut loads: Vec<f64> = (0..300).map(|i| f64::from(i % 7)).collect();
+        loads[3] = f64::NAN;
+        let rows: Vec<u32> = (5..280).filter(|row| row % 40 != 0).collect();
         for ties in [Ties::First, Ties::Random] {
             for seed in 0..50 {
-                let plain = least(costs.iter().copied(), ties, &mut Rng::new(seed));
-                assert_eq!(least_packed(&costs, ties, &mut Rng::new(seed)), plain);
+                let costs = rows.iter().map(|&row| loads[row as usize]);
+                let plain = least(costs, ties, &mut Rng::new(seed));
+                assert_eq!(pick(&loads, &rows, ties, seed), plain);
             }
         }
-        let mut rng = Rng::new(1);
+    }
+
+    #[test]
+    fn ties_are_fair_and_unknown_loads_are_chosen_last() {
         let mut wins = [0; 3];
-        for _ in 0..3_000 {
-            wins[least_packed(&[1.0, 1.0, 1.0], Ties::Random, &mut rng).unwrap_or(9)] += 1;
+        for seed in 0..3_000 {
+            wins[pick(&[1.0; 3], &[0, 1, 2], Ties::Random, seed).unwrap_or(9)] += 1;
         }
         assert!(wins.iter().all(|w| (900..1_100).contains(w)), "{wins:?}");
-        assert_eq!(least_packed(&[], Ties::Random, &mut rng), None);
-        assert!(least_packed(&[f64::NAN; 9], Ties::Random, &mut rng).is_some());
+        assert_eq!(pick(&[], &[], Ties::Random, 1), None);
+        assert!(pick(&[f64::NAN; 9], &[0, 1, 2, 3, 4, 5, 6, 7, 8], Ties::Random, 1).is_some());
+        assert_eq!(pick(&[f64::NAN, 9.0], &[0, 1], Ties::Random, 1), Some(1));
     }
 }

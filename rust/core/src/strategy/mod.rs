@@ -3,20 +3,30 @@
 //! A strategy reads a [`View`] and returns a position among the candidates. It does no accounting.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::error::{RouteError, fail};
 use crate::hash::{PrefixKey, mix};
 use crate::rng::Rng;
+use crate::speed::Profile;
 use crate::stats::{Stat, StatTable};
 
 mod affinity;
+mod cache_aware;
 mod choose;
+mod costs;
+mod dynamo_cost;
+mod expected_latency;
 mod least_connections;
+mod llm_d;
+mod lmetric;
 mod power_of_two;
 mod prefix_affinity;
+mod prefix_cache;
 mod random;
 mod round_robin;
 mod session_affinity;
+mod sticky_until_saturated;
 mod weighted_score;
 
 /// The eligible endpoints of one request.
@@ -32,15 +42,30 @@ pub struct Candidates {
     pub order: Vec<u32>,
     /// Names the set, whatever its order.
     pub set: u64,
-    straight: bool,
+    runs: Vec<Range<usize>>,
 }
 
 impl Candidates {
     /// `order`: positions sorted by URL. `weights`: one per candidate, or empty.
     pub fn new(rows: Vec<u32>, ids: Vec<u64>, weights: Vec<f64>, order: Vec<u32>) -> Self {
         let set = ids.iter().fold(0, |set: u64, &id| set.wrapping_add(mix(id)));
-        let straight = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        Self { rows, ids, weights, order, set, straight }
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for row in rows.iter().map(|&row| row as usize) {
+            match runs.last_mut() {
+                Some(run) if run.end == row => run.end += 1,
+                _ => runs.push(row..row + 1),
+            }
+        }
+        // Rows all over the table gain nothing by runs.
+        if runs.len() > 1 + rows.len() / 16 {
+            runs.clear();
+        }
+        Self { rows, ids, weights, order, set, runs }
+    }
+
+    /// The candidates as runs of neighbouring rows; empty when they are too scattered for that.
+    pub fn runs(&self) -> &[Range<usize>] {
+        &self.runs
     }
 
     /// Number of candidates.
@@ -54,16 +79,58 @@ impl Candidates {
     }
 }
 
-/// What a strategy may read: the candidates and the columns.
+/// What a request asks for, in tokens. Nothing is known of a request without a prompt.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Tokens of the prompt.
+    pub tokens: f64,
+    /// Tokens of a block of the prefix index.
+    pub block_tokens: f64,
+    /// Leading prompt tokens that each candidate has in its cache; empty where nobody knows.
+    pub cached: &'a [f64],
+    /// Of these, tokens that requests in flight on the candidate use already.
+    pub in_use: &'a [f64],
+}
+
+/// What a strategy may read: the candidates, the columns and what is asked.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Packed stats.
     pub table: &'a StatTable,
     /// Whom the choice is among.
     pub candidates: &'a Candidates,
+    /// The request.
+    pub asked: Asked<'a>,
+    /// What an engine with a slowness of 1 is like.
+    pub engine: Profile,
 }
 
 impl<'a> View<'a> {
+    /// A view for a request of which nothing is known.
+    pub fn new(table: &'a StatTable, candidates: &'a Candidates) -> Self {
+        Self { table, candidates, asked: Asked::default(), engine: Profile::default() }
+    }
+
+    /// The view for this request, to engines like this one.
+    pub fn asking(self, asked: Asked<'a>, engine: Profile) -> Self {
+        Self { asked, engine, ..self }
+    }
+
+    /// Leading prompt tokens that the candidate has in its cache.
+    pub fn cached(self, pos: usize) -> f64 {
+        self.asked.cached.get(pos).copied().unwrap_or(0.0)
+    }
+
+    /// Prompt tokens that the request adds to what the candidate's KV cache must keep.
+    pub fn added(self, pos: usize) -> f64 {
+        (self.asked.tokens - self.asked.in_use.get(pos).copied().unwrap_or(0.0)).max(0.0)
+    }
+
+    /// Prompt tokens that the candidate would have to prefill: at least 1, as engines do.
+    pub fn uncached(self, pos: usize) -> f64 {
+        (self.asked.tokens - self.cached(pos)).max(1.0)
+    }
+
     /// Number of candidates.
     pub fn len(self) -> usize {
         self.candidates.len()
@@ -86,13 +153,6 @@ impl<'a> View<'a> {
         self.candidates.rows.iter().map(value)
     }
 
-    /// The column itself where the candidates are its rows in order: no indirection to follow.
-    pub fn packed(self, stat: Stat) -> Option<&'a [f64]> {
-        let first = *self.candidates.rows.first()? as usize;
-        let range = first..first + self.len();
-        self.candidates.straight.then(|| self.table.column(stat).get(range)).flatten()
-    }
-
     /// Capacity weight of a candidate, 1 if none was given.
     pub fn weight(self, pos: usize) -> f64 {
         self.candidates.weights.get(pos).copied().unwrap_or(1.0)
@@ -100,7 +160,7 @@ impl<'a> View<'a> {
 }
 
 /// What identifies a request for affinity.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Key {
     /// Nothing: route by load.
     None,
@@ -108,6 +168,8 @@ pub enum Key {
     Session(u64),
     /// The hashed prompt head.
     Prefix(PrefixKey),
+    /// The prompt, for the prefix index; see [`crate::Asked`] for what it says.
+    Prompt(crate::Prompt),
 }
 
 /// One summand or factor of a score, for `explain`.
@@ -181,6 +243,8 @@ pub trait Rule: Clone + Send {
     const PARAMS: &'static str = "";
     /// Columns it reads.
     const READS: &'static [Stat] = &[Stat::InFlight];
+    /// Whether it reads what the prefix index knows of the prompt.
+    const NEEDS_PROMPT: bool = false;
     /// Builds it from named parameters, taking what it knows.
     ///
     /// # Errors
@@ -227,6 +291,11 @@ macro_rules! registry {
                 match self { $(Self::$rule(rule) => rule.reads(),)* }
             }
 
+            /// See [`Rule::NEEDS_PROMPT`].
+            pub fn needs_prompt(&self) -> bool {
+                match self { $(Self::$rule(_) => <$module::$rule as Rule>::NEEDS_PROMPT,)* }
+            }
+
             /// See [`Rule::select`].
             pub fn select(&mut self, view: View<'_>, key: &Key, rng: &mut Rng) -> Option<usize> {
                 match self { $(Self::$rule(rule) => rule.select(view, key, rng),)* }
@@ -248,4 +317,11 @@ registry! {
     weighted_score::WeightedScore,
     session_affinity::SessionAffinity,
     prefix_affinity::PrefixAffinity,
+    prefix_cache::PrefixCache,
+    expected_latency::ExpectedLatency,
+    cache_aware::CacheAware,
+    dynamo_cost::DynamoCost,
+    lmetric::LMetric,
+    llm_d::LlmD,
+    sticky_until_saturated::StickyUntilSaturated,
 }

@@ -1,39 +1,19 @@
 //! Equal prompt heads go to the same endpoint, without any index.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 use super::affinity::{cap, home, scores};
 use super::choose::{Ties, least_loaded, load_scores};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
-use crate::hash::PrefixKey;
+use crate::hash::{Hashed, PrefixKey};
 use crate::rng::Rng;
 
 /// Requests whose keys are counted to find prefixes that too many share.
 const WINDOW: usize = 4096;
 /// A key is common only once it was seen this often in the window: fewer is chance.
 const FLOOR: f64 = 8.0;
-
-/// The keys are xxh3 values already: hashing them again would only cost.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// Home of the prompt's head under a load bound (consistent hashing with bounded loads).
 ///

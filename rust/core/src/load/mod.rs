@@ -3,62 +3,39 @@
 //! The counts are columns of the [`StatTable`], so that a strategy has one place to read.
 //! A request counts from the choice on (pending), through prefill and decode, until it ends, fails,
 //! or its lease runs out. Unknown and repeated ends change nothing: no count drifts or goes negative.
+//! Read next: `flight.rs` (one request), `row.rs` (the sums of one endpoint), `window.rs`.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
-use crate::window::Window;
+
+mod flight;
+mod row;
+mod window;
+
+pub use flight::{FirstToken, Served, Work};
+pub use row::RowStats;
+
+use flight::Flight;
+use row::RowLoad;
 
 /// Seconds a choice counts as load before the host reports the request.
 pub const PENDING_LEASE: f64 = 1.0;
 /// Choices that may wait for their report at once; above it the oldest stops counting.
 pub const MAX_PENDING: usize = 1 << 16;
 
-#[derive(Debug, Clone)]
-struct Flight {
-    row: u32,
-    start: f64,
-    first_token: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct RowLoad {
-    pending: u32,
-    /// Pending choices already reported, still standing in the expiry queue.
-    reported: u32,
-    prefill: u32,
-    decode: u32,
-    finished: u64,
-    swapped: u64,
-    first_seen: Option<f64>,
-    arrivals: Window,
-    ttft: Window,
-    latency: Window,
-}
-
-/// What one endpoint looks like from the router: production-stack's `RequestStats`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RowStats {
-    /// Arrivals a second over the window.
-    pub qps: f64,
-    /// Mean seconds to first token over the window.
-    pub ttft: Option<f64>,
-    /// Requests without a first token yet.
-    pub in_prefill: u32,
-    /// Requests between first token and end.
-    pub in_decoding: u32,
-    /// Requests that ended well.
-    pub finished: u64,
-    /// Seconds since the first request.
-    pub uptime: f64,
-    /// Mean seconds of a whole request over the window.
-    pub avg_latency: Option<f64>,
-    /// Requests reported as swapped.
-    pub swapped: u64,
+/// What became of a request's hold on its row's prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The engine has computed the prefix.
+    Computed,
+    /// The request is over.
+    Over,
 }
 
 /// The lifecycle of requests. Time is an argument, in seconds of the host's clock.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Load {
     span: f64,
     lease: f64,
@@ -69,6 +46,8 @@ pub struct Load {
     leases: VecDeque<(f64, u128)>,
     pending: VecDeque<(f64, u32, u64)>,
     expired: u64,
+    /// Pins whose fate changed, for the index to hear of.
+    settled: Vec<(u32, Pin, Fate)>,
 }
 
 impl Load {
@@ -85,6 +64,7 @@ impl Load {
             leases: VecDeque::new(),
             pending: VecDeque::new(),
             expired: 0,
+            settled: Vec::new(),
         }
     }
 
@@ -92,6 +72,11 @@ impl Load {
     pub fn configure(&mut self, span: f64, lease: f64) {
         self.span = span;
         self.lease = lease;
+    }
+
+    /// The latest time heard of, seconds; minus infinity before any.
+    pub fn now(&self) -> f64 {
+        self.now
     }
 
     /// Requests dropped because their lease ran out.
@@ -104,21 +89,36 @@ impl Load {
         self.live
     }
 
+    /// Takes what the index has to hear: pins that were computed or are over.
+    pub fn settled(&mut self) -> std::vec::Drain<'_, (u32, Pin, Fate)> {
+        self.settled.drain(..)
+    }
+
     /// A choice fell on the row: counts until the request is reported, or for [`PENDING_LEASE`].
-    pub fn chosen(&mut self, table: &mut StatTable, row: u32) {
+    pub fn chosen(&mut self, table: &mut StatTable, row: u32, work: Work) {
         let Some(id) = table.id(row) else { return };
-        self.row(row).pending += 1;
+        self.row(row).choose(work);
         self.pending.push_back((self.now, row, id));
+        // Without a prompt it is one more in flight, and nothing else.
+        if work == Work::default() {
+            table.bump(Stat::InFlight, row, 1.0);
+        } else {
+            self.publish(table, row);
+        }
         if self.pending.len() > MAX_PENDING {
             self.drop_oldest_pending(table);
         }
-        self.publish(table, row);
+    }
+
+    /// Takes the pin from the latest choice on the row.
+    pub fn unpin_last(&mut self, row: u32) -> Option<Pin> {
+        self.row(row).unpin_last()
     }
 
     /// A request was sent to the row.
     ///
     /// The same request on another row, still without a first token, was a failed attempt and
-    /// leaves that row's load.
+    /// leaves that row's load. The oldest choice on the row that waits for its report was for it.
     pub fn sent(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
         if table.id(row).is_none() {
             return;
@@ -136,56 +136,68 @@ impl Load {
                 self.publish(table, old);
             }
         }
-        self.flights.entry(request).or_default().push(Flight {
-            row,
-            start: time,
-            first_token: None,
-        });
+        let span = self.span;
+        let flight = self.row(row).send(row, time, span);
+        self.flights.entry(request).or_default().push(flight);
         self.live += 1;
         self.leases.push_back((time, request));
         self.compact_leases();
-        let span = self.span;
-        let load = self.row(row);
-        if load.pending > 0 {
-            load.pending -= 1;
-            load.reported += 1;
-        }
-        load.prefill += 1;
-        load.first_seen.get_or_insert(time);
-        load.arrivals.push(time, 0.0, span);
         self.publish(table, row);
     }
 
-    /// The first token came back.
-    pub fn first_token(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
+    /// The first token came back. Returns what there is to learn from it.
+    pub fn first_token(
+        &mut self,
+        table: &mut StatTable,
+        row: u32,
+        request: u128,
+        time: f64,
+    ) -> Option<FirstToken> {
         let time = self.finite(time);
         self.advance(table, time);
-        let Some(flights) = self.flights.get_mut(&request) else { return };
+        let span = self.span;
+        self.row(row).pass(time);
+        let flights = self.flights.get_mut(&request)?;
         let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
-        let Some(flight) = flights.iter_mut().find(waits) else { return };
-        flight.first_token = Some(time);
-        let waited = time - flight.start;
-        let span = self.span;
-        let load = self.row(row);
-        load.prefill = load.prefill.saturating_sub(1);
-        load.decode += 1;
-        load.ttft.push(time, waited, span);
+        let flight = flights.iter_mut().find(waits)?;
+        self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
+        let seen = self.rows.get_mut(row as usize)?.first_token(flight, time, span);
         self.publish(table, row);
+        Some(seen)
     }
 
-    /// The request ended: `done` when it was served, else it failed or was aborted.
-    pub fn end(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64, done: bool) {
+    /// The engine's own count of the request's tokens: prompt, found in its cache, generated.
+    /// Returns what was expected of the cache, if the request is in flight there.
+    pub fn usage(&mut self, row: u32, request: u128, generated: Option<u64>) -> Option<Work> {
+        let flights = self.flights.get_mut(&request)?;
+        let flight = flights.iter_mut().find(|f| f.row == row)?;
+        flight.generated = generated.or(flight.generated);
+        Some(flight.work)
+    }
+
+    /// The request ended: `done` when it was served, else it failed or was aborted. Returns what
+    /// there is to learn of a served one.
+    pub fn end(
+        &mut self,
+        table: &mut StatTable,
+        row: u32,
+        request: u128,
+        time: f64,
+        done: bool,
+    ) -> Option<Served> {
         let time = self.finite(time);
         self.advance(table, time);
-        let Some(flight) = self.take(row, request) else { return };
-        self.release(&flight);
-        if done {
-            let span = self.span;
-            let load = self.row(row);
-            load.finished += 1;
-            load.latency.push(time, time - flight.start, span);
+        self.row(row).pass(time);
+        let flight = self.take(row, request)?;
+        if done && flight.first_token.is_none() {
+            // Answered in one piece: the prefix was computed all the same.
+            self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
         }
+        self.release(&flight);
+        let span = self.span;
+        let served = if done { self.row(row).serve(&flight, time, span) } else { None };
         self.publish(table, row);
+        served
     }
 
     /// The engine swapped the request out.
@@ -196,21 +208,7 @@ impl Load {
     /// Figures of one row at `now`; `None` for a row without a request so far.
     pub fn stats(&mut self, row: u32, now: f64) -> Option<RowStats> {
         let span = self.span;
-        let load = self.rows.get_mut(row as usize)?;
-        let first_seen = load.first_seen?;
-        for window in [&mut load.arrivals, &mut load.ttft, &mut load.latency] {
-            window.trim(now, span);
-        }
-        Some(RowStats {
-            qps: load.arrivals.len() as f64 / span,
-            ttft: load.ttft.mean(),
-            in_prefill: load.prefill,
-            in_decoding: load.decode,
-            finished: load.finished,
-            uptime: now - first_seen,
-            avg_latency: load.latency.mean(),
-            swapped: load.swapped,
-        })
+        self.rows.get_mut(row as usize)?.stats(now, span)
     }
 
     /// Writes the window figures of `rows` into their columns.
@@ -288,13 +286,11 @@ impl Load {
         if table.id(row) != Some(id) {
             return;
         }
-        let load = self.row(row);
-        if load.reported > 0 {
-            load.reported -= 1;
-        } else {
-            load.pending = load.pending.saturating_sub(1);
+        let unsent = self.row(row).drop_oldest_choice();
+        self.settled.extend(unsent.and_then(|w| w.pin).map(|pin| (row, pin, Fate::Over)));
+        if unsent.is_some() {
+            self.publish(table, row);
         }
-        self.publish(table, row);
     }
 
     /// Takes the flight out: one that has its first token before one that waits.
@@ -314,9 +310,8 @@ impl Load {
     }
 
     fn release(&mut self, flight: &Flight) {
-        let load = self.row(flight.row);
-        let count = if flight.first_token.is_some() { &mut load.decode } else { &mut load.prefill };
-        *count = count.saturating_sub(1);
+        self.settled.extend(flight.work.pin.map(|pin| (flight.row, pin, Fate::Over)));
+        self.row(flight.row).release(flight);
     }
 
     fn row(&mut self, row: u32) -> &mut RowLoad {
@@ -327,12 +322,7 @@ impl Load {
     }
 
     fn publish(&mut self, table: &mut StatTable, row: u32) {
-        let load = self.row(row);
-        let (prefill, decode) = (f64::from(load.prefill), f64::from(load.decode));
-        let pending = f64::from(load.pending);
-        table.set(Stat::InFlight, row, pending + prefill + decode);
-        table.set(Stat::InPrefill, row, prefill);
-        table.set(Stat::InDecoding, row, decode);
+        self.row(row).publish(table, row);
     }
 }
 
@@ -351,7 +341,7 @@ mod tests {
     #[test]
     fn a_request_counts_from_choice_to_end_once() {
         let (mut load, mut table) = two_rows();
-        load.chosen(&mut table, 0);
+        load.chosen(&mut table, 0, Work::default());
         assert_eq!(loads(&table), [1.0, 0.0]);
         load.sent(&mut table, 0, 7, 1.0);
         load.first_token(&mut table, 0, 7, 2.0);
@@ -378,7 +368,7 @@ mod tests {
     fn leases_and_unreported_choices_run_out() {
         let (mut load, mut table) = two_rows();
         load.sent(&mut table, 0, 7, 0.0);
-        load.chosen(&mut table, 1);
+        load.chosen(&mut table, 1, Work::default());
         load.advance(&mut table, 2.0);
         assert_eq!(loads(&table), [1.0, 0.0]);
         load.advance(&mut table, 601.0);
@@ -400,7 +390,7 @@ mod tests {
     fn queues_stay_bounded() {
         let (mut load, mut table) = two_rows();
         for i in 0..200_000_u128 {
-            load.chosen(&mut table, 0);
+            load.chosen(&mut table, 0, Work::default());
             load.sent(&mut table, 1, i, 1.0);
             load.end(&mut table, 1, i, 1.0, true);
         }

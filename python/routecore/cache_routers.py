@@ -1,0 +1,283 @@
+"""Strategies that know which endpoint holds which prompt prefix in its KV cache."""
+
+import secrets
+from typing import Any, ClassVar
+
+from routecore.errors import RouteError
+from routecore.routers import CompiledRouter, _body_of, _KeyedRouter
+
+_PROCESS_SEED = secrets.randbits(64)
+
+
+class CacheRouter(_KeyedRouter):
+    """A router over the prefix index.
+
+    The index learns from the router's own choices: what was sent somewhere is taken to be in that
+    endpoint's cache, once its first token has come back, until it must have been evicted. With
+    our `RequestStatsMonitor` a request that fails leaves nothing behind; without it each choice
+    counts as served.
+
+    Every strategy of this kind also takes:
+
+    Args:
+        block_chars: Bytes of text in a block of the index, from 16 to 65536.
+        block_tokens: Token ids in a block, for prompts given as such, from 1 to 65536.
+        hash_seed: Fixes the hashes of the index; None: a random one per process.
+        seed: Makes ties repeatable.
+    """
+
+    _parameters: ClassVar[tuple[str, ...]] = ()
+
+    def _build_cache(
+        self,
+        block_chars: int,
+        block_tokens: int,
+        hash_seed: int | None,
+        seed: int | None,
+        **params: Any,
+    ) -> None:
+        for name, value, low in (
+            ("block_chars", block_chars, 16),
+            ("block_tokens", block_tokens, 1),
+        ):
+            if not isinstance(value, int) or not low <= value <= 65536:
+                raise RouteError(f"{name}: expected an integer from {low} to 65536, got {value!r}")
+        if hash_seed is None:
+            hash_seed = _PROCESS_SEED
+        elif not isinstance(hash_seed, int) or not 0 <= hash_seed < 2**64:
+            raise RouteError(
+                f"hash_seed: expected None or an integer from 0 to 2**64 - 1, got {hash_seed!r}"
+            )
+        self._block_chars, self._block_tokens = block_chars, block_tokens
+        self._hash_seed = hash_seed
+        self._build(seed, **params)
+
+    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
+        return None, _body_of(request, request_json)
+
+
+class PrefixCacheRouter(CacheRouter):
+    """The longest cached prefix, within a load bound.
+
+    Args:
+        min_match_tokens: A shorter match does not count, tokens.
+        min_match_share: Nor one that covers less of the prompt, 0 to 1.
+        load_factor: Endpoints above this times the mean load (plus one request) are passed over;
+            a hot prefix so spills, and is held by more endpoints from then on. At least 1.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "prefix_cache"
+
+    def __init__(
+        self,
+        *,
+        min_match_tokens: float = 64.0,
+        min_match_share: float = 0.0,
+        load_factor: float = 1.25,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            hash_seed,
+            seed,
+            min_match_tokens=min_match_tokens,
+            min_match_share=min_match_share,
+            load_factor=load_factor,
+        )
+
+
+class ExpectedLatencyRouter(CacheRouter):
+    """The endpoint for which the latency of all requests together grows least.
+
+    What the engines' speed is, is learned from first tokens and ends that the monitor reports;
+    `explain` shows every term in milliseconds.
+
+    Args:
+        decode_weight: What a millisecond of decoding weighs against one of waiting for the first
+            token, 0 to 1e6.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "expected_latency"
+
+    def __init__(
+        self,
+        *,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(block_chars, block_tokens, hash_seed, seed)
+
+
+class CacheAwareRouter(CacheRouter):
+    """The gate of the SGLang router: the longest match while the fleet is even.
+
+    Args:
+        cache_threshold: Share of the prompt that a match must cover, 0 to 1.
+        balance_abs: The fleet is uneven when max - min in flight is above this, and
+        balance_rel: max is above this times min.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "cache_aware"
+
+    def __init__(
+        self,
+        *,
+        cache_threshold: float = 0.3,
+        balance_abs: float = 64.0,
+        balance_rel: float = 1.5,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            hash_seed,
+            seed,
+            cache_threshold=cache_threshold,
+            balance_abs=balance_abs,
+            balance_rel=balance_rel,
+        )
+
+
+class DynamoCostRouter(CacheRouter):
+    """NVIDIA Dynamo's cost: blocks to prefill plus blocks to keep.
+
+    Args:
+        prefill_weight: What a block to prefill weighs against one to keep.
+        overlap_credit: What a cached block saves, in blocks.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "dynamo_cost"
+
+    def __init__(
+        self,
+        *,
+        prefill_weight: float = 1.0,
+        overlap_credit: float = 1.0,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            hash_seed,
+            seed,
+            prefill_weight=prefill_weight,
+            overlap_credit=overlap_credit,
+        )
+
+
+class LMetricRouter(CacheRouter):
+    """Tokens to prefill times requests beside them (arXiv 2603.15202); no weights.
+
+    Args:
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "lmetric"
+
+    def __init__(
+        self,
+        *,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(block_chars, block_tokens, hash_seed, seed)
+
+
+class LlmDRouter(CacheRouter):
+    """llm-d's weighted scorers: prefix, queue and KV utilisation.
+
+    Args:
+        prefix_weight: Of the cached share of the prompt.
+        queue_weight: Of the waiting requests, min-max among the candidates.
+        kv_weight: Of the free share of the KV cache.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "llm_d"
+
+    def __init__(
+        self,
+        *,
+        prefix_weight: float = 3.0,
+        queue_weight: float = 2.0,
+        kv_weight: float = 2.0,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            hash_seed,
+            seed,
+            prefix_weight=prefix_weight,
+            queue_weight=queue_weight,
+            kv_weight=kv_weight,
+        )
+
+
+class StickyUntilSaturatedRouter(CacheRouter):
+    """llm-d's default since August 2026: endpoints that have most of the prompt, until saturated.
+
+    Args:
+        threshold: Share of the prompt's full blocks that makes an endpoint sticky, 0 to 1.
+        penalty_s: Seconds that a sticky endpoint's queue may be longer than the best other's.
+        tokens_per_s: Prefill rate by which queued tokens become seconds.
+        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+    """
+
+    strategy = "sticky_until_saturated"
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.8,
+        penalty_s: float = 18.0,
+        tokens_per_s: float = 15_928.0,
+        block_chars: int = 128,
+        block_tokens: int = 16,
+        hash_seed: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            hash_seed,
+            seed,
+            threshold=threshold,
+            penalty_s=penalty_s,
+            tokens_per_s=tokens_per_s,
+        )
+
+
+CACHE_ROUTERS: dict[str, type[CompiledRouter]] = {
+    router.strategy: router
+    for router in (
+        PrefixCacheRouter,
+        ExpectedLatencyRouter,
+        CacheAwareRouter,
+        DynamoCostRouter,
+        LMetricRouter,
+        LlmDRouter,
+        StickyUntilSaturatedRouter,
+    )
+}

@@ -1,0 +1,328 @@
+//! Which endpoint holds which prompt prefix, learned from where requests were sent.
+//!
+//! Prompts are chains of block hashes (each hash stands for its block and all before it). Chains
+//! that many prompts share are kept once, as *runs*: a run is a stretch of blocks that nobody
+//! forks, with the rows that hold it. So a match compares whole runs, and touching a prompt costs
+//! its runs, not its blocks.
+//!
+//! A row holds a run wholly or not at all; where it would hold a part, the run is split. What a
+//! row holds is bounded by its capacity. What requests in flight use is pinned; the rest leaves
+//! least recently released first, tails before heads, as in the engines.
+//! Read next: `runs.rs` (the forest of runs), `shelf.rs` (what one row holds, in order of leaving).
+
+mod runs;
+mod shelf;
+
+use runs::{Bits, Entry, NONE, Run, Runs};
+use shelf::Shelf;
+
+/// A request's hold on the prefix it uses on a row; give it back with [`PrefixIndex::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin(u32);
+
+/// How many leading blocks of a prompt each row holds, and has in use.
+#[derive(Debug, Clone, Default)]
+pub struct Depths {
+    held: Depth,
+    busy: Depth,
+}
+
+impl Depths {
+    /// Leading blocks that `row` holds.
+    pub fn of(&self, row: u32) -> u32 {
+        self.held.of(row)
+    }
+
+    /// Leading blocks that requests in flight on `row` use.
+    pub fn in_use(&self, row: u32) -> u32 {
+        self.busy.of(row)
+    }
+}
+
+/// A depth per row, and the rows that are not at their end yet.
+#[derive(Debug, Clone, Default)]
+struct Depth {
+    depth: Vec<u32>,
+    alive: Bits,
+}
+
+impl Depth {
+    fn of(&self, row: u32) -> u32 {
+        self.depth.get(row as usize).copied().unwrap_or(0)
+    }
+
+    fn start(&mut self, rows: usize) {
+        self.depth.clear();
+        self.depth.resize(rows, 0);
+        self.alive.clear();
+    }
+
+    /// `rows` have the run that starts after `at` blocks. The others end there: each row's depth
+    /// is written once.
+    fn pass(&mut self, rows: &Bits, at: usize) {
+        if at == 0 {
+            self.alive.extend_from_slice(rows);
+            return;
+        }
+        for word in 0..self.alive.len() {
+            let here = rows.get(word).copied().unwrap_or(0);
+            let ended = self.alive[word] & !here;
+            self.alive[word] &= here;
+            self.write(word, ended, at);
+        }
+    }
+
+    fn end(&mut self, at: usize) {
+        for word in 0..self.alive.len() {
+            self.write(word, self.alive[word], at);
+        }
+    }
+
+    fn write(&mut self, word: usize, mut rows: u64, at: usize) {
+        while rows != 0 {
+            let row = word * 64 + rows.trailing_zeros() as usize;
+            if let Some(depth) = self.depth.get_mut(row) {
+                *depth = at as u32;
+            }
+            rows &= rows - 1;
+        }
+    }
+}
+
+/// The learned index: bounded per row, answered for all rows in one pass.
+#[derive(Debug, Default)]
+pub struct PrefixIndex {
+    runs: Runs,
+    shelves: Vec<Shelf>,
+    default_capacity: u32,
+}
+
+impl PrefixIndex {
+    /// `capacity`: blocks that a row may hold unless it is told otherwise.
+    pub fn new(capacity: u32) -> Self {
+        Self { default_capacity: capacity, ..Self::default() }
+    }
+
+    /// Blocks that `row` holds now.
+    pub fn held(&self, row: u32) -> u32 {
+        self.shelves.get(row as usize).map_or(0, |shelf| shelf.held)
+    }
+
+    /// Distinct blocks on `row` that requests in flight use; what they share counts once.
+    pub fn pinned(&self, row: u32) -> u32 {
+        self.shelves.get(row as usize).map_or(0, |shelf| shelf.pinned)
+    }
+
+    /// Blocks that `row` may hold.
+    pub fn capacity(&self, row: u32) -> u32 {
+        self.shelves.get(row as usize).map_or(self.default_capacity, |shelf| shelf.capacity)
+    }
+
+    /// Runs in the index: what its memory grows with beside the blocks.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Changes what rows may hold that were not told otherwise.
+    pub fn set_default_capacity(&mut self, blocks: u32) {
+        let old = std::mem::replace(&mut self.default_capacity, blocks);
+        for row in 0..self.shelves.len() as u32 {
+            if self.shelves[row as usize].capacity == old {
+                self.set_capacity(row, blocks);
+            }
+        }
+    }
+
+    /// Sets what `row` may hold; what is over leaves at once, as far as it is not in use.
+    pub fn set_capacity(&mut self, row: u32, blocks: u32) {
+        self.shelf(row).capacity = blocks;
+        self.make_room(row, 0);
+    }
+
+    /// For every row, how many leading blocks of the chain it holds, and has in use, without a gap.
+    pub fn match_into(&self, chain: &[u64], found: &mut Depths) {
+        found.held.start(self.shelves.len());
+        found.busy.start(self.shelves.len());
+        let mut at = 0;
+        let mut parent = NONE;
+        while let Some((id, run)) = self.runs.next(parent, chain, at) {
+            found.held.pass(&run.rows, at);
+            found.busy.pass(&run.busy, at);
+            let common = run.common(&chain[at..]);
+            at += common;
+            if common < run.blocks.len() {
+                break;
+            }
+            parent = id;
+        }
+        found.held.end(at);
+        found.busy.end(at);
+    }
+
+    /// Puts the chain on `row` and pins it there. New blocks count at once, but only for as long
+    /// as a request holds them, until one is [confirmed](Self::confirm). Where the row has no
+    /// room for all, the head of the chain is kept. `None`: nothing of it is.
+    pub fn pin(&mut self, row: u32, chain: &[u64]) -> Option<Pin> {
+        self.shelf(row);
+        let (mut pin, mut at) = self.pin_known(row, chain);
+        if at < chain.len() {
+            let room = self.make_room(row, (chain.len() - at) as u32) as usize;
+            let chain = &chain[..chain.len().min(at + room)];
+            while at < chain.len() {
+                let parent = pin.map_or(NONE, |pin: Pin| pin.0);
+                let run = match self.runs.find(parent, chain, at) {
+                    Some(run) => self.cut_to(run, &chain[at..]),
+                    None => match self.runs.add(parent, at as u32, &chain[at..]) {
+                        Some(run) => run,
+                        None => break, // two chains with one hash: leave the second out
+                    },
+                };
+                let entry = self.runs.hold(run, row, Entry::pinned(run, row));
+                let len = self.runs.run(run).len();
+                let shelf = &mut self.shelves[row as usize];
+                shelf.held += len;
+                shelf.pinned += len;
+                shelf.in_use.push(&mut self.runs.entries, entry);
+                at += len as usize;
+                pin = Some(Pin(run));
+            }
+        }
+        pin
+    }
+
+    /// The engine has computed the prefix: it stays after the request.
+    pub fn confirm(&mut self, row: u32, pin: Pin) {
+        let mut run = pin.0;
+        while let Some(entry) = self.runs.entry_mut(run, row) {
+            if entry.confirmed {
+                return; // so are all before it
+            }
+            entry.confirmed = true;
+            run = self.runs.run(run).parent;
+        }
+    }
+
+    /// The request is over. Blocks that nobody else uses may leave from now on; those that were
+    /// never confirmed go at once.
+    pub fn release(&mut self, row: u32, pin: Pin) {
+        let mut run = pin.0;
+        while let Some(id) = self.runs.entry_id(run, row) {
+            let Run { parent, .. } = *self.runs.run(run);
+            let len = self.runs.run(run).len();
+            let entry = &mut self.runs.entries[id];
+            if entry.users == 0 {
+                return; // a pin from before the row was dropped
+            }
+            entry.users -= 1;
+            if entry.users == 0 {
+                let confirmed = entry.confirmed;
+                let shelf = &mut self.shelves[row as usize];
+                shelf.in_use.remove(&mut self.runs.entries, id);
+                shelf.pinned -= len;
+                if confirmed {
+                    self.runs.set_busy(run, row, false);
+                    // From the tail up, so that heads leave last.
+                    shelf.idle.push(&mut self.runs.entries, id);
+                } else {
+                    shelf.held -= len;
+                    self.runs.let_go(run, row);
+                }
+            }
+            run = parent;
+        }
+        self.make_room(row, 0);
+    }
+
+    /// Forgets all that `row` holds, pinned or not; pins on it mean nothing afterwards.
+    pub fn drop_row(&mut self, row: u32) {
+        let Some(shelf) = self.shelves.get_mut(row as usize) else { return };
+        let (mut idle, mut in_use) = (shelf.idle, shelf.in_use);
+        *shelf = Shelf::new(self.default_capacity);
+        for list in [&mut idle, &mut in_use] {
+            while let Some(entry) = list.pop_oldest(&mut self.runs.entries) {
+                let run = self.runs.entries[entry].run;
+                self.runs.let_go(run, row);
+            }
+        }
+        if self.shelves.iter().all(|shelf| shelf.held == 0) {
+            self.runs = Runs::default();
+        }
+    }
+
+    fn shelf(&mut self, row: u32) -> &mut Shelf {
+        let rows = row as usize + 1;
+        if self.shelves.len() < rows {
+            self.shelves.resize(rows, Shelf::new(self.default_capacity));
+        }
+        &mut self.shelves[row as usize]
+    }
+
+    /// Pins what the row holds of the chain already; the pin and the blocks it covers.
+    fn pin_known(&mut self, row: u32, chain: &[u64]) -> (Option<Pin>, usize) {
+        let (mut pin, mut at) = (None, 0);
+        let mut parent = NONE;
+        while let Some(run) = self.runs.find(parent, chain, at) {
+            if self.runs.entry_id(run, row).is_none() {
+                break;
+            }
+            let run = self.cut_to(run, &chain[at..]);
+            let Some(id) = self.runs.entry_id(run, row) else { break };
+            let len = self.runs.run(run).len();
+            let entry = &mut self.runs.entries[id];
+            entry.users += 1;
+            if entry.users == 1 {
+                self.runs.set_busy(run, row, true);
+                let shelf = &mut self.shelves[row as usize];
+                shelf.idle.remove(&mut self.runs.entries, id);
+                shelf.in_use.push(&mut self.runs.entries, id);
+                shelf.pinned += len;
+            }
+            at += len as usize;
+            parent = run;
+            pin = Some(Pin(run));
+        }
+        (pin, at)
+    }
+
+    /// The run, split so that it ends where the chain leaves it.
+    fn cut_to(&mut self, run: u32, chain: &[u64]) -> u32 {
+        let common = self.runs.run(run).common(chain);
+        if common == self.runs.run(run).blocks.len() { run } else { self.split(run, common) }
+    }
+
+    /// Splits a run after `at` blocks; the head gets the new number and is returned, so that pins
+    /// on the tail stay good.
+    fn split(&mut self, tail: u32, at: usize) -> u32 {
+        let (head, pairs) = self.runs.split(tail, at);
+        for (tail_entry, head_entry) in pairs {
+            let Entry { row, users, .. } = self.runs.entries[tail_entry];
+            let shelf = &mut self.shelves[row as usize];
+            let list = if users > 0 { &mut shelf.in_use } else { &mut shelf.idle };
+            list.push_after(&mut self.runs.entries, tail_entry, head_entry);
+        }
+        head
+    }
+
+    /// Lets idle blocks go until `need` more fit; how many do.
+    fn make_room(&mut self, row: u32, need: u32) -> u32 {
+        loop {
+            let shelf = &self.shelves[row as usize];
+            let over = (shelf.held + need).saturating_sub(shelf.capacity);
+            let Some(oldest) = shelf.idle.oldest().filter(|_| over > 0) else { break };
+            let run = self.runs.entries[oldest].run;
+            let len = self.runs.run(run).len();
+            let shelf = &mut self.shelves[row as usize];
+            shelf.held -= over.min(len);
+            if over < len && self.runs.truncate(run, len - over) {
+                continue;
+            }
+            if over < len {
+                self.split(run, (len - over) as usize);
+            }
+            self.shelves[row as usize].idle.remove(&mut self.runs.entries, oldest);
+            self.runs.let_go(run, row);
+        }
+        let shelf = &self.shelves[row as usize];
+        shelf.capacity.saturating_sub(shelf.held).min(need)
+    }
+}

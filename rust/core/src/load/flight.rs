@@ -1,0 +1,78 @@
+//! One request on its way, and what its answers teach.
+
+use crate::index::Pin;
+
+/// What a request asks of the engine it goes to, as known at the choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Those that the engine is not expected to have in its cache.
+    pub uncached_tokens: u64,
+    /// Microseconds that prefilling them should take.
+    pub prefill_us: u64,
+    /// Its hold on the prefix it uses.
+    pub pin: Option<Pin>,
+    /// Whether the tokens are an estimate from text.
+    pub text: bool,
+    /// Whether the engine should have had room for it at once.
+    pub has_room: bool,
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    pub row: u32,
+    pub start: f64,
+    pub first_token: Option<f64>,
+    pub work: Work,
+    /// What was queued on the row before it, microseconds of prefill.
+    pub ahead_us: u64,
+    /// Sums of the row when the first token came.
+    pub mark: Meter,
+    /// Tokens generated, if the engine told.
+    pub generated: Option<u64>,
+}
+
+/// Running sums of a row over time; what happened between two moments is their difference.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Meter {
+    /// When the sums were last brought forward.
+    pub at: f64,
+    /// Context tokens decoding, summed over seconds.
+    pub context_seconds: f64,
+    /// Requests decoding, summed over seconds.
+    pub decode_seconds: f64,
+    /// Prefill finished since the start, microseconds as expected at the choice.
+    pub prefilled_us: u64,
+}
+
+/// A first token: how long its request waited, and for what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FirstToken {
+    /// Milliseconds from sending to the first token.
+    pub waited_ms: f64,
+    /// Milliseconds of prefill that were queued on the row before it.
+    pub ahead_ms: f64,
+    /// Requests that decode on the row.
+    pub batch: f64,
+    /// Their prompt tokens.
+    pub context_tokens: f64,
+    /// What it asked for.
+    pub work: Work,
+}
+
+/// A served request: how long it decoded, and beside what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Served {
+    /// Milliseconds from first token to end.
+    pub decode_ms: f64,
+    /// Of these, milliseconds in which the engine should have prefilled others.
+    pub prefill_ms: f64,
+    /// Context tokens decoding on the row on average.
+    pub context_tokens: f64,
+    /// Requests decoding on the row on average.
+    pub batch: f64,
+    /// Tokens generated, if the engine told.
+    pub generated: Option<u64>,
+}

@@ -1,0 +1,193 @@
+//! The sums of one endpoint.
+
+use std::collections::VecDeque;
+
+use super::flight::{FirstToken, Flight, Meter, Served, Work};
+use super::window::Window;
+use crate::index::Pin;
+use crate::stats::{Stat, StatTable};
+
+/// Everything that is counted on one row. Whole numbers, so that nothing drifts.
+#[derive(Debug, Default)]
+pub(super) struct RowLoad {
+    /// Choices that were not reported yet, oldest first.
+    waiting: VecDeque<Work>,
+    waiting_us: u64,
+    /// Choices already reported, still standing in the expiry queue.
+    reported: u32,
+    prefill: u32,
+    decode: u32,
+    /// Prompt tokens of the requests that decode, and of all in flight.
+    decoding_tokens: u64,
+    context_tokens: u64,
+    queued_tokens: u64,
+    queued_us: u64,
+    finished: u64,
+    pub swapped: u64,
+    first_seen: Option<f64>,
+    meter: Meter,
+    arrivals: Window,
+    ttft: Window,
+    latency: Window,
+}
+
+/// What one endpoint looks like from the router: production-stack's `RequestStats`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowStats {
+    /// Arrivals a second over the window.
+    pub qps: f64,
+    /// Mean seconds to first token over the window.
+    pub ttft: Option<f64>,
+    /// Requests without a first token yet.
+    pub in_prefill: u32,
+    /// Requests between first token and end.
+    pub in_decoding: u32,
+    /// Requests that ended well.
+    pub finished: u64,
+    /// Seconds since the first request.
+    pub uptime: f64,
+    /// Mean seconds of a whole request over the window.
+    pub avg_latency: Option<f64>,
+    /// Requests reported as swapped.
+    pub swapped: u64,
+}
+
+impl RowLoad {
+    /// Brings the meter forward: until `now` the row was as it is.
+    pub fn pass(&mut self, now: f64) {
+        let seconds = now - self.meter.at;
+        if seconds > 0.0 {
+            self.meter.context_seconds += self.decoding_tokens as f64 * seconds;
+            self.meter.decode_seconds += f64::from(self.decode) * seconds;
+            self.meter.at = now;
+        }
+    }
+
+    pub fn choose(&mut self, work: Work) {
+        self.waiting.push_back(work);
+        self.waiting_us += work.prefill_us;
+        self.queued_tokens += work.uncached_tokens;
+        self.queued_us += work.prefill_us;
+        self.context_tokens += work.prompt_tokens;
+    }
+
+    pub fn unpin_last(&mut self) -> Option<Pin> {
+        self.waiting.back_mut().and_then(|work| work.pin.take())
+    }
+
+    /// The oldest choice leaves the expiry queue; it is returned if it was never reported.
+    pub fn drop_oldest_choice(&mut self) -> Option<Work> {
+        if self.reported > 0 {
+            self.reported -= 1;
+            return None;
+        }
+        let work = self.waiting.pop_front()?;
+        self.waiting_us = self.waiting_us.saturating_sub(work.prefill_us);
+        self.context_tokens = self.context_tokens.saturating_sub(work.prompt_tokens);
+        self.unqueue(&work);
+        Some(work)
+    }
+
+    pub fn send(&mut self, row: u32, time: f64, span: f64) -> Flight {
+        self.pass(time);
+        let work = self.waiting.pop_front();
+        if work.is_some() {
+            self.reported += 1;
+        }
+        let work = work.unwrap_or_default();
+        self.prefill += 1;
+        self.first_seen.get_or_insert(time);
+        self.arrivals.push(time, 0.0, span);
+        self.waiting_us = self.waiting_us.saturating_sub(work.prefill_us);
+        Flight {
+            row,
+            start: time,
+            first_token: None,
+            work,
+            // Choices made after this one stand in the queue behind it.
+            ahead_us: self.queued_us.saturating_sub(work.prefill_us + self.waiting_us),
+            mark: Meter::default(),
+            generated: None,
+        }
+    }
+
+    pub fn first_token(&mut self, flight: &mut Flight, time: f64, span: f64) -> FirstToken {
+        let waited = time - flight.start;
+        self.prefill = self.prefill.saturating_sub(1);
+        self.unqueue(&flight.work);
+        self.meter.prefilled_us += flight.work.prefill_us;
+        let (batch, context_tokens) = (f64::from(self.decode), self.decoding_tokens as f64);
+        self.decode += 1;
+        self.decoding_tokens += flight.work.prompt_tokens;
+        self.ttft.push(time, waited, span);
+        flight.first_token = Some(time);
+        flight.mark = self.meter;
+        FirstToken {
+            waited_ms: waited * 1e3,
+            ahead_ms: flight.ahead_us as f64 / 1e3,
+            batch,
+            context_tokens,
+            work: flight.work,
+        }
+    }
+
+    /// The request is on the row no longer.
+    pub fn release(&mut self, flight: &Flight) {
+        let tokens = flight.work.prompt_tokens;
+        self.context_tokens = self.context_tokens.saturating_sub(tokens);
+        if flight.first_token.is_some() {
+            self.decode = self.decode.saturating_sub(1);
+            self.decoding_tokens = self.decoding_tokens.saturating_sub(tokens);
+        } else {
+            self.prefill = self.prefill.saturating_sub(1);
+            self.unqueue(&flight.work);
+        }
+    }
+
+    /// It was served to its end.
+    pub fn serve(&mut self, flight: &Flight, time: f64, span: f64) -> Option<Served> {
+        self.finished += 1;
+        self.latency.push(time, time - flight.start, span);
+        let seconds = time - flight.first_token?;
+        let (from, to) = (&flight.mark, &self.meter);
+        (seconds > 0.0).then(|| Served {
+            decode_ms: seconds * 1e3,
+            prefill_ms: to.prefilled_us.saturating_sub(from.prefilled_us) as f64 / 1e3,
+            context_tokens: (to.context_seconds - from.context_seconds) / seconds,
+            batch: (to.decode_seconds - from.decode_seconds) / seconds,
+            generated: flight.generated,
+        })
+    }
+
+    pub fn stats(&mut self, now: f64, span: f64) -> Option<RowStats> {
+        let first_seen = self.first_seen?;
+        for window in [&mut self.arrivals, &mut self.ttft, &mut self.latency] {
+            window.trim(now, span);
+        }
+        Some(RowStats {
+            qps: self.arrivals.len() as f64 / span,
+            ttft: self.ttft.mean(),
+            in_prefill: self.prefill,
+            in_decoding: self.decode,
+            finished: self.finished,
+            uptime: now - first_seen,
+            avg_latency: self.latency.mean(),
+            swapped: self.swapped,
+        })
+    }
+
+    pub fn publish(&self, table: &mut StatTable, row: u32) {
+        let (prefill, decode) = (f64::from(self.prefill), f64::from(self.decode));
+        table.set(Stat::InFlight, row, self.waiting.len() as f64 + prefill + decode);
+        table.set(Stat::InPrefill, row, prefill);
+        table.set(Stat::InDecoding, row, decode);
+        table.set(Stat::QueuedTokens, row, self.queued_tokens as f64);
+        table.set(Stat::QueuedMs, row, self.queued_us as f64 / 1e3);
+        table.set(Stat::ContextTokens, row, self.context_tokens as f64);
+    }
+
+    fn unqueue(&mut self, work: &Work) {
+        self.queued_tokens = self.queued_tokens.saturating_sub(work.uncached_tokens);
+        self.queued_us = self.queued_us.saturating_sub(work.prefill_us);
+    }
+}

@@ -1,0 +1,198 @@
+//! The least of a column, kept block by block while values change.
+//!
+//! A pick then looks at one summary per 64 rows instead of at every row.
+
+use std::ops::Range;
+
+/// Rows of a block: a bit of a word each.
+const BLOCK: usize = 64;
+
+/// The least value of a block and the rows that have it, a bit each; `NaN` is never the least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Block {
+    least: f64,
+    rows: u64,
+}
+
+impl Block {
+    const NONE: Self = Self { least: f64::INFINITY, rows: 0 };
+
+    /// Looks at up to 64 values. No branches, so that the compiler makes vector code of it.
+    fn of(values: &[f64]) -> Self {
+        const LANES: usize = 8;
+        let mut lanes = [f64::INFINITY; LANES];
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &value) in lanes.iter_mut().zip(chunk) {
+                *lane = if value < *lane { value } else { *lane };
+            }
+        }
+        let least = lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min);
+        let bits = values.iter().enumerate().map(|(at, &v)| u64::from(v == least) << at);
+        Self { least, rows: bits.fold(0, |rows, bit| rows | bit) }
+    }
+}
+
+impl Block {
+    fn count(&self, value: f64) -> usize {
+        if self.least == value { self.rows.count_ones() as usize } else { 0 }
+    }
+}
+
+/// Place of the `nth` bit that is set: counts byte by byte, all at once, then within one byte.
+fn nth_bit(bits: u64, nth: u32) -> usize {
+    let pairs = bits - (bits >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = (fours + (fours >> 4)) & 0x0F0F_0F0F_0F0F_0F0F;
+    let upto = bytes.wrapping_mul(0x0101_0101_0101_0101).to_le_bytes();
+    let at = upto.iter().position(|&count| u32::from(count) > nth).unwrap_or(7);
+    let before = if at == 0 { 0 } else { u32::from(upto[at - 1]) };
+    let mut byte = bits >> (8 * at);
+    for _ in before..nth {
+        byte &= byte - 1;
+    }
+    8 * at + byte.trailing_zeros() as usize
+}
+
+/// The least value and how many rows have it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Least {
+    /// Infinity where no value is known.
+    pub value: f64,
+    /// Rows that have it.
+    pub equals: usize,
+}
+
+/// The least of each block of a column.
+#[derive(Debug, Clone, Default)]
+pub struct Minima {
+    blocks: Vec<Block>,
+}
+
+impl Minima {
+    /// Looks at the whole column anew.
+    pub fn rebuild(&mut self, column: &[f64]) {
+        self.blocks.clear();
+        self.blocks.extend(column.chunks(BLOCK).map(Block::of));
+    }
+
+    /// Takes note of a value of the column that changed, or of a new last row.
+    pub fn update(&mut self, column: &[f64], row: usize) {
+        let (at, bit) = (row / BLOCK, 1 << (row % BLOCK));
+        if at == self.blocks.len() {
+            self.blocks.push(Block::NONE);
+        }
+        let (new, block) = (column[row], &mut self.blocks[at]);
+        if new < block.least {
+            *block = Block { least: new, rows: bit };
+        } else if new == block.least {
+            block.rows |= bit;
+        } else {
+            block.rows &= !bit;
+            if block.rows == 0 {
+                let end = column.len().min((at + 1) * BLOCK);
+                *block = Block::of(&column[at * BLOCK..end]);
+            }
+        }
+    }
+
+    /// The least among `rows` of the column.
+    pub fn least(&self, column: &[f64], rows: Range<usize>) -> Least {
+        let (head, blocks, tail) = self.cut(column, rows);
+        let ends = [head.1, tail.1];
+        let least =
+            |value: f64, block: &Block| if block.least < value { block.least } else { value };
+        let value = ends.iter().fold(blocks.iter().fold(f64::INFINITY, least), least);
+        let count = |block: &Block| block.count(value);
+        Least { value, equals: blocks.iter().chain(&ends).map(count).sum() }
+    }
+
+    /// The row of the `nth` value among `rows` that equals `value`; else how many do not remain.
+    ///
+    /// # Errors
+    /// When fewer have it: `nth` less their number.
+    pub fn nth(
+        &self,
+        column: &[f64],
+        rows: Range<usize>,
+        value: f64,
+        mut nth: usize,
+    ) -> Result<usize, usize> {
+        let (head, blocks, tail) = self.cut(column, rows.clone());
+        let inner = blocks.iter().enumerate().map(|(at, &block)| (head.0.end + at * BLOCK, block));
+        let ends = |(rows, block): (Range<usize>, Block)| (rows.start / BLOCK * BLOCK, block);
+        for (start, block) in [ends(head.clone())].into_iter().chain(inner).chain([ends(tail)]) {
+            let here = block.count(value);
+            if nth < here {
+                return Ok(start + nth_bit(block.rows, nth as u32));
+            }
+            nth -= here;
+        }
+        Err(nth)
+    }
+
+    /// `rows` as a part of a block, whole blocks, and a part of a block.
+    fn cut(
+        &self,
+        column: &[f64],
+        rows: Range<usize>,
+    ) -> ((Range<usize>, Block), &[Block], (Range<usize>, Block)) {
+        let first = rows.start.div_ceil(BLOCK);
+        let all = rows.end == column.len();
+        let last = if all { self.blocks.len() } else { rows.end / BLOCK }.max(first);
+        let head = rows.start..rows.end.min(first * BLOCK);
+        let tail = (last * BLOCK).min(rows.end)..rows.end;
+        let blocks = &self.blocks[first.min(self.blocks.len())..last.min(self.blocks.len())];
+        let part = |rows: Range<usize>| (rows.clone(), self.part(column, rows));
+        (part(head), blocks, part(tail))
+    }
+
+    /// The summary of the part of a block.
+    fn part(&self, column: &[f64], part: Range<usize>) -> Block {
+        if part.is_empty() {
+            return Block::NONE;
+        }
+        let (at, shift) = (part.start / BLOCK, part.start % BLOCK);
+        let block = self.blocks[at];
+        let rows = block.rows & (u64::MAX >> (BLOCK - part.len())) << shift;
+        if rows != 0 {
+            return Block { rows, ..block };
+        }
+        let here = Block::of(&column[part]);
+        Block { rows: here.rows << shift, ..here }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn summaries_stay_true_while_values_change() {
+        let mut rng = Rng::new(1);
+        let (mut column, mut minima) = (Vec::new(), Minima::default());
+        for row in 0..200 {
+            column.push(0.0);
+            minima.update(&column, row);
+        }
+        for _ in 0..20_000 {
+            let row = rng.below(200);
+            column[row] = if rng.below(20) == 0 { f64::NAN } else { rng.below(5) as f64 };
+            minima.update(&column, row);
+            let (a, b) = (rng.below(200), rng.below(200));
+            let rows = a.min(b)..a.max(b) + 1;
+            let value = column[rows.clone()].iter().copied().fold(f64::INFINITY, f64::min);
+            let same: Vec<usize> = rows.clone().filter(|&row| column[row] == value).collect();
+            let least = Least { value, equals: same.len() };
+            assert_eq!(minima.least(&column, rows.clone()), least);
+            for (nth, &row) in same.iter().enumerate() {
+                assert_eq!(minima.nth(&column, rows.clone(), value, nth), Ok(row));
+            }
+            assert_eq!(minima.nth(&column, rows, value, same.len() + 3), Err(3));
+        }
+        let mut anew = Minima::default();
+        anew.rebuild(&column);
+        assert_eq!(anew.blocks, minima.blocks);
+    }
+}

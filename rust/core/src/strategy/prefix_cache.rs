@@ -1,0 +1,79 @@
+//! The longest match, within a load bound.
+
+use super::costs::{Costs, term};
+use super::{Key, Params, Rule, Scored, View};
+use crate::error::RouteError;
+use crate::rng::Rng;
+use crate::stats::Stat;
+
+/// The endpoint that has most of the prompt in its cache, as long as its load is within bounds.
+///
+/// 1. Endpoints with more than `load_factor` · (R + 1) / n + 1 requests, this one counted, are
+///    passed over (R in flight on n endpoints; the 1 keeps affinity at low load). A hot prefix so
+///    spills, and the endpoint it spills to has it from then on.
+/// 2. Of the rest the longest match wins, if it is at least `min_match_tokens` and
+///    `min_match_share` of the prompt; else the fewest requests in flight.
+///
+/// Ties: fewer in flight, then a uniform draw. No prompt: least connections.
+/// Sources: Mirrokni et al. 2018 (bounded loads); SMG 1.13 (spilling per request).
+#[derive(Debug, Clone)]
+pub struct PrefixCache {
+    min_match_tokens: f64,
+    min_match_share: f64,
+    load_factor: f64,
+    costs: Costs,
+}
+
+impl PrefixCache {
+    /// The load bound, and the longest match within it (0 when it is too short to count).
+    fn bounds(&self, view: View<'_>) -> (f64, f64) {
+        let total: f64 = view.values(Stat::InFlight).filter(|load| !load.is_nan()).sum();
+        let cap = self.load_factor * (total + 1.0) / view.len() as f64;
+        let within = |&(load, _): &(f64, f64)| load <= cap;
+        let loads = view.values(Stat::InFlight).zip(view.asked.cached.iter().copied());
+        let best = loads.filter(within).map(|(_, cached)| cached).fold(0.0, f64::max);
+        let least = self.min_match_tokens.max(self.min_match_share * view.asked.tokens);
+        (cap, if best >= least { best } else { 0.0 })
+    }
+}
+
+/// Above any load: what is over the cap, or has less of the prompt, loses to all that is not.
+const OUT: f64 = 1e12;
+
+fn cost(view: View<'_>, pos: usize, cap: f64, best: f64) -> f64 {
+    let load = view.get(Stat::InFlight, pos);
+    if load > cap || view.cached(pos) < best { OUT + load } else { load }
+}
+
+impl Rule for PrefixCache {
+    const NAME: &'static str = "prefix_cache";
+    const PARAMS: &'static str = "min_match_tokens, min_match_share, load_factor";
+    const NEEDS_PROMPT: bool = true;
+
+    fn build(params: &mut Params) -> Result<Self, RouteError> {
+        Ok(Self {
+            min_match_tokens: params.number("min_match_tokens", 64.0, 0.0, 1e9)?,
+            min_match_share: params.number("min_match_share", 0.0, 0.0, 1.0)?,
+            load_factor: params.number("load_factor", 1.25, 1.0, 1e6)?,
+            costs: Costs::default(),
+        })
+    }
+
+    fn select(&mut self, view: View<'_>, _: &Key, rng: &mut Rng) -> Option<usize> {
+        let (cap, best) = self.bounds(view);
+        self.costs.least(view, rng, |pos| cost(view, pos, cap, best))
+    }
+
+    fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
+        let (cap, best) = self.bounds(view);
+        let score = |pos| Scored {
+            score: cost(view, pos, cap, best),
+            terms: vec![
+                term("cached", view.cached(pos), "tokens"),
+                term("in_flight", view.get(Stat::InFlight, pos), "requests"),
+                term("load_cap", cap, "requests"),
+            ],
+        };
+        (0..view.len()).map(score).collect()
+    }
+}
