@@ -15,6 +15,7 @@ __all__ = [
     "Router",
     "Table",
     "Trace",
+    "prompt_blocks",
     "replay",
 ]
 
@@ -142,6 +143,7 @@ class Trace:
     def input_tokens(self) -> int: ...
     def columns(self) -> list[bytes]: ...
 
+def prompt_blocks(body: Any, block: int) -> tuple[bytes, int] | None: ...
 def replay(
     trace: Trace,
     engines: list[tuple[str, int, int, int, int, float]],

@@ -167,7 +167,9 @@ def _traces(
     metavar="fail@120s:3",
     help="An endpoint dies, or joins (join@…).",
 )
-@click.option("--format", "format_", metavar="NAME", help="mooncake, azure, bailian; else guessed.")
+@click.option(
+    "--format", "format_", metavar="NAME", help="mooncake, azure, bailian, openai; else guessed."
+)
 @click.option("--trace-block", type=int, help="Tokens of a hash id of the trace.")
 @click.option("--skip-bad", is_flag=True, help="Count bad lines and go on.")
 @click.option("--requests", type=int, help="Size of a generated workload.")

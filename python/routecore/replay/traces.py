@@ -5,11 +5,11 @@ from pathlib import Path
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.replay import azure, bailian, mooncake
+from routecore.replay import azure, bailian, mooncake, openai_log
 from routecore.replay.columns import Trace
 from routecore.replay.lines import lines
 
-FORMATS = ("mooncake", "azure", "bailian")
+FORMATS = ("mooncake", "azure", "bailian", "openai")
 """Names of the formats that `read_trace` knows."""
 
 
@@ -23,6 +23,8 @@ def _guess(path: Path) -> str:
         row = None
     if not isinstance(row, dict):
         raise RouteError(f"{path}:1: neither a JSON object nor Azure's header; give the format")
+    if any(name in row for name in ("body", "request", "messages", "prompt")):
+        return "openai"
     return "bailian" if "chat_id" in row else "mooncake"
 
 
@@ -33,7 +35,8 @@ def read_trace(
 
     Args:
         path: The file.
-        format: "mooncake", "azure" or "bailian"; by its first line if left out.
+        format: "mooncake", "azure", "bailian" or "openai" (a log of requests); by its first line
+            if left out.
         block: Tokens a hash id of a Mooncake trace stands for; 512 if left out.
         skip_bad: Leave bad lines out and count them, instead of failing.
 
@@ -48,5 +51,5 @@ def read_trace(
         return mooncake.read(path, block or 512, skip_bad=skip_bad)
     if block is not None:
         raise RouteError(f"block size: a trace of the format {kind} has its own; leave it out")
-    reader = azure.read if kind == "azure" else bailian.read
-    return reader(path, skip_bad=skip_bad)
+    readers = {"azure": azure.read, "bailian": bailian.read, "openai": openai_log.read}
+    return readers[kind](path, skip_bad=skip_bad)

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::replay::{Trace, replay};
+    use crate::replay::{Trace, prompt_blocks, replay};
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use routecore::Params;
+use routecore::prompt::Unit;
+use routecore::{Key, Params};
 use routecore_replay::engine::Report;
 use routecore_replay::gateway::{Assigned, Several, Usage};
 use routecore_replay::report::Spread;
@@ -16,6 +17,7 @@ use routecore_replay::{
 };
 
 use crate::errors::{guarded, lock, to_py};
+use crate::prompt::{Blocks, blocks as blocks_of};
 
 /// Requests between two looks at signals and the progress callback.
 const WATCH_EVERY: u64 = 4096;
@@ -249,6 +251,28 @@ impl Gateway for Callback<'_> {
     fn stopped(&self) -> bool {
         lock(self.error).is_some()
     }
+}
+
+/// Bytes taken for a token where a prompt is text.
+const BYTES_PER_TOKEN: u32 = 4;
+
+/// The prompt of a request body at a grain of `block` tokens: the chained hashes of its full
+/// blocks, packed, and its size in tokens; `None` for a body without a prompt.
+#[pyfunction]
+pub fn prompt_blocks<'py>(
+    py: Python<'py>,
+    body: &Bound<'py, PyAny>,
+    block: u32,
+) -> PyResult<Option<(Bound<'py, PyBytes>, u64)>> {
+    guarded(|| {
+        let blocks = Blocks { chars: block * BYTES_PER_TOKEN, tokens: block, seed: 0 };
+        let Key::Prompt(prompt) = blocks_of(body, blocks) else { return Ok(None) };
+        let tokens = match prompt.unit {
+            Unit::Tokens => prompt.size,
+            Unit::Bytes => prompt.size.div_ceil(u64::from(BYTES_PER_TOKEN)),
+        };
+        Ok(Some((bytes(py, &prompt.chain, u64::to_ne_bytes), tokens)))
+    })
 }
 
 fn params(given: &Bound<'_, PyDict>) -> PyResult<Params> {

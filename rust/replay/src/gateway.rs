@@ -108,7 +108,7 @@ impl LiveRouter {
         seed: u64,
         engines: &[EngineConfig],
     ) -> Result<Self, RouteError> {
-        let mut fleet = Fleet::new(60.0, 600.0);
+        let fleet = Fleet::new(60.0, 600.0);
         let router = Router::new(strategy, params, seed)?;
         let capacities =
             engines.iter().map(|engine| f64::from(engine.kv_blocks) * f64::from(engine.block));
