@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from routecore.replay import read_trace, run
-
 from replay.traces_dir import reference
+from routecore.replay import read_trace, run
 
 ENDPOINTS, BLOCK, KV_BLOCKS = 8, 64, 16_384
 
