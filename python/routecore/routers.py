@@ -51,6 +51,8 @@ class CompiledRouter(RoutingInterface):
 
     strategy: ClassVar[str]
     _block_chars = 128
+    # Whether it looks at the request, not only at the load.
+    _keyed = False
 
     def _build(self, seed: int | None, **params: Any) -> None:
         if seed is None:
@@ -60,7 +62,7 @@ class CompiledRouter(RoutingInterface):
         given = {name: value for name, value in params.items() if value is not None}
         self._core = _core.Router(self.strategy, given, seed, self._block_chars)
         self._route = self._core.route
-        if type(self).route_request is CompiledRouter.route_request:
+        if not self._keyed and type(self).route_request is CompiledRouter.route_request:
             # Nobody overrides it: calls on the instance go straight to the core.
             vars(self)["route_request"] = self._core.route_request
 
@@ -88,9 +90,8 @@ class CompiledRouter(RoutingInterface):
         Raises:
             RouteError: No endpoints, or none eligible.
         """
-        return self._core.route_request(
-            endpoints, engine_stats, request_stats, request, request_json
-        )
+        session, body = self._keys(request, request_json)
+        return self._route(endpoints, engine_stats, request_stats, session, body)
 
     def explain(
         self,
@@ -145,16 +146,7 @@ class CompiledRouter(RoutingInterface):
 class _KeyedRouter(CompiledRouter):
     """A router that looks at the request, not only at the load."""
 
-    def route_request(
-        self,
-        endpoints: Sequence[Endpoint],
-        engine_stats: Mapping[str, EngineStats] | None,
-        request_stats: Mapping[str, RequestStats] | None,
-        request: Any,
-        request_json: Mapping[str, Any] | None = None,
-    ) -> str:
-        session, body = self._keys(request, request_json)
-        return self._route(endpoints, engine_stats, request_stats, session, body)
+    _keyed = True
 
 
 def _body_of(request: Any, request_json: Any) -> Any:
@@ -227,11 +219,17 @@ class PowerOfTwoRouter(CompiledRouter):
 
 
 class WeightedScoreRouter(CompiledRouter):
-    """The highest weighted sum of normalised stats (llm-d's scorers).
+    """The highest weighted sum of terms between 0 and 1 (llm-d's scorers).
+
+    Terms are the columns of the table, normalised, and three of their own:
+    `active_request`: (max - r) / max, r the requests in flight; 1 for an idle endpoint.
+    `load_aware`: 0.5 * (1 - min(w, 128) / 128), w the requests waiting in the engine.
+    `session`: 1 for the rendezvous home of the request's session, 0 for all others.
 
     Args:
-        weights: Stat name → weight ≥ 0; any column of the table.
-        normalise: "min_max" among the candidates, or "absolute".
+        weights: Term → weight ≥ 0.
+        normalise: "min_max" among the candidates, or "absolute"; for columns alone.
+        session_key: Header, else body key, that names the session; read for the term `session`.
         endpoint_weights: URL → factor on its score, for unequal hardware.
         seed: Makes ties repeatable.
     """
@@ -243,12 +241,23 @@ class WeightedScoreRouter(CompiledRouter):
         *,
         weights: Mapping[str, float] | None = None,
         normalise: Literal["min_max", "absolute"] = "min_max",
+        session_key: str = "x-session-id",
         endpoint_weights: Mapping[str, float] | None = None,
         seed: int | None = None,
     ) -> None:
         if weights is None:
             weights = {"num_queuing_requests": 2.0, "gpu_cache_usage_perc": 2.0, "in_flight": 1.0}
+        if not isinstance(weights, Mapping):
+            kind = type(weights).__name__
+            raise RouteError(f"weights: expected a dict of term → weight, got {kind}")
+        self.session_key = session_key
+        self._keyed = "session" in weights
         self._build(seed, weights=weights, normalise=normalise, endpoint_weights=endpoint_weights)
+
+    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
+        if not self._keyed:
+            return None, None
+        return self.extract_session_id(request, _body_of(request, request_json)), None
 
 
 class SessionAffinityRouter(_KeyedRouter):
@@ -258,6 +267,7 @@ class SessionAffinityRouter(_KeyedRouter):
         session_key: Header, else body key, that names the session.
         method: "rendezvous" hashing, or a "ring" of 160 points an endpoint.
         load_factor: A home above this times the mean load passes the session on; None: never.
+        endpoint_weights: URL → capacity; sessions and bound are in proportion to it.
         seed: Makes the choice of requests without session repeatable.
     """
 
@@ -269,10 +279,13 @@ class SessionAffinityRouter(_KeyedRouter):
         session_key: str = "x-session-id",
         method: Literal["rendezvous", "ring"] = "rendezvous",
         load_factor: float | None = None,
+        endpoint_weights: Mapping[str, float] | None = None,
         seed: int | None = None,
     ) -> None:
         self.session_key = session_key
-        self._build(seed, method=method, load_factor=load_factor)
+        self._build(
+            seed, method=method, load_factor=load_factor, endpoint_weights=endpoint_weights
+        )
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         return self.extract_session_id(request, _body_of(request, request_json)), None
@@ -284,20 +297,26 @@ class PrefixAffinityRouter(_KeyedRouter):
     Args:
         load_factor: A home above this times the mean load passes the prompt on; at least 1.
         block_chars: Bytes of the first key segment; each further one doubles the depth.
+        endpoint_weights: URL → capacity; prompts and bound are in proportion to it.
         seed: Makes the choice of requests without prompt repeatable.
     """
 
     strategy = "prefix_affinity"
 
     def __init__(
-        self, *, load_factor: float = 1.25, block_chars: int = 128, seed: int | None = None
+        self,
+        *,
+        load_factor: float = 1.25,
+        block_chars: int = 128,
+        endpoint_weights: Mapping[str, float] | None = None,
+        seed: int | None = None,
     ) -> None:
         if not isinstance(block_chars, int) or not 16 <= block_chars <= 65536:
             raise RouteError(
                 f"block_chars: expected an integer from 16 to 65536, got {block_chars!r}"
             )
         self._block_chars = block_chars
-        self._build(seed, load_factor=load_factor)
+        self._build(seed, load_factor=load_factor, endpoint_weights=endpoint_weights)
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         return None, _body_of(request, request_json)

@@ -181,7 +181,9 @@ impl Router {
         for (name, value) in params {
             let name: String = name.extract()?;
             if name == "endpoint_weights" {
-                weights = value.extract()?;
+                weights = value.extract().map_err(|_| {
+                    to_py("endpoint_weights: expected a dict of URL → capacity, a number above 0")
+                })?;
                 if let Some((url, w)) =
                     weights.iter().find(|(_, w): &(&String, &f64)| !w.is_finite() || **w <= 0.0)
                 {
