@@ -172,13 +172,25 @@ SESSIONS = st.text(min_size=1, max_size=40)
 FACTOR = st.none() | st.sampled_from([1.0, 1.25, 2.0])
 
 
-@given(fleets(), SESSIONS, FACTOR, CAPACITY, st.sampled_from(["rendezvous", "ring"]))
+# Small loads meet the bound exactly; of three endpoints or more a prefix can be too common.
+SMALL = st.builds(
+    lambda loads: (
+        [EndpointInfo(url=f"http://engine-{i}:8000") for i in range(len(loads))],
+        {
+            f"http://engine-{i}:8000": EngineStats(num_running_requests=x)
+            for i, x in enumerate(loads)
+        },
+        None,
+    ),
+    st.lists(st.integers(0, 3), min_size=3, max_size=8),
+)
+
+
+@given(fleets() | SMALL, SESSIONS, FACTOR, CAPACITY, st.sampled_from(["rendezvous", "ring"]))
 def test_a_session_goes_home_or_to_the_next_within_the_bound(
     fleet: Any, session: str, factor: Any, capacity: Any, method: str
 ) -> None:
-    router = fresh(
-        "session_affinity", method=method, load_factor=factor, endpoint_weights=capacity
-    )
+    router = fresh("session_affinity", method=method, load_factor=factor, endpoint_weights=capacity)
     chosen, scores = told_and_chosen(router, fleet, {"x-session-id": session})
     if chosen is not None:
         naive = twin.homes if method == "rendezvous" else twin.ring_home
@@ -188,16 +200,17 @@ def test_a_session_goes_home_or_to_the_next_within_the_bound(
 
 
 HEADS = st.sampled_from(["", "You are", "You are ChatBot, a helpful assistant. " * 3])
-PROMPTS = st.builds("{}{}".format, HEADS, st.text(max_size=60) | st.text("ab", max_size=3))
-BODIES = st.fixed_dictionaries(
-    {"prompt": PROMPTS},
-    optional={"model": st.sampled_from(["m", "n"]), "cache_salt": st.just("s")},
+BODIES = st.builds(
+    lambda head, tail, more: {"prompt": head + tail * 16, **more},
+    HEADS,
+    st.text(max_size=4),
+    st.fixed_dictionaries({}, optional={"model": st.just("m"), "cache_salt": st.just("s")}),
 )
 
 
 @given(
-    fleets(),
-    st.lists(BODIES, min_size=1, max_size=4),
+    SMALL,
+    st.lists(BODIES, min_size=1, max_size=5),
     st.integers(1, 12),
     st.sampled_from([1.0, 1.25, 2.0]),
     CAPACITY,
@@ -205,12 +218,8 @@ BODIES = st.fixed_dictionaries(
 def test_prompts_go_where_depth_rule_hash_chain_and_bound_say(
     fleet: Any, bodies: list[Any], rounds: int, factor: float, capacity: Any
 ) -> None:
-    router = fresh(
-        "prefix_affinity", load_factor=factor, block_chars=16, endpoint_weights=capacity
-    )
+    router = fresh("prefix_affinity", load_factor=factor, block_chars=16, endpoint_weights=capacity)
     naive = twin.PrefixAffinity(factor, 16)
-    if not twin.eligible(fleet[0]):
-        return
     load = twin.loads(*fleet)
     for body in bodies * rounds:
         chosen, scores = told_and_chosen(router, fleet, body)

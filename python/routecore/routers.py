@@ -283,9 +283,7 @@ class SessionAffinityRouter(_KeyedRouter):
         seed: int | None = None,
     ) -> None:
         self.session_key = session_key
-        self._build(
-            seed, method=method, load_factor=load_factor, endpoint_weights=endpoint_weights
-        )
+        self._build(seed, method=method, load_factor=load_factor, endpoint_weights=endpoint_weights)
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         return self.extract_session_id(request, _body_of(request, request_json)), None
