@@ -47,9 +47,10 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class CompiledRouter(RoutingInterface):
-    """A strategy of the compiled core. Subclasses name it and its parameters."""
+    """A strategy of the compiled core. Subclasses name it, its parameters and what it `needs`."""
 
     strategy: ClassVar[str]
+    needs: ClassVar[str] = "load"
     _block_chars = 128
     # Whether it looks at the request, not only at the load.
     _keyed = False
@@ -170,6 +171,7 @@ class RoundRobinRouter(CompiledRouter):
     """Each endpoint in turn, by URL, one counter per set of endpoints."""
 
     strategy = "round_robin"
+    needs = "nothing"
 
     def __init__(self, *, seed: int | None = None) -> None:
         self._build(seed)
@@ -179,6 +181,7 @@ class RandomRouter(CompiledRouter):
     """A draw; chances proportional to `endpoint_weights` (URL → capacity, 1 if not named)."""
 
     strategy = "random"
+    needs = "nothing"
 
     def __init__(
         self, *, endpoint_weights: Mapping[str, float] | None = None, seed: int | None = None
@@ -235,6 +238,7 @@ class WeightedScoreRouter(CompiledRouter):
     """
 
     strategy = "weighted_score"
+    needs = "load and the stats that its weights name; a session for the term session"
 
     def __init__(
         self,
@@ -272,6 +276,7 @@ class SessionAffinityRouter(_KeyedRouter):
     """
 
     strategy = "session_affinity"
+    needs = "a session id; load without one or with a load_factor"
 
     def __init__(
         self,
@@ -300,6 +305,7 @@ class PrefixAffinityRouter(_KeyedRouter):
     """
 
     strategy = "prefix_affinity"
+    needs = "the prompt, and load"
 
     def __init__(
         self,
@@ -333,3 +339,16 @@ ROUTERS: dict[str, type[CompiledRouter]] = {
     )
 }
 """Strategy word → class."""
+
+UNITS: dict[str, str] = {
+    "block_chars": "bytes",
+    "endpoint_weights": "URL → capacity, 1 if not named",
+    "load_factor": "times the mean load",
+    "method": "rendezvous or ring",
+    "normalise": "min_max or absolute",
+    "seed": "integer",
+    "session_key": "header or body key",
+    "ties": "random or first",
+    "weights": "term → weight ≥ 0; None: queuing 2, KV usage 2, in flight 1",
+}
+"""Parameter → the unit of its values, or what they are."""
