@@ -190,7 +190,9 @@ def weighted_scores(
         if name in ("in_flight", "active_request"):
             values = {**loads(endpoints, engine, seen)}
         elif name == "load_aware":
-            values = {url: stat(url, "num_queuing_requests", engine or {}, seen or {}) for url in urls}
+            values = {
+                url: stat(url, "num_queuing_requests", engine or {}, seen or {}) for url in urls
+            }
         else:
             values = {url: stat(url, name, engine or {}, seen or {}) for url in urls}
         if all(value is None for value in values.values()):

@@ -47,8 +47,8 @@ def strategies(as_json: bool) -> None:
     for key, cls in ROUTERS.items():
         given = list(inspect.signature(cls.__init__).parameters.values())[1:]
         parameters = {p.name: {"default": p.default, "unit": UNITS[p.name]} for p in given}
-        row = {"key": key, "class": cls.__name__, "needs": cls.needs, "parameters": parameters}
-        rows.append(row)
+        about = {"key": key, "class": cls.__name__, "needs": cls.needs}
+        rows.append({**about, "parameters": parameters})
     if as_json:
         click.echo(json.dumps(rows))
         return
