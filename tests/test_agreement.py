@@ -139,7 +139,9 @@ def test_weighted_score_takes_one_of_the_best(
     chosen, scores = told_and_chosen(router, fleet, {"x-session-id": session})
     if chosen is None:
         return
-    score = twin.weighted_scores(*fleet, weights, normalise, capacity, session)
+    score = twin.weighted_scores(
+        fleet[0], fleet[1], fleet[2], weights, normalise, capacity, session
+    )
     if score is None:
         cost = twin.costs(twin.loads(*fleet), capacity)
         assert chosen in twin.least(cost)

@@ -36,7 +36,7 @@ def test_strategies_lists_them_all_with_needs_defaults_and_units() -> None:
 
 def test_demo_sends_a_users_own_requests_end_to_end(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    bodies = [
+    bodies: list[dict[str, object]] = [
         {"model": "m", "messages": [{"role": "user", "content": f"question {i} " * 200}]}
         for i in range(6)
     ]

@@ -140,7 +140,8 @@ def test_a_hostile_table_never_passes_an_except_exception(one: Any, two: Any, th
     attempt(_core.Table, one, two)
     attempt(_core.Router, "weighted_score", {"weights": one, "normalise": two}, 0, 128)
     table.add("http://a")
-    table.load_columns({"qps": np.array([3.0])}, urls=["http://a"])
+    column: Any = np.array([3.0])
+    table.load_columns({"qps": column}, urls=["http://a"])
     assert table.column("qps")[table.core.row("http://a")] == 3.0
 
 
@@ -176,4 +177,4 @@ def test_an_object_that_raises_a_base_exception_is_not_swallowed_as_a_panic() ->
             raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, RouteError)):
-        ROUTERS["least_connections"]().route_request([Stops()], {}, {}, None)  # type: ignore[list-item]
+        ROUTERS["least_connections"]().route_request([Stops()], {}, {}, None)
