@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use routecore::fleet::SharedIndex;
 use routecore::hash::{endpoint_id, request_key};
 use routecore::load::RowStats;
-use routecore::fleet::SharedIndex;
 use routecore::{Fleet, Stat};
 
 use crate::errors::{guarded, lock, to_py};
@@ -286,7 +286,7 @@ impl Table {
     #[getter]
     fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64)> {
         self.with(|inner| {
-            let learned = inner.fleet.speed.profile();
+            let learned = inner.fleet.engine();
             Ok((learned.prefill, learned.step, learned.output_tokens))
         })
     }
@@ -325,11 +325,7 @@ impl Table {
     }
 
     /// News of an endpoint; of one without a row there is nothing to note.
-    fn event(
-        &self,
-        url: &Bound<'_, PyString>,
-        note: impl FnOnce(&mut Fleet, u32),
-    ) -> PyResult<()> {
+    fn event(&self, url: &Bound<'_, PyString>, note: impl FnOnce(&mut Fleet, u32)) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {
             if let Some(&row) = inner.rows.get(&*name) {

@@ -68,7 +68,8 @@ fn main() {
     );
     for strategy in options["--strategy"].split(',') {
         for seed in options["--seed"].split(',').map(|seed| seed.parse().unwrap()) {
-            let mut router = LiveRouter::new(strategy, params.clone(), seed, &vec![config; engines]).unwrap();
+            let mut router =
+                LiveRouter::new(strategy, params.clone(), seed, &vec![config; engines]).unwrap();
             let begun = Instant::now();
             let outcome = run(&trace, &vec![config; engines], speedup, &mut router).unwrap();
             let wall = begun.elapsed().as_secs_f64() * 1e3;

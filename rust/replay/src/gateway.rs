@@ -4,8 +4,8 @@
 //! first token and the end when they come back. No queue, no output length, no clock of the
 //! simulator. Core calls are in this file alone.
 
-use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::fleet::Lookup;
+use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
@@ -151,7 +151,7 @@ impl Gateway for LiveRouter {
             let (tokens, block) = fleet.tokens(prompt);
             asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
         }
-        let view = View::new(&fleet.table, candidates).asking(asked, fleet.speed.profile());
+        let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let row = candidates.rows[router.pick(view, &key)?];
         match &key {
             Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.depth(row)),

@@ -25,7 +25,8 @@ fn close(what: &str, ours: f64, theirs: f64, rounding: f64) {
 }
 
 fn round_robin(trace: &Trace, engines: usize, speedup: f64, config: EngineConfig) -> Summary {
-    let mut router = LiveRouter::new("round_robin", Params::default(), 1, &vec![config; engines]).unwrap();
+    let mut router =
+        LiveRouter::new("round_robin", Params::default(), 1, &vec![config; engines]).unwrap();
     let outcome = run(trace, &vec![config; engines], speedup, &mut router).unwrap();
     assert_eq!(outcome.rejected, 0);
     Summary::of(trace, &outcome, engines)
