@@ -32,7 +32,8 @@ class Reading(NamedTuple):
     """One engine's figures; None for what it does not report.
 
     Counts are sums over models and data-parallel ranks, as is `kv_tokens`, the size of the KV
-    cache. `usage` and `hit_rate` are their mean, 0 to 1. `skipped` counts samples that were garbage, NaN, infinite or negative.
+    cache. `usage` and `hit_rate` are their mean, 0 to 1. `skipped` counts samples that were
+    garbage, NaN, infinite or negative.
     """
 
     running: float | None
