@@ -7,16 +7,20 @@ from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "DEBUG_BUILD",
+    "PROFILES",
     "STATS",
     "STRATEGIES",
     "ResidentEngineStats",
     "ResidentRequestStats",
     "Router",
     "Table",
+    "Trace",
+    "replay",
 ]
 
 STATS: list[str]
 STRATEGIES: list[str]
+PROFILES: list[tuple[str, int]]
 DEBUG_BUILD: bool
 
 @final
@@ -114,3 +118,42 @@ class Router:
         body: Any = None,
         /,
     ) -> tuple[str, list[tuple[str, bool, float, list[tuple[str, float, str]]]]]: ...
+
+@final
+class Trace:
+    def __new__(cls, block: int) -> Trace: ...
+    def extend(
+        self,
+        *,
+        arrival: Buffer,
+        input: Buffer,
+        output: Buffer,
+        session: Buffer,
+        delay: Buffer,
+        id_counts: Buffer,
+        ids: Buffer,
+        after_counts: Buffer,
+        after: Buffer,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def input_tokens(self) -> int: ...
+    def columns(self) -> list[bytes]: ...
+
+def replay(
+    trace: Trace,
+    engines: list[tuple[str, int, int, int, int, float]],
+    *,
+    strategy: tuple[str, dict[str, Any], list[float], list[int]] | None = None,
+    assigned: Buffer | None = None,
+    gateway: Any = None,
+    speedup: float = 1.0,
+    jitter: float = 0.0,
+    seed: int = 0,
+    stats_period: float = 0.0,
+    stats_delay: float = 0.0,
+    changes: list[tuple[float, int, bool]] = ...,
+    progress: Any = None,
+) -> dict[str, Any]: ...

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
+from routecore.replay_cli import replay
+
 
 class _OneLine(click.Group):
     """Bad input gives one line and exit code 2."""
@@ -35,6 +37,9 @@ def _bad(reason: str) -> NoReturn:
 @click.group(cls=_OneLine)
 def main() -> None:
     """Routing strategies for LLM routers."""
+
+
+main.add_command(replay)
 
 
 @main.command()

@@ -5,6 +5,7 @@ mod desk;
 mod errors;
 mod known_list;
 mod prompt;
+mod replay;
 mod router;
 mod table;
 mod values;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 /// The compiled core of routecore.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::replay::{Trace, replay};
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]
@@ -25,6 +28,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("STATS", routecore::Stat::ALL.iter().map(|s| s.name()).collect::<Vec<_>>())?;
         module.add("STRATEGIES", routecore::strategy::Strategy::NAMES.to_vec())?;
+        let profiles = routecore_replay::timing::PROFILES.iter().map(|p| (p.name, p.kv_tokens));
+        module.add("PROFILES", profiles.collect::<Vec<_>>())?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))
     }
 }

@@ -3,7 +3,7 @@
 //! `cargo run --release -p routecore-replay --example conv -- --endpoints 8 --speedup 4
 //! --block 512 --kv-blocks 896 --strategy round_robin --param k=v --seed 1 --trace FILE`
 //!
-//! `--strategy a,b,c` runs several, `--seed 1,2,3` each with several seeds;
+//! `--jitter 1500` moves arrivals by up to so many ms. `--strategy a,b,c` runs several, `--seed 1,2,3` each with several seeds;
 //! `--param weights.in_flight=1` sets one of several weights.
 
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@
 use std::time::Instant;
 
 use routecore::Params;
-use routecore_replay::{EngineConfig, LiveRouter, Summary, run};
+use routecore_replay::{Conditions, EngineConfig, LiveRouter, Summary, run};
 
 #[path = "../tests/conv/mod.rs"]
 mod conv;
@@ -24,6 +24,7 @@ fn main() {
         ("--block", "64".to_owned()),
         ("--kv-blocks", "16384".to_owned()),
         ("--strategy", "round_robin".to_owned()),
+        ("--jitter", "0".to_owned()),
         ("--seed", "1".to_owned()),
         ("--trace", conv::PATH.to_owned()),
     ]);
@@ -44,6 +45,7 @@ fn main() {
     let number = |name: &str| options[name].parse::<f64>().unwrap();
     let trace = conv::load(&options["--trace"]).unwrap();
     let (engines, speedup) = (number("--endpoints") as usize, number("--speedup"));
+    let jitter = number("--jitter");
     let config = EngineConfig {
         block: number("--block") as u32,
         kv_blocks: number("--kv-blocks") as u32,
@@ -68,10 +70,11 @@ fn main() {
     );
     for strategy in options["--strategy"].split(',') {
         for seed in options["--seed"].split(',').map(|seed| seed.parse().unwrap()) {
-            let mut router =
-                LiveRouter::new(strategy, params.clone(), seed, &vec![config; engines]).unwrap();
+            let fleet = vec![config; engines];
+            let mut router = LiveRouter::new(strategy, params.clone(), seed, &fleet).unwrap();
             let begun = Instant::now();
-            let outcome = run(&trace, &vec![config; engines], speedup, &mut router).unwrap();
+            let conditions = Conditions { speedup, jitter, seed, ..Conditions::default() };
+            let outcome = run(&trace, &fleet, &conditions, &mut router).unwrap();
             let wall = begun.elapsed().as_secs_f64() * 1e3;
             let s = Summary::of(&trace, &outcome, engines);
             println!(

@@ -9,7 +9,7 @@ use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
-use crate::EngineConfig;
+use crate::engine::{EngineConfig, Report};
 
 /// A request as a router sees it on arrival.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,16 @@ pub trait Gateway {
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32);
     /// A request ended (`ok`), or failed. The token counts are those of the response's usage.
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool);
+    /// A scrape of an engine's stats arrived, as old as the conditions say.
+    fn on_stats(&mut self, _now: f64, _engine: u32, _report: &Report) {}
+    /// An engine is gone: it was never there, or its first error came back.
+    fn on_down(&mut self, _now: f64, _engine: u32) {}
+    /// An engine joined, with an empty cache.
+    fn on_up(&mut self, _now: f64, _engine: u32) {}
+    /// Whether to end the replay here.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Token counts that a finished response carries.
@@ -71,12 +81,20 @@ const KEY_BLOCK_BYTES: usize = 8;
 pub struct LiveRouter {
     router: Router,
     fleet: Fleet,
+    /// Row of each engine; `None` while it is not there.
+    rows: Vec<Option<u32>>,
     candidates: Candidates,
+    /// Engine of each candidate.
+    engines: Vec<u32>,
+    /// Capacity weight of each engine; empty when all are alike.
+    weights: Vec<f64>,
     by_session: bool,
     by_prefix: bool,
-    by_prompt: bool,
     lookup: Lookup,
+    /// Tokens of a block of the prefix index: the engines' own.
     block: u32,
+    /// Tokens that each engine's KV cache holds, as it reports.
+    kv_tokens: Vec<f64>,
 }
 
 impl LiveRouter {
@@ -90,27 +108,50 @@ impl LiveRouter {
         seed: u64,
         engines: &[EngineConfig],
     ) -> Result<Self, RouteError> {
-        let router = Router::new(strategy, params, seed)?;
-        let mut fleet = Fleet::new(60.0, 600.0);
-        let ids: Vec<u64> = (0..engines.len())
-            .map(|at| endpoint_id(format!("http://engine-{at:05}").as_bytes()))
-            .collect();
-        let rows: Vec<u32> = ids.iter().map(|&id| fleet.add(id)).collect();
-        for (&row, engine) in rows.iter().zip(engines) {
-            let tokens = f64::from(engine.kv_blocks) * f64::from(engine.block);
-            fleet.table.set(Stat::KvCapacity, row, tokens);
-        }
-        let order = rows.clone();
-        Ok(Self {
-            by_prompt: router.needs_prompt(),
-            lookup: Lookup::default(),
-            block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
-            router,
-            fleet,
-            candidates: Candidates::new(rows, ids, Vec::new(), order),
+        let tokens = |e: &EngineConfig| f64::from(e.kv_blocks) * f64::from(e.block);
+        let mut live = Self {
+            router: Router::new(strategy, params, seed)?,
+            fleet: Fleet::new(60.0, 600.0),
+            rows: vec![None; engines.len()],
+            candidates: Candidates::default(),
+            engines: Vec::new(),
+            weights: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
-        })
+            lookup: Lookup::default(),
+            block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
+            kv_tokens: engines.iter().map(tokens).collect(),
+        };
+        for engine in 0..engines.len() {
+            live.join(engine);
+        }
+        live.gather();
+        Ok(live)
+    }
+
+    fn join(&mut self, engine: usize) {
+        let row = self.fleet.add(id_of(engine));
+        self.fleet.table.set(Stat::KvCapacity, row, self.kv_tokens[engine]);
+        self.rows[engine] = Some(row);
+    }
+
+    /// Gives the engines capacity weights, one each.
+    #[must_use]
+    pub fn with_weights(mut self, weights: Vec<f64>) -> Self {
+        self.weights = weights;
+        self.gather();
+        self
+    }
+
+    /// The candidates: the engines that are there.
+    fn gather(&mut self) {
+        let there = self.rows.iter().enumerate().filter_map(|(at, &row)| Some((at, row?)));
+        let (engines, rows): (Vec<usize>, Vec<u32>) = there.unzip();
+        let ids = engines.iter().map(|&at| id_of(at)).collect();
+        let weights = engines.iter().filter_map(|&at| self.weights.get(at).copied()).collect();
+        let order = (0..rows.len() as u32).collect();
+        self.candidates = Candidates::new(rows, ids, weights, order);
+        self.engines = engines.into_iter().map(|at| at as u32).collect();
     }
 
     fn key(&self, request: &Request<'_>) -> Key {
@@ -129,7 +170,7 @@ impl LiveRouter {
             }
             return Key::Prefix(hasher.finish());
         }
-        if self.by_prompt {
+        if self.router.needs_prompt() {
             let mut chain = Vec::new();
             request.block_hashes(self.block, &mut chain);
             let (size, block) = (u64::from(request.input_tokens), self.block);
@@ -152,27 +193,108 @@ impl Gateway for LiveRouter {
             asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
-        let row = candidates.rows[router.pick(view, &key)?];
+        let at = router.pick(view, &key)?;
+        let row = candidates.rows[at];
         match &key {
             Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.depth(row)),
             _ => fleet.chosen(row),
         }
         fleet.sent(row, u128::from(request.id), time);
-        Some(row)
+        Some(self.engines[at])
     }
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
-        self.fleet.first_token(engine, u128::from(id), now * 1e-3);
+        let Some(row) = self.rows[engine as usize] else { return };
+        self.fleet.first_token(row, u128::from(id), now * 1e-3);
     }
 
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
+        let Some(row) = self.rows[engine as usize] else { return };
         let told = |tokens: u32| Some(u64::from(tokens));
         let request = u128::from(id);
-        let Usage { prompt, cached, output } = usage;
         if ok {
-            self.fleet.usage(engine, request, told(prompt), told(cached), told(output));
+            let Usage { prompt, cached, output } = usage;
+            self.fleet.usage(row, request, told(prompt), told(cached), told(output));
         }
-        self.fleet.end(engine, request, now * 1e-3, ok);
+        self.fleet.end(row, request, now * 1e-3, ok);
+    }
+
+    fn on_stats(&mut self, _: f64, engine: u32, report: &Report) {
+        let Some(row) = self.rows[engine as usize] else { return };
+        let (running, waiting) = (f64::from(report.running), f64::from(report.waiting));
+        let table = &mut self.fleet.table;
+        table.set(Stat::Running, row, running);
+        table.set(Stat::Queuing, row, waiting);
+        table.set(Stat::ActiveConnections, row, running + waiting);
+        table.set(Stat::KvUsage, row, report.kv_usage);
+        table.set(Stat::HitRate, row, report.hit_rate);
+    }
+
+    fn on_down(&mut self, _: f64, engine: u32) {
+        if let Some(row) = self.rows[engine as usize].take() {
+            self.fleet.remove(row);
+            self.gather();
+        }
+    }
+
+    fn on_up(&mut self, _: f64, engine: u32) {
+        if self.rows[engine as usize].is_none() {
+            self.join(engine as usize);
+            self.gather();
+        }
+    }
+}
+
+/// Ids sort as the engines' numbers do.
+fn id_of(engine: usize) -> u64 {
+    endpoint_id(format!("http://engine-{engine:05}").as_bytes())
+}
+
+/// Several routers side by side, none of which knows of the others: each request goes to one.
+pub struct Several {
+    routers: Vec<Box<dyn Gateway + Send>>,
+    seed: u64,
+}
+
+impl Several {
+    /// At least one router; `seed` decides who gets which request.
+    pub fn new(routers: Vec<Box<dyn Gateway + Send>>, seed: u64) -> Self {
+        Self { routers, seed }
+    }
+
+    fn of(&mut self, id: u32) -> &mut (dyn Gateway + Send) {
+        let at = mix(self.seed ^ u64::from(id)) % self.routers.len() as u64;
+        self.routers[at as usize].as_mut()
+    }
+}
+
+impl Gateway for Several {
+    fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
+        self.of(request.id).choose(now, request)
+    }
+
+    fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
+        self.of(id).on_first_token(now, id, engine);
+    }
+
+    fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
+        self.of(id).on_end(now, id, engine, usage, ok);
+    }
+
+    fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
+        self.routers.iter_mut().for_each(|router| router.on_stats(now, engine, report));
+    }
+
+    fn on_down(&mut self, now: f64, engine: u32) {
+        self.routers.iter_mut().for_each(|router| router.on_down(now, engine));
+    }
+
+    fn on_up(&mut self, now: f64, engine: u32) {
+        self.routers.iter_mut().for_each(|router| router.on_up(now, engine));
+    }
+
+    fn stopped(&self) -> bool {
+        self.routers.iter().any(|router| router.stopped())
     }
 }
 

@@ -10,7 +10,7 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone)]
 struct Node {
-    segment: u32,
+    segment: u64,
     /// Blocks 0..present are in the cache.
     present: u32,
     /// Blocks 0..held belong to running requests, held..present are free runs.
@@ -38,7 +38,7 @@ pub struct Kv {
     total: u32,
     blank: u32,
     evictable: u32,
-    by_segment: MixedMap<u32, u32>,
+    by_segment: MixedMap<u64, u32>,
     nodes: Vec<Node>,
     spare_nodes: Vec<u32>,
     runs: Vec<FreeRun>,
@@ -80,7 +80,7 @@ impl Kv {
     }
 
     /// Leading blocks of the segment in the cache, and how many of them running requests hold.
-    pub fn look(&self, segment: u32) -> (u32, u32) {
+    pub fn look(&self, segment: u64) -> (u32, u32) {
         self.by_segment.get(&segment).map_or((0, 0), |&node| {
             let node = &self.nodes[node as usize];
             (node.present, node.held)
@@ -101,7 +101,7 @@ impl Kv {
     }
 
     /// A new holder of the segment, of no block yet.
-    pub fn enter(&mut self, segment: u32) -> u32 {
+    pub fn enter(&mut self, segment: u64) -> u32 {
         if let Some(&node) = self.by_segment.get(&segment) {
             self.nodes[node as usize].holders += 1;
             return node;

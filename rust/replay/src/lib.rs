@@ -3,8 +3,11 @@
 //! Time is in milliseconds from the first arrival. Read in this order: [`trace`] (requests and
 //! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
 //! one engine), [`engine`] (its scheduler), [`gateway`] (what a live router does and knows),
-//! [`sim`] (the event loop), [`report`] (figures).
+//! [`arrivals`], [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop),
+//! [`report`] (figures).
 
+pub mod arrivals;
+pub mod conditions;
 pub mod engine;
 pub mod gateway;
 pub mod kv;
@@ -13,6 +16,7 @@ pub mod sim;
 pub mod timing;
 pub mod trace;
 
+pub use conditions::{Change, Conditions};
 pub use engine::EngineConfig;
 pub use gateway::{Gateway, LiveRouter, Request};
 pub use report::Summary;

@@ -81,7 +81,7 @@ impl Summary {
         let good = (0..n).filter(served).filter(|&at| {
             let limit = 1000.0 + 0.0625 * f64::from(trace.inputs[at]);
             // One token has no gap, and none too long.
-            ttft(at) <= limit && !(tpot(at) > 50.0)
+            ttft(at) <= limit && tpot(at).max(0.0) <= 50.0
         });
         let makespan = outcome.end.iter().copied().fold(0.0, f64::max);
         let tokens: u64 = (0..n).filter(served).map(|at| u64::from(trace.outputs[at])).sum();

@@ -1,11 +1,11 @@
 //! The event loop: arrivals → gateway → engines, in order of time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use routecore::RouteError;
 
+use crate::arrivals::{Arrival, Arrivals};
+use crate::conditions::{Change, Conditions, Scrapes};
 use crate::engine::{Engine, EngineConfig, Happened};
 use crate::gateway::{Gateway, Request, Usage};
 use crate::trace::{Grain, Trace};
@@ -27,110 +27,21 @@ pub struct Outcome {
     /// Prompt tokens found in the engine's cache at the last admission (there are several only
     /// where a request was preempted): as Dynamo counts, so that its figures can be compared.
     pub cached: Vec<u32>,
-    /// Requests that no engine had room for.
+    /// Requests that need more KV blocks than their engine has.
     pub rejected: u64,
+    /// Requests lost with an engine after their first token, or sent when there was none.
+    pub failed: u64,
     /// Requests dropped by an engine to be computed again.
     pub preemptions: u64,
     /// Sums over arrivals of the largest and the mean number of requests on an engine.
     pub load_max_and_mean: (f64, f64),
-    /// Wall-clock time in the gateway's choices.
+    /// Choices of the gateway.
+    pub decisions: u64,
+    /// Wall-clock time in them.
     pub deciding: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Arrival {
-    time: f64,
-    request: u32,
-}
-
-impl Eq for Arrival {}
-
-impl PartialOrd for Arrival {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Arrival {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.time.total_cmp(&other.time).then(self.request.cmp(&other.request))
-    }
-}
-
-/// Arrivals in time order: the independent ones sorted, the dependent ones as they come up.
-struct Arrivals {
-    sorted: std::vec::IntoIter<Arrival>,
-    head: Option<Arrival>,
-    later: BinaryHeap<Reverse<Arrival>>,
-    missing: Vec<u32>,
-    heirs: Vec<u32>,
-    heir_starts: Vec<usize>,
-    speedup: f64,
-}
-
-impl Arrivals {
-    fn new(trace: &Trace, speedup: f64) -> Self {
-        let n = trace.len();
-        let missing: Vec<u32> =
-            (0..n as u32).map(|at| trace.predecessors(at).len() as u32).collect();
-        let free = || (0..n).filter(|&at| missing[at] == 0);
-        let first = free().map(|at| trace.arrivals[at]).fold(f64::INFINITY, f64::min);
-        let mut sorted: Vec<Arrival> = free()
-            .map(|at| Arrival { time: (trace.arrivals[at] - first) / speedup, request: at as u32 })
-            .collect();
-        sorted.sort_unstable();
-        let mut heir_starts = vec![0_usize; n + 1];
-        for &before in &trace.after {
-            heir_starts[before as usize + 1] += 1;
-        }
-        for at in 0..n {
-            heir_starts[at + 1] += heir_starts[at];
-        }
-        let mut fill = heir_starts.clone();
-        let mut heirs = vec![0; trace.after.len()];
-        for at in 0..n as u32 {
-            for &before in trace.predecessors(at) {
-                heirs[fill[before as usize]] = at;
-                fill[before as usize] += 1;
-            }
-        }
-        let mut sorted = sorted.into_iter();
-        let head = sorted.next();
-        Self { sorted, head, later: BinaryHeap::new(), missing, heirs, heir_starts, speedup }
-    }
-
-    fn peek(&self) -> f64 {
-        let open = self.head.map_or(f64::INFINITY, |arrival| arrival.time);
-        open.min(self.later.peek().map_or(f64::INFINITY, |Reverse(arrival)| arrival.time))
-    }
-
-    fn pop(&mut self) -> Option<Arrival> {
-        match (self.head, self.later.peek()) {
-            (Some(open), Some(Reverse(closed))) if *closed < open => {}
-            (Some(open), _) => {
-                self.head = self.sorted.next();
-                return Some(open);
-            }
-            _ => {}
-        }
-        self.later.pop().map(|Reverse(arrival)| arrival)
-    }
-
-    /// A request is over: whoever waited for it alone arrives after its delay.
-    fn release(&mut self, trace: &Trace, request: u32, now: f64) {
-        let at = request as usize;
-        for &heir in &self.heirs[self.heir_starts[at]..self.heir_starts[at + 1]] {
-            self.missing[heir as usize] -= 1;
-            if self.missing[heir as usize] == 0 {
-                let time = now + trace.delays[heir as usize] / self.speedup;
-                self.later.push(Reverse(Arrival { time, request: heir }));
-            }
-        }
-    }
-}
-
-/// Replays the trace on the engines behind the gateway. `speedup` divides arrival times and
-/// delays, not engine times.
+/// Replays the trace on the engines behind the gateway.
 ///
 /// # Errors
 /// On a fleet that cannot work: no engines, settings out of range, engines of unequal block size,
@@ -138,15 +49,13 @@ impl Arrivals {
 pub fn run(
     trace: &Trace,
     fleet: &[EngineConfig],
-    speedup: f64,
+    conditions: &Conditions,
     gateway: &mut dyn Gateway,
 ) -> Result<Outcome, RouteError> {
     let Some(first) = fleet.first() else {
         return Err(RouteError("fleet: expected at least one engine, got none".into()));
     };
-    if !speedup.is_finite() || speedup <= 0.0 {
-        return Err(RouteError(format!("speedup: expected a number above 0, got {speedup}")));
-    }
+    conditions.check(fleet.len())?;
     for engine in fleet {
         engine.check()?;
         if engine.block != first.block {
@@ -154,7 +63,6 @@ pub fn run(
             return Err(RouteError(format!("fleet: expected one KV block size, got {a} and {b}")));
         }
     }
-    let grain = trace.at_grain(first.block)?;
     let n = trace.len();
     let outcome = Outcome {
         engine: vec![NOWHERE; n],
@@ -164,13 +72,19 @@ pub fn run(
         cached: vec![0; n],
         ..Outcome::default()
     };
+    let mut changes = conditions.changes.clone();
+    changes.sort_by(|a, b| b.time().total_cmp(&a.time()));
+    let Conditions { speedup, jitter, seed, .. } = *conditions;
     let mut simulation = Simulation {
         trace,
-        grain,
+        grain: trace.at_grain(first.block)?,
         engines: fleet.iter().map(|&config| Engine::new(config)).collect(),
+        up: conditions.present(fleet.len()),
         in_flight: vec![0; fleet.len()],
         total_in_flight: 0,
-        arrivals: Arrivals::new(trace, speedup),
+        arrivals: Arrivals::new(trace, speedup, jitter, seed),
+        changes,
+        scrapes: Scrapes::new(conditions),
         gateway,
         outcome,
         happened: Vec::new(),
@@ -186,9 +100,13 @@ struct Simulation<'t, 'g> {
     trace: &'t Trace,
     grain: Grain<'t>,
     engines: Vec<Engine>,
+    up: Vec<bool>,
     in_flight: Vec<u32>,
     total_in_flight: u32,
     arrivals: Arrivals,
+    /// The next one last.
+    changes: Vec<Change>,
+    scrapes: Scrapes,
     gateway: &'g mut dyn Gateway,
     outcome: Outcome,
     happened: Vec<Happened>,
@@ -197,7 +115,12 @@ struct Simulation<'t, 'g> {
 
 impl Simulation<'_, '_> {
     fn run(&mut self) {
-        loop {
+        for (engine, up) in self.up.clone().into_iter().enumerate() {
+            if !up {
+                self.gateway.on_down(0.0, engine as u32);
+            }
+        }
+        while !self.gateway.stopped() {
             // At one time: steps end, then requests arrive, then steps start.
             let mut next = (f64::INFINITY, true, 0);
             for (at, engine) in self.engines.iter().enumerate() {
@@ -208,27 +131,82 @@ impl Simulation<'_, '_> {
             }
             let (time, starts, engine) = next;
             let arrival = self.arrivals.peek();
-            if arrival < time || (arrival == time && starts && arrival < f64::INFINITY) {
+            if time.min(arrival) == f64::INFINITY {
+                return;
+            }
+            let change = self.changes.last().map_or(f64::INFINITY, |change| change.time());
+            let scrape = self.scrapes.next();
+            if change.min(scrape) <= time.min(arrival) {
+                if change <= scrape { self.change() } else { self.scrape() }
+            } else if arrival < time || (arrival == time && starts) {
                 self.arrive();
-            } else if time < f64::INFINITY {
+            } else {
                 self.engines[engine].proceed(&self.grain);
                 self.observe(engine as u32, time);
+            }
+        }
+    }
+
+    fn scrape(&mut self) {
+        let now = self.scrapes.next();
+        let (engines, up) = (&self.engines, &self.up);
+        let seen = self.scrapes.proceed(|time| {
+            let report = |(engine, &up): (&Engine, &bool)| up.then(|| engine.report(time));
+            engines.iter().zip(up).map(report).collect()
+        });
+        for (engine, report) in seen.into_iter().enumerate() {
+            if let Some(report) = report {
+                self.gateway.on_stats(now, engine as u32, &report);
+            }
+        }
+    }
+
+    fn change(&mut self) {
+        match self.changes.pop() {
+            Some(Change::Fail { time, engine }) => self.fail(engine, time),
+            Some(Change::Join { time, engine }) if !self.up[engine as usize] => {
+                self.up[engine as usize] = true;
+                self.gateway.on_up(time, engine);
+            }
+            _ => {}
+        }
+    }
+
+    /// Requests whose first token is out are lost; the others are sent again.
+    fn fail(&mut self, engine: u32, now: f64) {
+        self.up[engine as usize] = false;
+        let lost = self.engines[engine as usize].fail();
+        for &request in &lost {
+            self.leave(request, engine, now, false);
+        }
+        if !lost.is_empty() {
+            self.gateway.on_down(now, engine);
+        }
+        for request in lost {
+            if self.outcome.first_token[request as usize].is_nan() {
+                self.send(request, now);
             } else {
-                return;
+                self.outcome.failed += 1;
+                self.arrivals.release(self.trace, request, now);
             }
         }
     }
 
     fn arrive(&mut self) {
         let Some(Arrival { time, request }) = self.arrivals.pop() else { return };
+        self.outcome.arrival[request as usize] = time;
+        self.send(request, time);
+    }
+
+    /// Asks the gateway for an engine and sends the request there; again where that one is dead.
+    fn send(&mut self, request: u32, now: f64) {
         let at = request as usize;
-        self.outcome.arrival[at] = time;
         let input = self.trace.inputs[at];
         let blocks = self.trace.blocks(request);
         let prompt = input.div_ceil(self.trace.block()) as usize;
         // A partial block of a prompt is named together with the output that fills it: not known.
-        let known =
-            if blocks.len() > prompt { (input / self.trace.block()) as usize } else { prompt };
+        let full = (input / self.trace.block()) as usize;
+        let known = if blocks.len() > prompt { full } else { prompt };
         let seen = Request {
             id: request,
             input_tokens: input,
@@ -236,22 +214,33 @@ impl Simulation<'_, '_> {
             blocks: &blocks[..known.min(blocks.len())],
             block: self.trace.block(),
         };
-        let begun = Instant::now();
-        let chosen = self.gateway.choose(time, &seen);
-        self.outcome.deciding += begun.elapsed();
-        let Some(engine) = chosen.filter(|&engine| (engine as usize) < self.engines.len()) else {
-            self.outcome.rejected += 1;
-            self.arrivals.release(self.trace, request, time);
+        // The gateway drops an engine with its first error, so each is met dead at most once.
+        for _ in 0..=self.engines.len() {
+            let begun = Instant::now();
+            let chosen = self.gateway.choose(now, &seen);
+            self.outcome.deciding += begun.elapsed();
+            self.outcome.decisions += 1;
+            let Some(engine) = chosen.filter(|&engine| (engine as usize) < self.engines.len())
+            else {
+                break;
+            };
+            self.outcome.engine[at] = engine;
+            if !self.up[engine as usize] {
+                self.gateway.on_end(now, request, engine, Usage::default(), false);
+                self.gateway.on_down(now, engine);
+                continue;
+            }
+            self.in_flight[engine as usize] += 1;
+            self.total_in_flight += 1;
+            let most = self.in_flight.iter().copied().max().unwrap_or(0);
+            self.outcome.load_max_and_mean.0 += f64::from(most);
+            self.outcome.load_max_and_mean.1 +=
+                f64::from(self.total_in_flight) / self.engines.len() as f64;
+            self.engines[engine as usize].push(request, now);
             return;
-        };
-        self.outcome.engine[at] = engine;
-        self.in_flight[engine as usize] += 1;
-        self.total_in_flight += 1;
-        let most = self.in_flight.iter().copied().max().unwrap_or(0);
-        self.outcome.load_max_and_mean.0 += f64::from(most);
-        self.outcome.load_max_and_mean.1 +=
-            f64::from(self.total_in_flight) / self.engines.len() as f64;
-        self.engines[engine as usize].push(request, time);
+        }
+        self.outcome.failed += 1;
+        self.arrivals.release(self.trace, request, now);
     }
 
     /// What came out of an engine reaches the router at once, on the response path.
@@ -269,21 +258,26 @@ impl Simulation<'_, '_> {
                     self.outcome.first_token[request as usize] = now;
                     self.gateway.on_first_token(now, request, engine);
                 }
-                Happened::Ended(request) => self.over(request, engine, now, true),
+                Happened::Ended(request) => {
+                    self.outcome.end[request as usize] = now;
+                    self.leave(request, engine, now, true);
+                    self.arrivals.release(self.trace, request, now);
+                }
                 Happened::Rejected(request) => {
                     self.outcome.rejected += 1;
-                    self.over(request, engine, now, false);
+                    self.leave(request, engine, now, false);
+                    self.arrivals.release(self.trace, request, now);
                 }
             }
         }
         self.happened = happened;
     }
 
-    fn over(&mut self, request: u32, engine: u32, now: f64, ok: bool) {
+    /// A request is no longer on its engine.
+    fn leave(&mut self, request: u32, engine: u32, now: f64, ok: bool) {
         let at = request as usize;
         let mut usage = Usage::default();
         if ok {
-            self.outcome.end[at] = now;
             usage = Usage {
                 prompt: self.trace.inputs[at],
                 cached: self.outcome.cached[at],
@@ -293,6 +287,5 @@ impl Simulation<'_, '_> {
         self.in_flight[engine as usize] -= 1;
         self.total_in_flight -= 1;
         self.gateway.on_end(now, request, engine, usage, ok);
-        self.arrivals.release(self.trace, request, now);
     }
 }

@@ -65,10 +65,16 @@ pub struct Trace {
     ends: Vec<usize>,
     pub(crate) after: Vec<u32>,
     pub(crate) after_ends: Vec<usize>,
+    /// Predecessor of each block that keeps its id as its number.
+    parents: Vec<u32>,
+    /// Numbers of the other blocks.
     known: MixedMap<(u32, u64), u32>,
 }
 
 const ROOT: u32 = u32::MAX;
+const UNSEEN: u32 = u32::MAX - 1;
+/// Numbers from here on are given to blocks whose id cannot be one.
+const RENUMBERED: u32 = 1 << 31;
 
 impl Trace {
     /// An empty trace whose ids stand for `block` tokens each.
@@ -90,6 +96,7 @@ impl Trace {
             ends: Vec::new(),
             after: Vec::new(),
             after_ends: Vec::new(),
+            parents: Vec::new(),
             known: MixedMap::default(),
         })
     }
@@ -114,8 +121,7 @@ impl Trace {
         }
         let mut parent = ROOT;
         for &id in row.ids {
-            let fresh = self.known.len() as u32;
-            parent = *self.known.entry((parent, id)).or_insert(fresh);
+            parent = self.number(parent, id);
             self.blocks.push(parent);
         }
         self.ends.push(self.blocks.len());
@@ -144,9 +150,26 @@ impl Trace {
         self.block
     }
 
-    /// Distinct blocks.
-    pub fn distinct_blocks(&self) -> u32 {
-        self.known.len() as u32
+    /// The number of a block behind `parent`.
+    ///
+    /// Ids of the known formats are small, dense, and have one predecessor each: then the id is
+    /// the number, and a block costs 4 bytes. Any other id is given a number.
+    fn number(&mut self, parent: u32, id: u64) -> u32 {
+        let room = (1 << 20) + 2 * self.blocks.len();
+        if id < room.min(RENUMBERED as usize) as u64 {
+            let at = id as usize;
+            if at >= self.parents.len() {
+                self.parents.resize(at + 1, UNSEEN);
+            }
+            if self.parents[at] == UNSEEN && !self.known.contains_key(&(parent, id)) {
+                self.parents[at] = parent;
+            }
+            if self.parents[at] == parent {
+                return id as u32;
+            }
+        }
+        let fresh = RENUMBERED + self.known.len() as u32;
+        *self.known.entry((parent, id)).or_insert(fresh)
     }
 
     /// Prompt tokens of all requests.
@@ -157,6 +180,16 @@ impl Trace {
     /// Prompt tokens of a request.
     pub fn input(&self, request: u32) -> u32 {
         self.inputs[request as usize]
+    }
+
+    /// Tokens a request generates.
+    pub fn output(&self, request: u32) -> u32 {
+        self.outputs[request as usize]
+    }
+
+    /// The session of a request, if the trace tells.
+    pub fn session(&self, request: u32) -> Option<u64> {
+        self.sessions[request as usize]
     }
 
     /// Dense block numbers of a request, those of its output included where the trace has them.
@@ -234,7 +267,7 @@ impl Grain<'_> {
             segments: &self.segments[start..self.ends[at]][..named.div_ceil(self.ratio) as usize],
             ratio: self.ratio,
             named,
-            own: self.trace.distinct_blocks() + request,
+            own: (1 << 32) | u64::from(request),
         }
     }
 }
@@ -245,14 +278,14 @@ pub struct Path<'a> {
     segments: &'a [u32],
     ratio: u32,
     named: u32,
-    own: u32,
+    own: u64,
 }
 
 /// A piece of a path: a segment, the first block of the request in it, how many it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// Identity of the segment.
-    pub segment: u32,
+    pub segment: u64,
     /// Number of its first block, counted from the start of the request.
     pub start: u32,
     /// Blocks in it.
@@ -264,6 +297,7 @@ impl Path<'_> {
     pub fn piece(&self, index: usize) -> Piece {
         match self.segments.get(index) {
             Some(&segment) => {
+                let segment = u64::from(segment);
                 let start = index as u32 * self.ratio;
                 Piece { segment, start, blocks: self.ratio.min(self.named - start) }
             }

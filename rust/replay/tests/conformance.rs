@@ -1,7 +1,9 @@
 //! Cases that NVIDIA Dynamo 1.6.1's engine was run on: one engine, polynomial timing, blocks of 64.
 
+#![allow(clippy::unwrap_used)]
+
 use routecore_replay::gateway::Assigned;
-use routecore_replay::{EngineConfig, Outcome, Row, Trace, run};
+use routecore_replay::{Conditions, EngineConfig, Outcome, Row, Trace, run};
 
 /// Input tokens, output tokens, arrival, first id: prompts with the same first id share a prefix.
 type Case = (u32, u32, f64, u64);
@@ -16,8 +18,9 @@ fn trace(cases: &[Case]) -> Trace {
 }
 
 fn replay(trace: &Trace, kv_blocks: u32, speedup: f64) -> Outcome {
+    let conditions = Conditions { speedup, ..Conditions::default() };
     let config = EngineConfig { kv_blocks, ..EngineConfig::DEFAULT };
-    run(trace, &[config], speedup, &mut Assigned(vec![0; trace.len()])).unwrap()
+    run(trace, &[config], &conditions, &mut Assigned(vec![0; trace.len()])).unwrap()
 }
 
 fn outcome(cases: &[Case]) -> Outcome {

@@ -1,5 +1,7 @@
 //! The segment cache against the obvious one: a record a block, one list.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use routecore_replay::kv::Kv;
 
@@ -49,11 +51,11 @@ proptest! {
         let mut holders: Vec<(u32, u32, u32)> = Vec::new();
         for (segment, blocks, enters, which) in ops {
             if enters {
-                let (_, held) = ours.look(segment);
+                let (_, held) = ours.look(u64::from(segment));
                 if blocks.saturating_sub(held) > ours.available() {
                     continue;
                 }
-                let node = ours.enter(segment);
+                let node = ours.enter(u64::from(segment));
                 let missing = ours.hold(node, blocks);
                 ours.take(missing);
                 naive.hold(segment, blocks);
@@ -68,7 +70,7 @@ proptest! {
             for segment in 0..6 {
                 let present = (0..8).take_while(|&at| naive.has((segment, at))).count() as u32;
                 let held = (0..8).take_while(|&at| naive.held.contains_key(&(segment, at))).count();
-                prop_assert_eq!(ours.look(segment), (present, held as u32));
+                prop_assert_eq!(ours.look(u64::from(segment)), (present, held as u32));
             }
         }
     }

@@ -3,9 +3,11 @@
 //! Their figures as published in the engine model's reference tables; round robin draws nothing,
 //! so both simulators must agree within 1 %.
 
+#![allow(clippy::unwrap_used)]
+
 use routecore::Params;
 use routecore_replay::kv::Kv;
-use routecore_replay::{EngineConfig, LiveRouter, Summary, Trace, run};
+use routecore_replay::{Conditions, EngineConfig, LiveRouter, Summary, Trace, run};
 
 mod conv;
 
@@ -25,9 +27,10 @@ fn close(what: &str, ours: f64, theirs: f64, rounding: f64) {
 }
 
 fn round_robin(trace: &Trace, engines: usize, speedup: f64, config: EngineConfig) -> Summary {
-    let mut router =
-        LiveRouter::new("round_robin", Params::default(), 1, &vec![config; engines]).unwrap();
-    let outcome = run(trace, &vec![config; engines], speedup, &mut router).unwrap();
+    let fleet = vec![config; engines];
+    let mut router = LiveRouter::new("round_robin", Params::default(), 1, &fleet).unwrap();
+    let conditions = Conditions { speedup, ..Conditions::default() };
+    let outcome = run(trace, &fleet, &conditions, &mut router).unwrap();
     assert_eq!(outcome.rejected, 0);
     Summary::of(trace, &outcome, engines)
 }
@@ -109,11 +112,11 @@ fn cache_alone(trace: &Trace, workers: usize, blocks: u32) -> f64 {
     for request in 0..trace.len() as u32 {
         let cache = &mut caches[request as usize % workers];
         let ids = trace.blocks(request);
-        let found = ids.iter().take_while(|&&id| cache.look(id).0 > 0).count() as u32;
+        let found = ids.iter().take_while(|&&id| cache.look(u64::from(id)).0 > 0).count() as u32;
         hit += u64::from((found * 512).min(trace.input(request)));
         let mut held = Vec::new();
         for &id in ids.iter().take(blocks as usize) {
-            let node = cache.enter(id);
+            let node = cache.enter(u64::from(id));
             let missing = cache.hold(node, 1);
             cache.take(missing);
             held.push(node);

@@ -1,0 +1,26 @@
+"""Trace replay: which strategy, and how much would it gain, on my traffic and my fleet?"""
+
+from routecore.replay.columns import Trace
+from routecore.replay.compare import Difference, difference, knee
+from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
+from routecore.replay.runner import PROFILES, parse_event, run
+from routecore.replay.traces import FORMATS, read_trace
+from routecore.replay.workloads import WORKLOADS, generate
+
+__all__ = [
+    "FORMATS",
+    "PROFILES",
+    "WORKLOADS",
+    "Difference",
+    "PerRequest",
+    "ReplayResult",
+    "Settings",
+    "Spread",
+    "Trace",
+    "difference",
+    "generate",
+    "knee",
+    "parse_event",
+    "read_trace",
+    "run",
+]

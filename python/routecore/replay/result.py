@@ -1,0 +1,155 @@
+"""What a replay found out: figures over all requests, and arrays with one value a request."""
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """A distribution; NaN where no request had a value."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What was replayed, and on what fleet."""
+
+    trace: str
+    strategy: str
+    parameters: dict[str, Any]
+    seed: int
+    endpoints: int
+    speedup: float
+    engine: str
+    block_size: int
+    kv_blocks: int
+    routers: int
+
+
+class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One value a request, in trace order. Times are milliseconds of simulated time.
+
+    Attributes:
+        endpoint: Number of the endpoint it was last sent to; -1 for none.
+        arrival_ms: Arrival at the router; NaN if it never came to that.
+        first_token_ms: First token; NaN if there was none.
+        end_ms: Last token; NaN if there was none.
+        cached_tokens: Prompt tokens found in the endpoint's cache.
+        input_tokens: Prompt tokens.
+        output_tokens: Tokens it was to generate.
+        session: Number of its session; -1 for none.
+    """
+
+    endpoint: Ints
+    arrival_ms: Floats
+    first_token_ms: Floats
+    end_ms: Floats
+    cached_tokens: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+    session: Ints
+
+    @property
+    def ttft_ms(self) -> Floats:
+        """Time to first token."""
+        return self.first_token_ms - self.arrival_ms
+
+    @property
+    def e2e_ms(self) -> Floats:
+        """Arrival to last token."""
+        return self.end_ms - self.arrival_ms
+
+    @property
+    def tpot_ms(self) -> Floats:
+        """Time per output token after the first; NaN for outputs of one token."""
+        gaps = np.where(self.output_tokens > 1, self.output_tokens - 1.0, np.nan)
+        return (self.end_ms - self.first_token_ms) / gaps
+
+    def session_spread(self) -> tuple[float, float]:
+        """Endpoints a session used, and changes of endpoint from turn to turn: means over the
+        sessions of two turns and more; NaN without such."""
+        sent = (self.session >= 0) & (self.endpoint >= 0)
+        order = np.lexsort((self.arrival_ms[sent], self.session[sent]))
+        session, endpoint = self.session[sent][order], self.endpoint[sent][order]
+        same = session[1:] == session[:-1]
+        long = np.unique(session[1:][same])
+        if not len(long):
+            return math.nan, math.nan
+        pairs = np.unique(np.stack((session, endpoint)), axis=1)[0]
+        flips = np.count_nonzero(same & (endpoint[1:] != endpoint[:-1]))
+        return float(np.isin(pairs, long).sum() / len(long)), float(flips / len(long))
+
+
+class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One replay of a trace.
+
+    Attributes:
+        settings: What was replayed.
+        requests: Requests in the trace.
+        served: Those that got their last token.
+        rejected: Those that need more KV blocks than an engine has.
+        failed: Those lost with an engine, or that found none.
+        preemptions: How often an engine dropped a request to compute it again.
+        token_hit_rate: Prompt tokens found in caches, a prompt token of the trace.
+        ttft_ms: Time to first token.
+        tpot_ms: Time per output token after the first.
+        e2e_ms: Arrival to last token.
+        max_over_mean_load: Most against mean requests in flight on an endpoint, over arrivals.
+        max_share: Largest share of the requests that one endpoint got.
+        goodput: Share with TTFT ≤ 1 s + 62.5 ms per 1,000 prompt tokens and TPOT ≤ 50 ms.
+        endpoints_per_session: Mean over sessions of several turns; NaN without such.
+        flips_per_session: Changes of endpoint from turn to turn, likewise.
+        makespan_ms: First arrival to last token.
+        output_tokens_per_s: Tokens a simulated second.
+        decisions_per_s: Choices a wall-clock second of choosing.
+        wall_s: Wall-clock seconds of the replay.
+        per_request: Arrays.
+    """
+
+    settings: Settings
+    requests: int
+    served: int
+    rejected: int
+    failed: int
+    preemptions: int
+    token_hit_rate: float
+    ttft_ms: Spread
+    tpot_ms: Spread
+    e2e_ms: Spread
+    max_over_mean_load: float
+    max_share: float
+    goodput: float
+    endpoints_per_session: float
+    flips_per_session: float
+    makespan_ms: float
+    output_tokens_per_s: float
+    decisions_per_s: float
+    wall_s: float
+    per_request: PerRequest
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures without the arrays, ready for JSON: NaN becomes None."""
+        figures = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if name not in ("settings", "per_request")
+        }
+        plain = msgspec.to_builtins({**msgspec.to_builtins(self.settings), **figures})
+        found: dict[str, Any] = without_nan(plain)
+        return found
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for every number that JSON cannot write."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,240 @@
+"""One replay: a trace, a fleet of modelled engines, and whoever chooses among them."""
+
+import inspect
+import re
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routecore import ROUTERS, _core
+from routecore.errors import RouteError
+from routecore.replay.adapter import PythonGateway, url_of
+from routecore.replay.columns import Trace
+from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
+from routecore.replay.traces import read_trace
+
+PROFILES: dict[str, int] = dict(_core.PROFILES)
+"""Engine profile → tokens its KV cache holds."""
+
+_EVENT = re.compile(r"(fail|join)@(\d+(?:\.\d+)?)(ms|s|m):(\d+)")
+_UNITS = {"ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+def parse_event(text: str) -> tuple[float, int, bool]:
+    """Take "fail@120s:3" or "join@5m:2" apart: simulated ms, endpoint, whether it joins.
+
+    Raises:
+        RouteError: The text is no event.
+    """
+    match = _EVENT.fullmatch(text)
+    if not match:
+        raise RouteError(f"event {text!r}: expected fail@TIME:ENDPOINT or join@…, as fail@120s:3")
+    kind, number, unit, endpoint = match.groups()
+    return float(number) * _UNITS[unit], int(endpoint), kind == "join"
+
+
+def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the strategy's Python class hands to the compiled core, its defaults included."""
+    cls = ROUTERS.get(strategy)
+    if cls is None:
+        raise RouteError(f"unknown strategy {strategy!r}; valid: {', '.join(ROUTERS)}")
+    handed: dict[str, Any] = {}
+
+    def build(self: object, seed: int | None, **given: Any) -> None:
+        handed.update({name: value for name, value in given.items() if value is not None})
+
+    names = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    for name in params:
+        if name not in names or name == "seed":
+            valid = ", ".join(n for n in names if n != "seed") or "none"
+            raise RouteError(f"{strategy} takes no parameter {name!r}; valid: {valid}")
+    # Without the metaclass's call: this object must not become the class's one instance.
+    capture: Any = types.new_class(cls.__name__, (cls,), {}, lambda ns: ns.update(_build=build))
+    capture.__init__(object.__new__(capture), **params)
+    return handed
+
+
+def _weights(params: dict[str, Any], endpoints: int) -> list[float]:
+    """Takes `endpoint_weights` (endpoint number or URL → weight) out of the parameters."""
+    given = params.pop("endpoint_weights", {})
+    names = {name: at for at in range(endpoints) for name in (str(at), url_of(at))}
+    weights = [1.0] * endpoints if given else []
+    for name, weight in given.items():
+        at = names.get(str(name))
+        if at is None or not 0 < weight < float("inf"):
+            raise RouteError(
+                f"endpoint_weights: expected a number above 0 for an endpoint from 0 to "
+                f"{endpoints - 1}, got {weight} for {name!r}"
+            )
+        weights[at] = float(weight)
+    return weights
+
+
+def _chooser(
+    strategy: Any, params: Mapping[str, Any], trace: Trace, endpoints: int, seeds: list[int]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Its name, its parameters, and the keyword that hands it to the compiled replay."""
+    if isinstance(strategy, str):
+        full = _compiled_params(strategy, params)
+        rest = dict(full)
+        weights = _weights(rest, endpoints)
+        return strategy, full, {"strategy": (strategy, rest, weights, seeds)}
+    if params:
+        raise RouteError("params: only a strategy given by its word takes parameters here")
+    if isinstance(strategy, type):
+        strategy = strategy()
+    if callable(getattr(strategy, "route_request", None)):
+        if len(seeds) > 1:
+            raise RouteError("routers: a Python router can only be replayed as one")
+        gateway = PythonGateway(strategy, trace, endpoints)
+        return type(strategy).__name__, {}, {"gateway": gateway}
+    if not isinstance(strategy, Sequence | np.ndarray):
+        raise RouteError(
+            f"strategy: expected a word, a router with route_request, or endpoint numbers, "
+            f"got {type(strategy).__name__}"
+        )
+    assigned = np.asarray(strategy)
+    whole = assigned.shape == (len(trace),) and assigned.dtype.kind in "iu"
+    if not whole or assigned.min() < 0 or assigned.max() >= endpoints:
+        raise RouteError(
+            f"assignments: expected {len(trace)} endpoint numbers from 0 to {endpoints - 1}"
+        )
+    return "assigned", {}, {"assigned": assigned.astype(np.uint32)}
+
+
+def run(
+    trace: Trace | str | Path,
+    *,
+    strategy: Any = "round_robin",
+    label: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    endpoints: int = 8,
+    speedup: float = 1.0,
+    engine: str = "dynamo-polynomial",
+    block_size: int = 64,
+    kv_blocks: int | None = None,
+    token_budget: int = 8192,
+    max_sequences: int = 256,
+    speeds: Sequence[float] | None = None,
+    routers: int = 1,
+    seed: int = 0,
+    jitter_ms: float = 0.0,
+    stats_period_ms: float = 1000.0,
+    stats_delay_ms: float = 0.0,
+    events: Sequence[str] = (),
+    progress: Callable[[int], object] | None = None,
+) -> ReplayResult:
+    """Replay a trace.
+
+    Args:
+        trace: Requests, or a file of them.
+        strategy: The word of a compiled strategy; a `RoutingInterface` of your own (slower), as
+            object or class; or one endpoint number a request.
+        label: What results call the strategy; its word or class if left out.
+        params: Parameters of a compiled strategy.
+        endpoints: Engines in the fleet.
+        speedup: Divides arrival times and delays, not engine times.
+        engine: Profile of step times; one of `PROFILES`.
+        block_size: Tokens of an engine's KV block; a divisor or a multiple of the trace's block.
+        kv_blocks: KV blocks of an engine; as the profile has if left out.
+        token_budget: Tokens an engine step computes at most.
+        max_sequences: Requests an engine runs at once at most.
+        speeds: A factor for each endpoint; 2 is twice as fast.
+        routers: Routers side by side that do not know of each other.
+        seed: Of every draw: ties, jitter, which router.
+        jitter_ms: Moves each independent arrival by up to so much, in the trace's time.
+        stats_period_ms: Between two scrapes of engine stats; 0 for never.
+        stats_delay_ms: From a scrape until routers see it.
+        events: Endpoints that die or join, as "fail@120s:3" in simulated time.
+        progress: Called now and then with the number of requests routed so far.
+
+    Raises:
+        RouteError: Settings that cannot be replayed; names the one and what it should be.
+        Exception: Whatever a router of your own raises.
+    """
+    if not isinstance(trace, Trace):
+        trace = read_trace(trace)
+    if engine not in PROFILES:
+        raise RouteError(f"unknown engine {engine!r}; valid: {', '.join(PROFILES)}")
+    for name, value, least, most in (
+        ("endpoints", endpoints, 1, 65_536),
+        ("block size", block_size, 1, 1 << 20),
+        ("kv blocks", 1 if kv_blocks is None else kv_blocks, 1, 1 << 30),
+        ("token budget", token_budget, 1, 1 << 30),
+        ("sequences", max_sequences, 1, 1 << 20),
+        ("routers", routers, 1, 4096),
+        ("seed", seed, 0, 2**63 - 1),
+    ):
+        if not least <= value <= most:
+            raise RouteError(f"{name}: expected from {least} to {most}, got {value}")
+    if speeds is None:
+        speeds = [1.0] * endpoints
+    if len(speeds) != endpoints:
+        raise RouteError(
+            f"speeds: expected one for each of {endpoints} endpoints, got {len(speeds)}"
+        )
+    blocks = max(1, PROFILES[engine] // block_size) if kv_blocks is None else kv_blocks
+    seeds = [seed + (at << 32) for at in range(routers)]
+    name, parameters, chooser = _chooser(strategy, params or {}, trace, endpoints, seeds)
+    begun = time.perf_counter()
+    found = _core.replay(
+        trace.core,
+        [(engine, block_size, blocks, token_budget, max_sequences, float(s)) for s in speeds],
+        **chooser,
+        speedup=speedup,
+        jitter=jitter_ms,
+        seed=seed,
+        stats_period=stats_period_ms,
+        stats_delay=stats_delay_ms,
+        changes=[parse_event(event) for event in events],
+        progress=progress,
+    )
+    wall = time.perf_counter() - begun
+    arrays = _arrays(trace, found)
+    spread, flips = arrays.session_spread()
+    settings = Settings(
+        trace=trace.name,
+        strategy=label or name,
+        parameters=parameters,
+        seed=seed,
+        endpoints=endpoints,
+        speedup=speedup,
+        engine=engine,
+        block_size=block_size,
+        kv_blocks=blocks,
+        routers=routers,
+    )
+    for times in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        found[times] = Spread(*found[times])
+    return ReplayResult(
+        settings=settings,
+        per_request=arrays,
+        wall_s=wall,
+        endpoints_per_session=spread,
+        flips_per_session=flips,
+        **found,
+    )
+
+
+def _arrays(trace: Trace, found: dict[str, Any]) -> PerRequest:
+    """Takes the packed columns out of what the compiled replay returned."""
+    inputs, outputs, sessions = trace.core.columns()
+    endpoint = np.frombuffer(found.pop("engine"), dtype=np.uint32).view(np.int32)
+
+    def floats(name: str) -> Any:
+        return np.frombuffer(found.pop(name), dtype=np.float64)
+
+    return PerRequest(
+        endpoint=endpoint.astype(np.int64),
+        arrival_ms=floats("arrival"),
+        first_token_ms=floats("first_token"),
+        end_ms=floats("end"),
+        cached_tokens=np.frombuffer(found.pop("cached"), dtype=np.uint32).astype(np.int64),
+        input_tokens=np.frombuffer(inputs, dtype=np.uint32).astype(np.int64),
+        output_tokens=np.frombuffer(outputs, dtype=np.uint32).astype(np.int64),
+        session=np.frombuffer(sessions, dtype=np.int64),
+    )

@@ -1,0 +1,52 @@
+"""Trace files of every format, by name or by their first line."""
+
+from pathlib import Path
+
+import msgspec
+
+from routecore.errors import RouteError
+from routecore.replay import azure, bailian, mooncake
+from routecore.replay.columns import Trace
+from routecore.replay.lines import lines
+
+FORMATS = ("mooncake", "azure", "bailian")
+"""Names of the formats that `read_trace` knows."""
+
+
+def _guess(path: Path) -> str:
+    line = next(lines(path), (1, b""))[1]
+    if b"ContextTokens" in line:
+        return "azure"
+    try:
+        row = msgspec.json.decode(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise RouteError(f"{path}:1: neither a JSON object nor Azure's header; give the format")
+    return "bailian" if "chat_id" in row else "mooncake"
+
+
+def read_trace(
+    path: str | Path, format: str | None = None, *, block: int | None = None, skip_bad: bool = False
+) -> Trace:
+    """Read a trace file, line by line; may be .gz.
+
+    Args:
+        path: The file.
+        format: "mooncake", "azure" or "bailian"; by its first line if left out.
+        block: Tokens a hash id of a Mooncake trace stands for; 512 if left out.
+        skip_bad: Leave bad lines out and count them, instead of failing.
+
+    Raises:
+        RouteError: The file cannot be read, or a line is bad: its number, field and reason.
+    """
+    path = Path(path)
+    kind = format or _guess(path)
+    if kind not in FORMATS:
+        raise RouteError(f"unknown trace format {kind!r}; valid: {', '.join(FORMATS)}")
+    if kind == "mooncake":
+        return mooncake.read(path, block or 512, skip_bad=skip_bad)
+    if block is not None:
+        raise RouteError(f"block size: a trace of the format {kind} has its own; leave it out")
+    reader = azure.read if kind == "azure" else bailian.read
+    return reader(path, skip_bad=skip_bad)

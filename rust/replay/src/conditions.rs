@@ -1,0 +1,153 @@
+//! What a fleet goes through while it serves: load, engines that fail and join, stats that age.
+
+use std::collections::VecDeque;
+
+use routecore::RouteError;
+
+use crate::engine::Report;
+
+/// An engine leaves or comes. Times are milliseconds of simulated time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change {
+    /// It dies: requests on it fail, its cache is lost. The router learns of it by the first error.
+    Fail {
+        /// When.
+        time: f64,
+        /// Which.
+        engine: u32,
+    },
+    /// It is ready, with an empty cache. One whose first change is this was not there before.
+    Join {
+        /// When.
+        time: f64,
+        /// Which.
+        engine: u32,
+    },
+}
+
+impl Change {
+    /// When it happens.
+    pub fn time(self) -> f64 {
+        let (Self::Fail { time, .. } | Self::Join { time, .. }) = self;
+        time
+    }
+
+    /// Whom it happens to.
+    pub fn engine(self) -> u32 {
+        let (Self::Fail { engine, .. } | Self::Join { engine, .. }) = self;
+        engine
+    }
+}
+
+/// The circumstances of a replay.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    /// Divides arrival times and delays, not engine times.
+    pub speedup: f64,
+    /// Moves each independent arrival by up to so many milliseconds of the trace's time.
+    pub jitter: f64,
+    /// Of the jitter's draws.
+    pub seed: u64,
+    /// Milliseconds between two scrapes of the engines' stats; 0: never scraped.
+    pub stats_period: f64,
+    /// Milliseconds from a scrape until the router sees it.
+    pub stats_delay: f64,
+    /// Engines that fail and join.
+    pub changes: Vec<Change>,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            speedup: 1.0,
+            jitter: 0.0,
+            seed: 0,
+            stats_period: 0.0,
+            stats_delay: 0.0,
+            changes: Vec::new(),
+        }
+    }
+}
+
+impl Conditions {
+    /// Whether they make sense for so many engines.
+    ///
+    /// # Errors
+    /// Names the setting and what it should be.
+    pub fn check(&self, engines: usize) -> Result<(), RouteError> {
+        if !self.speedup.is_finite() || self.speedup <= 0.0 {
+            let text = format!("speedup: expected a number above 0, got {}", self.speedup);
+            return Err(RouteError(text));
+        }
+        for (name, value) in [
+            ("jitter", self.jitter),
+            ("stats period", self.stats_period),
+            ("stats delay", self.stats_delay),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(RouteError(format!("{name}: expected milliseconds ≥ 0, got {value}")));
+            }
+        }
+        for change in &self.changes {
+            let (time, engine) = (change.time(), change.engine());
+            if !time.is_finite() || time < 0.0 || engine as usize >= engines {
+                return Err(RouteError(format!(
+                    "event at {time} ms of engine {engine}: expected a time ≥ 0 and an engine \
+                     from 0 to {}",
+                    engines - 1
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each engine is there at the start: not if it joins before it ever fails.
+    pub(crate) fn present(&self, engines: usize) -> Vec<bool> {
+        let first = |engine: u32| {
+            let theirs = self.changes.iter().filter(|change| change.engine() == engine);
+            theirs.min_by(|a, b| a.time().total_cmp(&b.time()))
+        };
+        (0..engines as u32).map(|at| !matches!(first(at), Some(Change::Join { .. }))).collect()
+    }
+}
+
+/// Scrapes under way: taken at regular times, seen later.
+#[derive(Debug)]
+pub(crate) struct Scrapes {
+    period: f64,
+    delay: f64,
+    next: f64,
+    under_way: VecDeque<(f64, Vec<Option<Report>>)>,
+}
+
+impl Scrapes {
+    pub fn new(conditions: &Conditions) -> Self {
+        let (period, delay) = (conditions.stats_period, conditions.stats_delay);
+        let next = if period > 0.0 { 0.0 } else { f64::INFINITY };
+        Self { period, delay, next, under_way: VecDeque::new() }
+    }
+
+    /// When something is to be done next.
+    pub fn next(&self) -> f64 {
+        self.next.min(self.seen())
+    }
+
+    fn seen(&self) -> f64 {
+        self.under_way.front().map_or(f64::INFINITY, |scrape| scrape.0)
+    }
+
+    /// Takes a scrape if it is due, and returns the one that is seen now, if one is.
+    pub fn proceed(
+        &mut self,
+        scrape: impl FnOnce(f64) -> Vec<Option<Report>>,
+    ) -> Vec<Option<Report>> {
+        if self.next <= self.seen() {
+            self.under_way.push_back((self.next + self.delay, scrape(self.next)));
+            self.next += self.period;
+            if self.delay > 0.0 {
+                return Vec::new();
+            }
+        }
+        self.under_way.pop_front().map_or_else(Vec::new, |scrape| scrape.1)
+    }
+}
