@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -148,8 +149,12 @@ def stat(url: str, name: str, engine: Mapping[str, Any], seen: Mapping[str, Any]
 
 
 def scaler(name: str, normalise: str, values: Sequence[float]) -> Callable[[float], float]:
-    """How a stat is brought to 0..1, 1 the best."""
+    """How a term is brought to 0..1, 1 the best."""
     low, high = min(values), max(values)
+    if name == "active_request":
+        return lambda x: (high - x) / high if high else 1.0
+    if name == "load_aware":
+        return lambda x: 0.5 * (1 - min(x, 128) / 128)
     if normalise == "absolute":
         if name in HIGHER_IS_BETTER:
             return lambda x: min(x, 1.0)
@@ -168,15 +173,26 @@ def weighted_scores(
     weights: Mapping[str, float],
     normalise: str = "min_max",
     capacity: Mapping[str, float] | None = None,
+    session: str | None = None,
 ) -> dict[str, float] | None:
-    """Score per endpoint, the highest wins; None when no stat is known of any endpoint."""
+    """Score per endpoint, the highest wins; None when no term is known of any endpoint."""
     urls = eligible(endpoints)
     score = dict.fromkeys(urls, 0.0)
     anything = False
     for name, weight in weights.items():
         values: dict[str, float | None]
-        if name == "in_flight":
+        if name == "session":
+            if session is not None and urls:
+                anything = True
+                none_loaded = dict.fromkeys(urls, 0.0)
+                score[homes(session_key(session), none_loaded, None, capacity)] += weight
+            continue
+        if name in ("in_flight", "active_request"):
             values = {**loads(endpoints, engine, seen)}
+        elif name == "load_aware":
+            values = {
+                url: stat(url, "num_queuing_requests", engine or {}, seen or {}) for url in urls
+            }
         else:
             values = {url: stat(url, name, engine or {}, seen or {}) for url in urls}
         if all(value is None for value in values.values()):
@@ -230,27 +246,108 @@ def rendezvous(key: int, url: str) -> int:
     return mix(key ^ turned ^ 0x9E3779B97F4A7C15)
 
 
-def load_cap(load: Mapping[str, float], factor: float | None) -> float:
-    """The load above which a home passes a key on."""
+def load_caps(
+    load: Mapping[str, float], factor: float | None, capacity: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The load above which a home passes a key on, in proportion to its capacity."""
+    weight = {url: (capacity or {}).get(url, 1.0) for url in load}
     everything = sum(load.values())
     if factor is None or everything == 0:
-        return math.inf
-    return factor * (everything + 1) / len(load)
+        return dict.fromkeys(load, math.inf)
+    unit = factor * (everything + 1) / sum(weight.values())
+    return {url: unit * weight[url] for url in load}
 
 
-def homes(key: int, load: Mapping[str, float], factor: float | None) -> str:
-    """First endpoint in rendezvous order within the bound; the home itself if none is."""
-    order = sorted(load, key=lambda url: rendezvous(key, url), reverse=True)
-    cap = load_cap(load, factor)
-    return next((url for url in order if load[url] <= cap), order[0])
+def first_within(
+    order: Sequence[str],
+    load: Mapping[str, float],
+    factor: float | None,
+    capacity: Mapping[str, float] | None = None,
+) -> str:
+    """The first of a hash order within its bound; the home itself if none is."""
+    caps = load_caps(load, factor, capacity)
+    return next((url for url in order if load[url] <= caps[url]), order[0])
 
 
-def ring_home(key: int, urls: Sequence[str]) -> str:
-    """The endpoint of the first of 160 points each that lies behind the key."""
-    ring = sorted((mix(endpoint_id(url) ^ mix(p)), url) for url in urls for p in range(160))
-    return next((url for point, url in ring if point > key), ring[0][1])
+def homes(
+    key: int,
+    load: Mapping[str, float],
+    factor: float | None,
+    capacity: Mapping[str, float] | None = None,
+) -> str:
+    """First endpoint in rendezvous order within the bound, keys in proportion to capacity."""
+
+    def draw(url: str) -> tuple[float, int]:
+        hashed = rendezvous(key, url)
+        if not capacity:
+            return 0.0, hashed
+        u = ((hashed >> 12) + 0.5) / 2**52
+        return math.log(u) / capacity.get(url, 1.0), hashed
+
+    return first_within(sorted(load, key=draw, reverse=True), load, factor, capacity)
+
+
+def ring_home(
+    key: int,
+    load: Mapping[str, float],
+    factor: float | None,
+    capacity: Mapping[str, float] | None = None,
+) -> str:
+    """The first endpoint within the bound on a ring of 160 points per unit of capacity."""
+    ring = sorted(
+        (mix(endpoint_id(url) ^ mix(p)), url)
+        for url in load
+        for p in range(max(1, math.floor(160 * (capacity or {}).get(url, 1.0) + 0.5)))
+    )
+    behind = [url for point, url in ring if point > key]
+    walk = list(dict.fromkeys([*behind, *(url for _, url in ring)]))
+    return first_within(walk, load, factor, capacity)
+
+
+class PrefixAffinity:
+    """The home of a prompt's head: a depth rule, a chain of hashes, and a load bound."""
+
+    def __init__(self, factor: float = 1.25, block: int = 128) -> None:
+        self.factor, self.block = factor, block
+        self.recent: list[list[int]] = []
+
+    def chain(self, body: Mapping[str, Any]) -> list[int]:
+        """Hashes of the prompt's first 1, 2, 4, … blocks, each seeded with the one before."""
+        seed = 0
+        for at, name in enumerate(("model", "lora_name", "cache_salt")):
+            if isinstance(body.get(name), str):
+                seed = xxhash.xxh3_64_intdigest(utf8(body[name]), seed ^ at)
+        text = utf8(body["prompt"]) + b"\x1f"
+        hashes: list[int] = []
+        start, size = 0, self.block
+        while len(hashes) < 10 and start + size <= len(text):
+            seed = xxhash.xxh3_64_intdigest(text[start : start + size], seed)
+            hashes.append(seed)
+            start += size
+            size = start
+        return hashes or [xxhash.xxh3_64_intdigest(text, seed)]
+
+    def route(
+        self,
+        body: Mapping[str, Any],
+        load: Mapping[str, float],
+        capacity: Mapping[str, float] | None = None,
+    ) -> str:
+        """Where the prompt goes; it counts as one of the last 4,096."""
+        seen = Counter(hash_ for hashes in self.recent for hash_ in hashes)
+        too_common = max(2 * len(self.recent) / len(load), 8)
+        hashes = self.chain(body)
+        fine = [at for at, hash_ in enumerate(hashes) if seen[hash_] <= too_common]
+        depth = fine[0] if fine else len(hashes) - 1
+        self.recent = [*self.recent[-4095:], hashes[: depth + 1]]
+        return homes(hashes[depth], load, self.factor, capacity)
+
+
+def utf8(text: str) -> bytes:
+    """Lone surrogates keep bytes of their own."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def session_key(session: str) -> int:
     """xxh3 of the session's bytes; lone surrogates keep bytes of their own."""
-    return xxhash.xxh3_64_intdigest(session.encode("utf-8", "surrogatepass"))
+    return xxhash.xxh3_64_intdigest(utf8(session))

@@ -21,9 +21,35 @@ def refused(*args: str) -> str:
     return result.stderr
 
 
-def test_strategies_lists_them_all() -> None:
-    assert [row["key"] for row in json.loads(call("strategies", "--json").output)] == [*ROUTERS]
-    assert call("strategies").output.count("\n") == 1 + len(ROUTERS)
+def test_strategies_lists_them_all_with_needs_defaults_and_units() -> None:
+    rows = json.loads(call("strategies", "--json").output)
+    assert [row["key"] for row in rows] == [*ROUTERS]
+    (prefix,) = (row for row in rows if row["key"] == "prefix_affinity")
+    assert prefix["class"] == "PrefixAffinityRouter"
+    assert "prompt" in prefix["needs"]
+    assert prefix["parameters"]["block_chars"] == {"default": 128, "unit": "bytes"}
+    assert all(row["needs"] and p["unit"] for row in rows for p in row["parameters"].values())
+    shown = call("strategies").output
+    assert all(f"\n{key} " in "\n" + shown for key in ROUTERS)
+    assert "load_factor=1.25           times the mean load\n" in shown
+
+
+def test_demo_sends_a_users_own_requests_end_to_end(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    bodies: list[dict[str, object]] = [
+        {"model": "m", "messages": [{"role": "user", "content": f"question {i} " * 200}]}
+        for i in range(6)
+    ]
+    bodies += [{"prompt": "complete me", "max_tokens": 3}, {"prompt": ["a", "b"], "stream": False}]
+    path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    result = call(
+        *("demo", "--json", "--requests", str(path), "--strategy", "prefix_affinity"),
+        *("--endpoints", "2", "--seconds", "1", "--speed", "8", "--rate", "20"),
+    )
+    assert result.exit_code == 0, result.output
+    (figures,) = json.loads(result.stdout)["results"]
+    assert (figures["requests"], figures["errors"]) == (len(bodies), 0)
+    assert figures["ttft_p50_ms"] > 0
 
 
 def test_demo_prints_its_figures_as_json() -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -183,6 +186,22 @@ def test_a_run_measures_every_strategy() -> None:
         assert figures["ttft_p99_ms"] >= figures["ttft_p50_ms"] > 0
         assert figures["decision_p50_us"] > 0
         assert figures["token_hit_rate"] > 0
+
+
+def test_ctrl_c_ends_early_with_what_was_measured() -> None:
+    jobs = conversations(rate=20, seconds=400, seed=1)
+    begin, sent = time.monotonic(), []
+
+    def interrupt(_: object) -> None:
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    names = ["round_robin", "random"]
+    found = asyncio.run(run(jobs, names, endpoints=2, seconds=60, speed=8, on_change=interrupt))
+    assert [result.strategy for result in found] == ["round_robin"]
+    assert time.monotonic() - begin < 30
+    assert found[0].requests > 0
 
 
 def test_failed_and_abandoned_requests_leave_the_load() -> None:

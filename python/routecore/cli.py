@@ -45,21 +45,22 @@ main.add_command(replay)
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of lines.")
 def strategies(as_json: bool) -> None:
-    """List the strategies: key, class, parameters with their defaults."""
-    from routecore import ROUTERS
+    """List the strategies: key, class, what it needs, parameters with defaults and units."""
+    from routecore.routers import ROUTERS, UNITS
 
-    rows: list[tuple[str, str, dict[str, Any]]] = []
+    rows: list[dict[str, Any]] = []
     for key, cls in ROUTERS.items():
         given = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        rows.append((key, cls.__name__, {p.name: p.default for p in given}))
+        parameters = {p.name: {"default": p.default, "unit": UNITS[p.name]} for p in given}
+        about = {"key": key, "class": cls.__name__, "needs": cls.needs}
+        rows.append({**about, "parameters": parameters})
     if as_json:
-        names = ("key", "class", "parameters")
-        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        click.echo(json.dumps(rows))
         return
-    click.echo(f"{'key':18} {'class':23} parameters")
-    for key, name, parameters in rows:
-        shown = ", ".join(f"{p}={value!r}" for p, value in parameters.items())
-        click.echo(f"{key:18} {name:23} {shown}")
+    for row in rows:
+        click.echo(f"{row['key']:18} {row['class']:23} needs {row['needs']}")
+        for name, p in row["parameters"].items():
+            click.echo(f"    {name + '=' + repr(p['default']):26} {p['unit']}")
 
 
 @main.command()

@@ -4,6 +4,8 @@ import math
 import threading
 from typing import Any, ClassVar
 
+import msgspec
+
 from routecore.table import EndpointTable, default_table
 from routecore.views import RequestStatsView
 
@@ -19,6 +21,22 @@ class SingletonMeta(type):
             if cls not in SingletonMeta._instances:
                 SingletonMeta._instances[cls] = super().__call__(*args, **kwargs)
             return SingletonMeta._instances[cls]
+
+
+class Predictions(msgspec.Struct, frozen=True):
+    """What the prefix index promised, beside what engines found in their caches.
+
+    Attributes:
+        requests: Requests whose cached tokens were reported.
+        over_predicted: Of these, requests that found at least a block less than promised.
+        predicted_tokens: Prompt tokens promised to be cached, over all of them.
+        actual_tokens: Prompt tokens found cached.
+    """
+
+    requests: int
+    over_predicted: int
+    predicted_tokens: int
+    actual_tokens: int
 
 
 class RequestStatsMonitor(metaclass=SingletonMeta):
@@ -73,6 +91,33 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first token came back."""
         self._core.first_token(engine_url, request_id, timestamp)
+
+    def on_usage(
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        """The engine's own count of a request's tokens: `usage` of its answer. Optional.
+
+        Call it before the request's end is reported. It teaches how many tokens a text has, for
+        how long each engine's cache lasts, and how long a decode step takes.
+
+        Args:
+            engine_url: Where the request is.
+            request_id: As reported.
+            prompt_tokens: `usage.prompt_tokens`.
+            cached_tokens: `usage.prompt_tokens_details.cached_tokens`.
+            completion_tokens: `usage.completion_tokens`.
+        """
+        self._core.usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+
+    @property
+    def predictions(self) -> "Predictions":
+        """How good the prefix index was, by the cached tokens that engines reported."""
+        return Predictions(*self._core.predictions)
 
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request was served to its end."""

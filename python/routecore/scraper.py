@@ -274,6 +274,7 @@ def _columns(reading: Reading, rate: float | None) -> dict[str, float]:
         "gpu_cache_usage_perc": reading.usage,
         "gpu_prefix_cache_hit_rate": rate,
         "active_connections": open_requests,
+        "kv_capacity_tokens": reading.kv_tokens,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import time
@@ -274,8 +275,6 @@ class _Drive:
 
 def last_usage(tail: bytes) -> dict[str, Any]:
     """The usage object in the end of an event stream; empty if there is none."""
-    import json
-
     for line in reversed(tail.decode(errors="replace").splitlines()):
         if line.startswith("data: {"):
             with contextlib.suppress(ValueError):

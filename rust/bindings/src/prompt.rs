@@ -156,10 +156,9 @@ pub fn blocks(body: &Bound<'_, PyAny>, blocks: Blocks) -> Key {
     let Some(prompt) = prompt_of(body) else { return Key::None };
     let first = prompt.cast::<PyList>().ok().and_then(|list| list.get_item(0).ok());
     // A list of lists of token ids is many prompts in one request; as text it is sized alike.
-    let (unit, block) = match first.is_some_and(|first| first.is_instance_of::<PyInt>()) {
-        true => (Unit::Tokens, blocks.tokens),
-        false => (Unit::Bytes, blocks.chars),
-    };
+    let ids = first.is_some_and(|first| first.is_instance_of::<PyInt>());
+    let (unit, block) =
+        if ids { (Unit::Tokens, blocks.tokens) } else { (Unit::Bytes, blocks.chars) };
     let seed = mix(blocks.seed ^ seed(body)) ^ u64::from(block);
     let mut hasher = BlockHasher::new(block, unit, seed);
     feed_all(&mut hasher, body, &prompt, MAX_BLOCKS * block as usize);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{Lookup, SharedIndex};
+use routecore::fleet::{KV_TOKENS, Lookup, SharedIndex};
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
@@ -30,6 +30,8 @@ pub struct Router {
     windows: bool,
     /// Where prompts are remembered for hosts without our monitor; for strategies that ask.
     own: Option<(Table, Instant)>,
+    /// Tokens of a KV cache whose size no engine has told.
+    kv_tokens: f64,
     desk: Mutex<Desk>,
 }
 
@@ -100,6 +102,9 @@ impl Router {
         };
         if let Some(inner) = &mut inner {
             known.refresh(state, inner);
+            if self.own.is_some() {
+                inner.fleet.set_kv_tokens(self.kv_tokens);
+            }
             if self.windows {
                 let Fleet { table, load, .. } = &mut inner.fleet;
                 load.publish_windows(table, &state.rows);
@@ -237,7 +242,7 @@ fn view<'a>(
     let (tokens, block_tokens) = fleet.tokens(prompt);
     let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
     let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
-    (view.asking(asked, fleet.speed.profile()), &chosen.positions)
+    (view.asking(asked, fleet.engine()), &chosen.positions)
 }
 
 /// One choice: a place in the list.
@@ -288,15 +293,25 @@ impl Router {
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
+        let mut kv_tokens = KV_TOKENS;
         for (name, value) in params {
             let name: String = name.extract()?;
             if name == "endpoint_weights" {
-                weights = value.extract()?;
+                weights = value.extract().map_err(|_| {
+                    to_py("endpoint_weights: expected a dict of URL → capacity, a number above 0")
+                })?;
                 if let Some((url, w)) =
                     weights.iter().find(|(_, w): &(&String, &f64)| !w.is_finite() || **w <= 0.0)
                 {
                     return Err(to_py(format!(
                         "endpoint_weights[{url:?}]: expected a finite number above 0, got {w}"
+                    )));
+                }
+            } else if name == "kv_tokens" {
+                kv_tokens = value.extract().unwrap_or(f64::NAN);
+                if !(1.0..=1e12).contains(&kv_tokens) {
+                    return Err(to_py(format!(
+                        "kv_tokens: expected tokens from 1 to 1e12, got {value}"
                     )));
                 }
             } else if let Ok(number) = value.extract::<f64>() {
@@ -319,6 +334,7 @@ impl Router {
         Ok(Self {
             name: strategy.to_owned(),
             blocks: Blocks { chars, tokens, seed: hash_seed },
+            kv_tokens,
             own: router.needs_prompt().then(|| (Table::new(60.0, 600.0), Instant::now())),
             weights,
             scraped: reads.iter().any(|&stat| is_scraped(stat)),

@@ -286,7 +286,7 @@ impl Table {
     #[getter]
     fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64)> {
         self.with(|inner| {
-            let learned = inner.fleet.speed.profile();
+            let learned = inner.fleet.engine();
             Ok((learned.prefill, learned.step, learned.output_tokens))
         })
     }

@@ -57,6 +57,7 @@ pub fn is_own(stat: Stat) -> bool {
             | Stat::KvCapacity
             | Stat::PrefillSlowness
             | Stat::StepSlowness
+            | Stat::QueueCaution
     )
 }
 

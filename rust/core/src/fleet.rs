@@ -92,6 +92,11 @@ impl Fleet {
         self.predictions
     }
 
+    /// What its engines are like.
+    pub fn engine(&self) -> Profile {
+        self.speed.profile(self.table.live())
+    }
+
     /// Tokens that a KV cache is taken to hold where the engine has not told.
     pub fn set_kv_tokens(&mut self, tokens: f64) {
         self.kv_tokens = tokens;
@@ -99,7 +104,9 @@ impl Fleet {
 
     /// Gives the endpoint a row.
     pub fn add(&mut self, id: u64) -> u32 {
-        self.table.add(id)
+        let row = self.table.add(id);
+        self.speed.publish(&mut self.table, row);
+        row
     }
 
     /// Frees a row together with all that is in flight on it and all it holds.
@@ -149,7 +156,7 @@ impl Fleet {
             text: prompt.unit == Unit::Bytes,
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
-        self.speed.sent(work.prefill_us as f64 / 1e3, self.table.live(), self.load.now());
+        self.speed.sent(work.prefill_us as f64 / 1e3, self.load.now());
         self.block_tokens = block_tokens;
         self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);
         drop(index);

@@ -32,7 +32,8 @@ pub fn short_hash(block: &[u8]) -> u64 {
 /// Chains one block's hash to the key of all before it: a folded 64 × 64 → 128 bit product
 /// (the mixing step of wyhash; Wang Yi 2019).
 pub fn fold(key: u64, block: u64) -> u64 {
-    let product = u128::from(key ^ 0xA076_1D64_78BD_642F) * u128::from(block ^ 0xE703_7ED1_A0B4_28DB);
+    let product =
+        u128::from(key ^ 0xA076_1D64_78BD_642F) * u128::from(block ^ 0xE703_7ED1_A0B4_28DB);
     (product >> 64) as u64 ^ product as u64 ^ key.rotate_left(23)
 }
 

@@ -139,7 +139,10 @@ mod tests {
     fn equal_blocks_at_other_places_differ() {
         let prompt = prompt(&[&[1; 64]]);
         assert_ne!(prompt.chain[0], prompt.chain[1]);
-        assert_ne!(BlockHasher::new(16, Unit::Bytes, 8).finish(), BlockHasher::new(16, Unit::Tokens, 8).finish());
+        assert_ne!(
+            BlockHasher::new(16, Unit::Bytes, 8).finish(),
+            BlockHasher::new(16, Unit::Tokens, 8).finish()
+        );
     }
 
     #[test]

@@ -74,6 +74,8 @@ stats! {
     PrefillSlowness, "prefill_slowness", Amount;
     /// How many times longer than elsewhere a decode step takes (learned; 1 until it is sure).
     StepSlowness, "step_slowness", Amount;
+    /// How often what waits on the endpoint counts: 2 for a newcomer, towards 1 as it answers.
+    QueueCaution, "queue_caution", Amount;
 }
 
 impl Stat {
@@ -283,7 +285,7 @@ fn blank(stat: Stat) -> f64 {
         | Stat::ContextTokens
         | Stat::KvTokens
         | Stat::Qps => 0.0,
-        Stat::PrefillSlowness | Stat::StepSlowness => 1.0,
+        Stat::PrefillSlowness | Stat::StepSlowness | Stat::QueueCaution => 1.0,
         _ => f64::NAN,
     }
 }

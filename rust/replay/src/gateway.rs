@@ -86,15 +86,15 @@ pub struct LiveRouter {
     candidates: Candidates,
     /// Engine of each candidate.
     engines: Vec<u32>,
-    /// KV tokens each engine has room for.
-    capacities: Vec<f64>,
     /// Capacity weight of each engine; empty when all are alike.
     weights: Vec<f64>,
     by_session: bool,
     by_prefix: bool,
-    by_prompt: bool,
     lookup: Lookup,
+    /// Tokens of a block of the prefix index: the engines' own.
     block: u32,
+    /// Tokens that each engine's KV cache holds, as it reports.
+    kv_tokens: Vec<f64>,
 }
 
 impl LiveRouter {
@@ -108,33 +108,30 @@ impl LiveRouter {
         seed: u64,
         engines: &[EngineConfig],
     ) -> Result<Self, RouteError> {
-        let fleet = Fleet::new(60.0, 600.0);
-        let router = Router::new(strategy, params, seed)?;
-        let capacities =
-            engines.iter().map(|engine| f64::from(engine.kv_blocks) * f64::from(engine.block));
+        let tokens = |e: &EngineConfig| f64::from(e.kv_blocks) * f64::from(e.block);
         let mut live = Self {
-            by_prompt: router.needs_prompt(),
-            lookup: Lookup::default(),
-            block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
-            capacities: capacities.collect(),
-            router,
-            fleet,
+            router: Router::new(strategy, params, seed)?,
+            fleet: Fleet::new(60.0, 600.0),
             rows: vec![None; engines.len()],
             candidates: Candidates::default(),
             engines: Vec::new(),
             weights: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
+            lookup: Lookup::default(),
+            block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
+            kv_tokens: engines.iter().map(tokens).collect(),
         };
-        (0..engines.len()).for_each(|engine| live.add(engine));
+        for engine in 0..engines.len() {
+            live.join(engine);
+        }
         live.gather();
         Ok(live)
     }
 
-    /// Gives the engine a row.
-    fn add(&mut self, engine: usize) {
+    fn join(&mut self, engine: usize) {
         let row = self.fleet.add(id_of(engine));
-        self.fleet.table.set(Stat::KvCapacity, row, self.capacities[engine]);
+        self.fleet.table.set(Stat::KvCapacity, row, self.kv_tokens[engine]);
         self.rows[engine] = Some(row);
     }
 
@@ -173,7 +170,7 @@ impl LiveRouter {
             }
             return Key::Prefix(hasher.finish());
         }
-        if self.by_prompt {
+        if self.router.needs_prompt() {
             let mut chain = Vec::new();
             request.block_hashes(self.block, &mut chain);
             let (size, block) = (u64::from(request.input_tokens), self.block);
@@ -187,7 +184,7 @@ impl Gateway for LiveRouter {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         let time = now * 1e-3;
         let key = self.key(request);
-        let Self { router, fleet, candidates, lookup, engines, .. } = self;
+        let Self { router, fleet, candidates, lookup, .. } = self;
         fleet.advance(time);
         let mut asked = Asked::default();
         if let Key::Prompt(prompt) = &key {
@@ -195,7 +192,7 @@ impl Gateway for LiveRouter {
             let (tokens, block) = fleet.tokens(prompt);
             asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
         }
-        let view = View::new(&fleet.table, candidates).asking(asked, fleet.speed.profile());
+        let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let at = router.pick(view, &key)?;
         let row = candidates.rows[at];
         match &key {
@@ -203,7 +200,7 @@ impl Gateway for LiveRouter {
             _ => fleet.chosen(row),
         }
         fleet.sent(row, u128::from(request.id), time);
-        Some(engines[at])
+        Some(self.engines[at])
     }
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
@@ -215,8 +212,8 @@ impl Gateway for LiveRouter {
         let Some(row) = self.rows[engine as usize] else { return };
         let told = |tokens: u32| Some(u64::from(tokens));
         let request = u128::from(id);
-        let Usage { prompt, cached, output } = usage;
         if ok {
+            let Usage { prompt, cached, output } = usage;
             self.fleet.usage(row, request, told(prompt), told(cached), told(output));
         }
         self.fleet.end(row, request, now * 1e-3, ok);
@@ -242,7 +239,7 @@ impl Gateway for LiveRouter {
 
     fn on_up(&mut self, _: f64, engine: u32) {
         if self.rows[engine as usize].is_none() {
-            self.add(engine as usize);
+            self.join(engine as usize);
             self.gather();
         }
     }

@@ -12,7 +12,7 @@ pub struct List {
 impl List {
     const EMPTY: Self = Self { oldest: NONE, newest: NONE };
 
-    pub fn oldest(&self) -> Option<u32> {
+    pub fn oldest(self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
 

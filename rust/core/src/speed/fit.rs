@@ -20,12 +20,8 @@ impl Fit {
     /// Starts at `constants`, as if `prior` samples of the size `typical` had shown each of them.
     pub fn new(constants: [f64; 3], typical: [f64; 3], prior: f64) -> Self {
         let expected: f64 = constants.iter().zip(typical).map(|(c, x)| c * x).sum();
-        let mut fit = Self {
-            constants,
-            most: constants.map(|c| 1e3 * c),
-            xx: [[0.0; 3]; 3],
-            xy: [0.0; 3],
-        };
+        let mut fit =
+            Self { constants, most: constants.map(|c| 1e3 * c), xx: [[0.0; 3]; 3], xy: [0.0; 3] };
         for (k, x) in typical.into_iter().enumerate() {
             // On its own: what the profile does not say is how the features go together.
             fit.xx[k][k] = prior * x * x / (expected * expected);
@@ -114,10 +110,6 @@ impl Ratio {
     pub fn value(&self) -> f64 {
         let variance = (self.square - self.mean * self.mean).max(0.01 * self.mean * self.mean);
         let doubt = 2.0 * (variance / self.weight.max(1.0)).sqrt();
-        if self.mean > 1.0 {
-            (self.mean - doubt).max(1.0)
-        } else {
-            (self.mean + doubt).min(1.0)
-        }
+        if self.mean > 1.0 { (self.mean - doubt).max(1.0) } else { (self.mean + doubt).min(1.0) }
     }
 }

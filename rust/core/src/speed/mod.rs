@@ -19,8 +19,12 @@ use crate::stats::{Stat, StatTable};
 const PRIOR: f64 = 8.0;
 /// Steps that a request waits for beside its prefill: half of one that runs, and its own.
 const STEPS_WAITED: f64 = 1.5;
+/// First tokens after which half of a newcomer's slow start is over.
+const SLOW_START: f64 = 4.0;
 /// Output lengths are averaged over about so many requests.
 const OUTPUTS: f64 = 256.0;
+/// How busy the engines are is averaged over about so many seconds.
+const BUSY_SECONDS: f64 = 30.0;
 /// The longest answer that counts.
 const MOST_OUTPUT: u64 = 1 << 17;
 
@@ -55,6 +59,8 @@ impl Default for Profile {
 struct RowSpeed {
     prefill: Ratio,
     step: Ratio,
+    /// First tokens so far.
+    answers: u32,
 }
 
 /// The learned constants of all rows.
@@ -64,8 +70,8 @@ pub struct Speed {
     step: Fit,
     rows: Vec<RowSpeed>,
     output_tokens: f64,
-    busy: f64,
-    work_ms: f64,
+    /// Prefill that was sent lately, milliseconds, and as of when.
+    sent_ms: f64,
     at: f64,
 }
 
@@ -77,21 +83,19 @@ impl Speed {
             step: Fit::new(profile.step, [1.0, 16.0, 100_000.0], PRIOR),
             rows: Vec::new(),
             output_tokens: profile.output_tokens,
-            busy: 0.0,
-            work_ms: 0.0,
+            sent_ms: 0.0,
             at: f64::NEG_INFINITY,
         }
     }
 
-    /// Prefill of so many milliseconds was sent to one of `engines` at `now`.
-    pub fn sent(&mut self, ms: f64, engines: usize, now: f64) {
-        let seconds = (now - self.at).max(0.0);
-        if seconds.is_finite() {
-            self.work_ms *= (-seconds / 30.0).exp();
+    /// Prefill that should take so many milliseconds was sent at `now`, seconds.
+    pub fn sent(&mut self, ms: f64, now: f64) {
+        let passed = now - self.at;
+        if passed > 0.0 {
+            self.sent_ms *= (-passed / BUSY_SECONDS).exp();
+            self.at = now;
         }
-        if now.is_finite() { self.at = now; }
-        self.work_ms += ms;
-        self.busy = (self.work_ms / (30_000.0 * engines.max(1) as f64)).min(1.0);
+        self.sent_ms += ms;
     }
 
     /// Milliseconds that `row` should take to prefill the last `uncached` of `prompt` tokens.
@@ -102,6 +106,8 @@ impl Speed {
 
     /// Learns from a first token.
     pub fn first_token(&mut self, table: &mut StatTable, row: u32, seen: &FirstToken) {
+        self.row(row).answers += 1;
+        self.publish(table, row);
         let (prompt, uncached) = (seen.work.prompt_tokens as f64, seen.work.uncached_tokens as f64);
         if uncached < 1.0 || !seen.work.has_room {
             return; // nothing is known of it, or it waited for room
@@ -147,16 +153,22 @@ impl Speed {
         }
     }
 
-    /// What an engine with a slowness of 1 is like, by all that was seen.
-    pub fn profile(&self) -> Profile {
+    /// What an engine with a slowness of 1 is like, by all that was seen, where work is shared by
+    /// so many engines.
+    pub fn profile(&self, engines: usize) -> Profile {
         let (prefill, step) = (self.prefill.constants(), self.step.constants());
-        Profile { prefill, step, output_tokens: self.output_tokens, busy: self.busy }
+        let busy = (self.sent_ms / (1e3 * BUSY_SECONDS * engines.max(1) as f64)).min(1.0);
+        Profile { prefill, step, output_tokens: self.output_tokens, busy }
     }
 
-    fn publish(&mut self, table: &mut StatTable, row: u32) {
+    /// Writes what is learned of the row into its columns. A row starts slow: what waits on one
+    /// that has not answered yet counts twice, so that a newcomer is not flooded before it is warm.
+    pub fn publish(&mut self, table: &mut StatTable, row: u32) {
         let speed = *self.row(row);
         table.set(Stat::PrefillSlowness, row, speed.prefill.value());
         table.set(Stat::StepSlowness, row, speed.step.value());
+        let caution = 1.0 + 1.0 / (1.0 + f64::from(speed.answers) / SLOW_START);
+        table.set(Stat::QueueCaution, row, caution);
     }
 
     fn step_ms(&self, row: u32, batch: f64, context: f64) -> f64 {
@@ -228,7 +240,7 @@ mod tests {
                     let off = learned / truth - 1.0;
                     assert!(off.abs() < 0.15, "{what} of row {row}: {off:+.2} off, ×{factor}");
                 };
-                let learned = speed.profile();
+                let learned = speed.profile(1);
                 let slower = [Stat::PrefillSlowness, Stat::StepSlowness];
                 let [slow_prefill, slow_step] = slower.map(|stat| table.get(stat, row));
                 near("a token", slow_prefill * learned.prefill[1], slow * prefill[1]);
@@ -236,7 +248,7 @@ mod tests {
                 near("a step", slow_step * learned.step[0], slow * step[0]);
                 near("context", slow_step * learned.step[2], slow * step[2]);
             }
-            assert!((speed.profile().output_tokens / 200.0 - 1.0).abs() < 0.15);
+            assert!((speed.profile(1).output_tokens / 200.0 - 1.0).abs() < 0.15);
         }
     }
 
@@ -263,7 +275,7 @@ mod tests {
                 generated: Some(any() as u64),
             };
             speed.served(&mut table, 0, &seen);
-            let learned = speed.profile();
+            let learned = speed.profile(1);
             let slower = [Stat::PrefillSlowness, Stat::StepSlowness].map(|stat| table.get(stat, 0));
             for value in learned.prefill.into_iter().chain(learned.step).chain(slower) {
                 assert!((0.0..1e5).contains(&value), "{learned:?} {slower:?}");

@@ -1,78 +1,108 @@
 //! The least growth of everybody's latency, in milliseconds.
 
 use super::costs::{Costs, summed, term};
-use super::{Key, Params, Rule, Scored, Term, View};
+use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
+use crate::fleet::KV_TOKENS;
 use crate::rng::Rng;
 use crate::speed::pairs;
 use crate::stats::Stat;
 
+/// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
+/// work that a busy engine still has when they come grows as ρ / (1 − ρ).
+const BUSY: f64 = 4.0;
+/// The busiest an engine is taken to be: beyond, the estimate is noise.
+const BUSIEST: f64 = 0.9;
+/// Half the width of the bend from "there is room" to "somebody must leave first", as a share of
+/// the KV cache: how long answers get is not known.
+const BEND: f64 = 0.1;
+/// What waiting for room costs all who wait behind, per millisecond of the request's own stay …
+const ROOM: f64 = 3.0;
+/// … and the overfill at which half of that is reached: when every engine is full, a cached
+/// prefix buys more than room does.
+const FULL: f64 = 0.3;
+
+/// Parts of the cost, as `explain` names them.
+const TERMS: [&str; 6] = ["queue", "prefill", "busy", "stall", "decode", "room"];
+
+/// The endpoint for which the latency of all requests together grows least, in milliseconds.
+///
+/// The engine's constants are learned ([`crate::speed`]): a prefill of u of L tokens takes p(u, L),
+/// a decode step s(n requests, X context tokens). Per endpoint, the sum of:
+/// - queue: prefill that stands before it there; on a newcomer twice, until it has answered;
+/// - prefill: its own, p(u, L), u what is not cached;
+/// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
+///   that an engine prefills;
+/// - stall: what it delays those who decode there, w · p · requests decoding;
+/// - decode: its own answer, w · ô · s(after), ô the mean length of answers;
+/// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
+///   requests share counted once.
+///
+/// w is `decode_weight`, what a millisecond of decoding weighs against one of waiting for the
+/// first token: the one setting. Ties: a uniform draw. No prompt: L = 0, so load decides.
 #[derive(Debug, Clone)]
 pub struct ExpectedLatency {
-    p: [f64; 10],
+    decode_weight: f64,
     costs: Costs,
 }
 
-const NAMES: [&str; 10] = ["stall", "decode", "slow", "room", "room_at", "room_soft", "queue", "aux", "price", "cap"];
-const DEFAULTS: [f64; 10] = [0.05, 0.05, 0.0, 3.0, 1.0, 0.03, 1.0, 4.0, 0.0, 0.9];
+/// By how much x overfills, bent around 1.
+fn over(x: f64) -> f64 {
+    let bend = (x - 1.0 + BEND).clamp(0.0, 2.0 * BEND);
+    (x - 1.0 - BEND).max(0.0) + bend * bend / (4.0 * BEND)
+}
 
 impl ExpectedLatency {
     fn parts(&self, view: View<'_>, pos: usize) -> [f64; 6] {
-        let [stall, decode, slow, room, room_at, room_soft, queue, aux, price, cap] = self.p;
         let get = |stat| view.get(stat, pos);
         let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
-        let ([base, b, c], [d, e, f]) = (view.engine.prefill, view.engine.step);
-        let (slow_prefill, slow_step) = (get(Stat::PrefillSlowness), get(Stat::StepSlowness));
-        let own = slow_prefill * (base + b * uncached + c * pairs(tokens, uncached));
+        let [base_ms, token_ms, pair_ms] = view.engine.prefill;
+        let slower = get(Stat::PrefillSlowness);
+        let pairs = pairs(tokens, uncached);
+        let prefill = slower * (base_ms + token_ms * uncached + pair_ms * pairs);
+        let rho = view.engine.busy.min(BUSIEST);
         let output = view.engine.output_tokens;
-        let (decoding, in_flight) = (get(Stat::InDecoding), get(Stat::InFlight));
+        let in_flight = get(Stat::InFlight);
+        // Requests in flight have on average half of their answer.
         let grown = in_flight * output / 2.0;
-        let context = get(Stat::ContextTokens) + grown;
-        let step = slow_step * (d + e * (in_flight + 1.0) + f * (context + tokens));
+        let context = get(Stat::ContextTokens) + tokens + grown;
+        let [step_ms, request_ms, context_ms] = view.engine.step;
+        let step = step_ms + request_ms * (in_flight + 1.0) + context_ms * context;
+        let step = get(Stat::StepSlowness) * step;
         let stay = output * step;
-        let after = get(Stat::KvTokens) + grown + view.added(pos);
-        let capacity = get(Stat::KvCapacity);
-        let capacity = if capacity > 0.0 { capacity } else { crate::fleet::KV_TOKENS };
-        let x = after / capacity;
-        let wait = match aux as u32 {
-            0 => 1.0 - (-(x - room_at).max(0.0) / room_soft).exp(),
-            1 => (x.min(1.3) / room_at).powf(1.0 / room_soft),
-            2 => room_soft * (1.0 + ((x - room_at) / room_soft).exp()).ln(),
-            3 => { let o = (x - room_at).max(0.0); o / (o + room_soft) }
-            _ => { let s = room_soft * (1.0 + ((x - room_at) / room_soft).exp()).ln(); s / (s + 0.3) }
-        };
+        let told = get(Stat::KvCapacity);
+        let capacity = if told > 0.0 { told } else { KV_TOKENS };
+        let over = over((get(Stat::KvTokens) + grown + view.added(pos)) / capacity);
         [
-            queue * get(Stat::QueuedMs),
-            own * (1.0 + price * view.engine.busy.min(cap) / (1.0 - view.engine.busy.min(cap))),
-            stall * own * decoding,
-            decode * stay,
-            slow * 0.5 * output * in_flight * slow_step * (e + f * tokens),
-            room * stay * wait,
+            get(Stat::QueueCaution) * get(Stat::QueuedMs),
+            prefill,
+            prefill * BUSY * rho / (1.0 - rho),
+            self.decode_weight * prefill * get(Stat::InDecoding),
+            self.decode_weight * stay,
+            ROOM * stay * over / (over + FULL),
         ]
     }
 }
 
 impl Rule for ExpectedLatency {
     const NAME: &'static str = "expected_latency";
-    const PARAMS: &'static str = "stall, decode, slow, room, room_at, room_soft, queue, aux";
+    const PARAMS: &'static str = "decode_weight";
     const READS: &'static [Stat] = &[
         Stat::InFlight,
         Stat::InDecoding,
         Stat::QueuedMs,
+        Stat::ContextTokens,
         Stat::KvTokens,
         Stat::KvCapacity,
-        Stat::ContextTokens,
         Stat::PrefillSlowness,
         Stat::StepSlowness,
+        Stat::QueueCaution,
     ];
     const NEEDS_PROMPT: bool = true;
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
-        let mut p = DEFAULTS;
-        for (value, name) in p.iter_mut().zip(NAMES) {
-            *value = params.number(name, *value, 0.0, 1e6)?;
-        }
-        Ok(Self { p, costs: Costs::default() })
+        let decode_weight = params.number("decode_weight", 0.07, 0.0, 1e6)?;
+        Ok(Self { decode_weight, costs: Costs::default() })
     }
 
     fn select(&mut self, view: View<'_>, _: &Key, rng: &mut Rng) -> Option<usize> {
@@ -83,10 +113,9 @@ impl Rule for ExpectedLatency {
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
-        let names = ["queue", "own_prefill", "stall", "decode", "slow", "room"];
-        let terms = |pos| -> Vec<Term> {
-            let parts = self.parts(view, pos);
-            names.iter().zip(parts).map(|(&name, value)| term(name, value, "ms")).collect()
+        let terms = |pos| {
+            let parts = TERMS.iter().zip(self.parts(view, pos));
+            parts.map(|(&name, value)| term(name, value, "ms")).collect()
         };
         (0..view.len()).map(|pos| summed(terms(pos))).collect()
     }

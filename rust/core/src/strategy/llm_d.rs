@@ -89,7 +89,11 @@ impl Rule for LlmD {
         let (low, high) = range(view);
         let score = |pos| {
             let [prefix, queue, kv] = self.parts(view, pos, low, high);
-            summed(vec![term("prefix", prefix, "1"), term("queue", queue, "1"), term("kv", kv, "1")])
+            summed(vec![
+                term("prefix", prefix, "1"),
+                term("queue", queue, "1"),
+                term("kv", kv, "1"),
+            ])
         };
         (0..view.len()).map(score).collect()
     }

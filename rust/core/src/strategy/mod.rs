@@ -112,6 +112,7 @@ impl<'a> View<'a> {
     }
 
     /// The view for this request, to engines like this one.
+    #[must_use]
     pub fn asking(self, asked: Asked<'a>, engine: Profile) -> Self {
         Self { asked, engine, ..self }
     }

@@ -4,24 +4,33 @@ use super::affinity::{cap, home, scores};
 use super::choose::{Ties, least_loaded, load_scores};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::{RouteError, fail};
-use crate::hash::{mix, rendezvous};
+use crate::hash::mix;
 use crate::rng::Rng;
 use crate::stats::Stat;
 
-/// Points of an endpoint on the ring.
-const POINTS: u64 = 160;
+/// Points of an endpoint of capacity 1 on the ring.
+const POINTS: f64 = 160.0;
+/// Most points of one endpoint, however large its capacity.
+const MAX_POINTS: f64 = 16_000.0;
 /// Candidate sets whose rings are kept.
 const MAX_RINGS: usize = 8;
 
 /// The home of the session key: by rendezvous hashing, or on a ring of 160 points per endpoint.
 ///
 /// With `load_factor` f a home above f · (R + 1) / n requests passes the session on to the next
-/// in hash order. No key: least connections. Removing an endpoint moves only its own sessions.
+/// in hash order. With capacity weights, sessions, points and bound are in proportion to them.
+/// No key: least connections. Removing an endpoint moves only its own sessions.
 #[derive(Debug, Clone)]
 pub struct SessionAffinity {
     ring: bool,
     load_factor: f64,
     rings: Vec<(u64, Vec<(u64, u64)>)>,
+}
+
+/// Where an endpoint stands on the ring.
+fn points(view: View<'_>, pos: usize, id: u64) -> impl Iterator<Item = u64> {
+    let count = (POINTS * view.weight(pos)).round().clamp(1.0, MAX_POINTS) as u64;
+    (0..count).map(move |point| mix(id ^ mix(point)))
 }
 
 impl SessionAffinity {
@@ -31,8 +40,9 @@ impl SessionAffinity {
         if let Some(at) = self.rings.iter().position(|ring| ring.0 == set) {
             self.rings[..=at].rotate_right(1);
         } else {
-            let points = |&id: &u64| (0..POINTS).map(move |point| (mix(id ^ mix(point)), id));
-            let mut ring: Vec<_> = view.candidates.ids.iter().flat_map(points).collect();
+            let ids = view.candidates.ids.iter().enumerate();
+            let points = |(pos, &id)| points(view, pos, id).map(move |point| (point, id));
+            let mut ring: Vec<_> = ids.flat_map(points).collect();
             ring.sort_unstable();
             self.rings.insert(0, (set, ring));
             self.rings.truncate(MAX_RINGS);
@@ -46,8 +56,9 @@ impl SessionAffinity {
         let at = ring.partition_point(|point| point.0 <= key);
         let mut walk = ring[at..].iter().chain(&ring[..at]).filter_map(|point| pos_of(point.1));
         let home = walk.next()?;
-        if view.get(Stat::InFlight, home) > cap {
-            return walk.find(|&pos| view.get(Stat::InFlight, pos) <= cap).or(Some(home));
+        let over = |pos: usize| view.get(Stat::InFlight, pos) > cap * view.weight(pos);
+        if over(home) {
+            return walk.find(|&pos| !over(pos)).or(Some(home));
         }
         Some(home)
     }
@@ -59,7 +70,7 @@ impl SessionAffinity {
 
 impl Rule for SessionAffinity {
     const NAME: &'static str = "session_affinity";
-    const PARAMS: &'static str = "method, load_factor";
+    const PARAMS: &'static str = "method, load_factor, endpoint_weights";
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
         let ring = params.word("method", &["rendezvous", "ring"])? == 1;
@@ -84,13 +95,13 @@ impl Rule for SessionAffinity {
             return scores(view, key, self.cap(view));
         }
         // On the ring the score is the way from the key to the endpoint's next point, turned round.
-        let near = |id: u64| {
-            let way = |point| mix(id ^ mix(point)).wrapping_sub(key.wrapping_add(1));
-            (0..POINTS).map(way).min().unwrap_or(u64::MAX)
+        let near = |pos: usize, id: u64| {
+            let way = |point: u64| point.wrapping_sub(key.wrapping_add(1));
+            points(view, pos, id).map(way).min().unwrap_or(u64::MAX)
         };
-        let mut scored = scores(view, rendezvous(key, 0), self.cap(view));
-        for (scored, &id) in scored.iter_mut().zip(&view.candidates.ids) {
-            let share = 1.0 - near(id) as f64 / u64::MAX as f64;
+        let mut scored = scores(view, key, self.cap(view));
+        for (pos, (scored, &id)) in scored.iter_mut().zip(&view.candidates.ids).enumerate() {
+            let share = 1.0 - near(pos, id) as f64 / u64::MAX as f64;
             let over = scored.terms[1].value > scored.terms[2].value;
             scored.terms[0] = super::Term { name: "ring", value: share, unit: "1" };
             scored.score = if over { share - 1.0 } else { share };

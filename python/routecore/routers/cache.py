@@ -1,15 +1,15 @@
 """Strategies that know which endpoint holds which prompt prefix in its KV cache."""
 
 import secrets
-from typing import Any, ClassVar
+from typing import Any
 
 from routecore.errors import RouteError
-from routecore.routers import CompiledRouter, _body_of, _KeyedRouter
+from routecore.routers.compiled import KeyedRouter, body_of
 
 _PROCESS_SEED = secrets.randbits(64)
 
 
-class CacheRouter(_KeyedRouter):
+class CacheRouter(KeyedRouter):
     """A router over the prefix index.
 
     The index learns from the router's own choices: what was sent somewhere is taken to be in that
@@ -22,16 +22,18 @@ class CacheRouter(_KeyedRouter):
     Args:
         block_chars: Bytes of text in a block of the index, from 16 to 65536.
         block_tokens: Token ids in a block, for prompts given as such, from 1 to 65536.
+        kv_tokens: Tokens that an endpoint's KV cache holds, where the engine does not tell.
         hash_seed: Fixes the hashes of the index; None: a random one per process.
         seed: Makes ties repeatable.
     """
 
-    _parameters: ClassVar[tuple[str, ...]] = ()
+    needs = "the prompt, and load"
 
     def _build_cache(
         self,
         block_chars: int,
         block_tokens: int,
+        kv_tokens: float,
         hash_seed: int | None,
         seed: int | None,
         **params: Any,
@@ -50,10 +52,10 @@ class CacheRouter(_KeyedRouter):
             )
         self._block_chars, self._block_tokens = block_chars, block_tokens
         self._hash_seed = hash_seed
-        self._build(seed, **params)
+        self._build(seed, kv_tokens=kv_tokens, **params)
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
-        return None, _body_of(request, request_json)
+        return None, body_of(request, request_json)
 
 
 class PrefixCacheRouter(CacheRouter):
@@ -64,7 +66,7 @@ class PrefixCacheRouter(CacheRouter):
         min_match_share: Nor one that covers less of the prompt, 0 to 1.
         load_factor: Endpoints above this times the mean load (plus one request) are passed over;
             a hot prefix so spills, and is held by more endpoints from then on. At least 1.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "prefix_cache"
@@ -77,12 +79,14 @@ class PrefixCacheRouter(CacheRouter):
         load_factor: float = 1.25,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
             block_chars,
             block_tokens,
+            kv_tokens,
             hash_seed,
             seed,
             min_match_tokens=min_match_tokens,
@@ -100,7 +104,7 @@ class ExpectedLatencyRouter(CacheRouter):
     Args:
         decode_weight: What a millisecond of decoding weighs against one of waiting for the first
             token, 0 to 1e6.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "expected_latency"
@@ -108,12 +112,16 @@ class ExpectedLatencyRouter(CacheRouter):
     def __init__(
         self,
         *,
+        decode_weight: float = 0.07,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self._build_cache(block_chars, block_tokens, hash_seed, seed)
+        self._build_cache(
+            block_chars, block_tokens, kv_tokens, hash_seed, seed, decode_weight=decode_weight
+        )
 
 
 class CacheAwareRouter(CacheRouter):
@@ -123,7 +131,7 @@ class CacheAwareRouter(CacheRouter):
         cache_threshold: Share of the prompt that a match must cover, 0 to 1.
         balance_abs: The fleet is uneven when max - min in flight is above this, and
         balance_rel: max is above this times min.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "cache_aware"
@@ -136,12 +144,14 @@ class CacheAwareRouter(CacheRouter):
         balance_rel: float = 1.5,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
             block_chars,
             block_tokens,
+            kv_tokens,
             hash_seed,
             seed,
             cache_threshold=cache_threshold,
@@ -156,7 +166,7 @@ class DynamoCostRouter(CacheRouter):
     Args:
         prefill_weight: What a block to prefill weighs against one to keep.
         overlap_credit: What a cached block saves, in blocks.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "dynamo_cost"
@@ -168,12 +178,14 @@ class DynamoCostRouter(CacheRouter):
         overlap_credit: float = 1.0,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
             block_chars,
             block_tokens,
+            kv_tokens,
             hash_seed,
             seed,
             prefill_weight=prefill_weight,
@@ -185,7 +197,7 @@ class LMetricRouter(CacheRouter):
     """Tokens to prefill times requests beside them (arXiv 2603.15202); no weights.
 
     Args:
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "lmetric"
@@ -195,10 +207,11 @@ class LMetricRouter(CacheRouter):
         *,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self._build_cache(block_chars, block_tokens, hash_seed, seed)
+        self._build_cache(block_chars, block_tokens, kv_tokens, hash_seed, seed)
 
 
 class LlmDRouter(CacheRouter):
@@ -208,7 +221,7 @@ class LlmDRouter(CacheRouter):
         prefix_weight: Of the cached share of the prompt.
         queue_weight: Of the waiting requests, min-max among the candidates.
         kv_weight: Of the free share of the KV cache.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "llm_d"
@@ -221,12 +234,14 @@ class LlmDRouter(CacheRouter):
         kv_weight: float = 2.0,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
             block_chars,
             block_tokens,
+            kv_tokens,
             hash_seed,
             seed,
             prefix_weight=prefix_weight,
@@ -242,7 +257,7 @@ class StickyUntilSaturatedRouter(CacheRouter):
         threshold: Share of the prompt's full blocks that makes an endpoint sticky, 0 to 1.
         penalty_s: Seconds that a sticky endpoint's queue may be longer than the best other's.
         tokens_per_s: Prefill rate by which queued tokens become seconds.
-        block_chars: See `CacheRouter`, as for `block_tokens`, `hash_seed` and `seed`.
+        block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
     strategy = "sticky_until_saturated"
@@ -255,29 +270,17 @@ class StickyUntilSaturatedRouter(CacheRouter):
         tokens_per_s: float = 15_928.0,
         block_chars: int = 128,
         block_tokens: int = 16,
+        kv_tokens: float = 400_000,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
             block_chars,
             block_tokens,
+            kv_tokens,
             hash_seed,
             seed,
             threshold=threshold,
             penalty_s=penalty_s,
             tokens_per_s=tokens_per_s,
         )
-
-
-CACHE_ROUTERS: dict[str, type[CompiledRouter]] = {
-    router.strategy: router
-    for router in (
-        PrefixCacheRouter,
-        ExpectedLatencyRouter,
-        CacheAwareRouter,
-        DynamoCostRouter,
-        LMetricRouter,
-        LlmDRouter,
-        StickyUntilSaturatedRouter,
-    )
-}

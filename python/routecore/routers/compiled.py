@@ -1,0 +1,172 @@
+"""What every strategy has in common: a `RoutingInterface` over the compiled core.
+
+Two paths, same answer. Given the mappings of our own `RequestStatsMonitor` and
+`EngineStatsScraper`, a router reads the packed columns (resident path). Given anybody's dicts, it
+reads the fields its strategy needs, once each (plain path).
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from routecore import _core
+from routecore.errors import RouteError
+from routecore.interface import Endpoint, RoutingInterface
+from routecore.stats import EngineStats, RequestStats
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Term(msgspec.Struct, frozen=True):
+    """One part of a score."""
+
+    name: str
+    value: float
+    unit: str
+
+
+class CandidateScore(msgspec.Struct, frozen=True):
+    """What one endpoint scored; `score` is NaN where the strategy compares nothing."""
+
+    url: str
+    eligible: bool
+    score: float
+    terms: tuple[Term, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why the next request would go where it goes."""
+
+    strategy: str
+    url: str
+    candidates: tuple[CandidateScore, ...]
+
+
+class CompiledRouter(RoutingInterface):
+    """A strategy of the compiled core. Subclasses name it, its parameters and what it `needs`."""
+
+    strategy: ClassVar[str]
+    needs: ClassVar[str] = "load"
+    _block_chars = 128
+    _block_tokens = 16
+    _hash_seed = 0
+    # Whether it looks at the request, not only at the load.
+    _keyed = False
+
+    def _build(self, seed: int | None, **params: Any) -> None:
+        if seed is None:
+            seed = secrets.randbits(64)
+        elif not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise RouteError(f"seed: expected None or an integer from 0 to 2**64 - 1, got {seed!r}")
+        given = {name: value for name, value in params.items() if value is not None}
+        blocks = (self._block_chars, self._block_tokens, self._hash_seed)
+        self._core = _core.Router(self.strategy, given, seed, blocks)
+        self._route = self._core.route
+        if not self._keyed and type(self).route_request is CompiledRouter.route_request:
+            # Nobody overrides it: calls on the instance go straight to the core.
+            vars(self)["route_request"] = self._core.route_request
+
+    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
+        """The session and the body that identify a request: neither, for load alone."""
+        return None, None
+
+    def route_request(
+        self,
+        endpoints: Sequence[Endpoint],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The URL of the endpoint to send the request to.
+
+        Args:
+            endpoints: Candidates; objects with `.url`. Asleep or unhealthy ones are passed over.
+                Given our monitor, an exchange in place in a list of more than 256 is seen
+                within n / 16 calls; what left the list is never chosen.
+            engine_stats: URL → stats with the fields the strategy reads; may be None or empty.
+            request_stats: URL → request stats; best the mapping of our monitor.
+            request: The request; only `.headers`, and a cached body, are read.
+            request_json: Its parsed body, if the host has it.
+
+        Raises:
+            RouteError: No endpoints, or none eligible.
+        """
+        session, body = self._keys(request, request_json)
+        return self._route(endpoints, engine_stats, request_stats, session, body)
+
+    def explain(
+        self,
+        endpoints: Sequence[Endpoint],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Mapping[str, Any] | None = None,
+    ) -> Explanation:
+        """What each endpoint scores for this request and which would win; changes nothing.
+
+        Raises:
+            RouteError: As `route_request`.
+        """
+        session, body = self._keys(request, request_json)
+        url, rows = self._core.explain(endpoints, engine_stats, request_stats, session, body)
+        scores = tuple(
+            CandidateScore(
+                url=row_url, eligible=eligible, score=score, terms=tuple(Term(*t) for t in terms)
+            )
+            for row_url, eligible, score, terms in rows
+        )
+        return Explanation(strategy=self.strategy, url=url, candidates=scores)
+
+    def route_batch(
+        self,
+        endpoints: Sequence[Endpoint],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        keys: Sequence[Any],
+    ) -> "np.ndarray[tuple[int], np.dtype[np.uint32]]":
+        """Choose for many requests at once; each choice counts as load for the next.
+
+        Args:
+            endpoints: As for `route_request`.
+            engine_stats: As for `route_request`.
+            request_stats: As for `route_request`.
+            keys: One per request: a session id (str), a parsed body (dict), or None.
+
+        Returns:
+            Positions in `endpoints`, one per key.
+
+        Raises:
+            RouteError: As `route_request`.
+        """
+        import numpy as np
+
+        chosen = self._core.route_batch(endpoints, engine_stats, request_stats, keys)
+        return np.frombuffer(chosen, dtype=np.uint32).copy()
+
+
+class KeyedRouter(CompiledRouter):
+    """A router that looks at the request, not only at the load."""
+
+    _keyed = True
+
+
+def body_of(request: Any, request_json: Any) -> Any:
+    """The parsed body: the host's, or the request's cached bytes; None if neither is there."""
+    if request_json is not None:
+        return request_json
+    cached = getattr(request, "_body", None)
+    if not isinstance(cached, (bytes, bytearray)):
+        return None
+    try:
+        return msgspec.json.decode(cached)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        return json.loads(cached)  # takes the lone surrogates that msgspec refuses
+    except (ValueError, RecursionError):
+        return None
