@@ -275,6 +275,10 @@ def test_progress_is_told() -> None:
         ({"strategy": "fastest"}, "unknown strategy 'fastest'; valid: round_robin"),
         ({"strategy": 7}, "strategy: expected a word, a router"),
         ({"params": {"zeal": 1}}, "round_robin takes no parameter 'zeal'; valid: none"),
+        (
+            {"strategy": "expected_latency", "params": {"kv_tokens": 1}},
+            "kv_tokens: the engines of a replay tell their size",
+        ),
         ({"strategy": SeedPageRouter, "params": {"zeal": 1}}, "only a strategy given by its word"),
         ({"strategy": SeedPageRouter, "routers": 2}, "a Python router can only be replayed as one"),
     ],

@@ -44,7 +44,11 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
         raise RouteError(f"unknown strategy {strategy!r}; valid: {', '.join(ROUTERS)}")
     handed: dict[str, Any] = {}
 
+    if "kv_tokens" in params:
+        raise RouteError("kv_tokens: the engines of a replay tell their size; set kv_blocks")
+
     def build(self: object, seed: int | None, **given: Any) -> None:
+        given.pop("kv_tokens", None)
         handed.update({name: value for name, value in given.items() if value is not None})
 
     names = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
