@@ -87,7 +87,11 @@ class ResidentEngineStats:
 @final
 class Router:
     def __new__(
-        cls, strategy: str, params: dict[str, Any], seed: int, blocks: tuple[int, int, int]
+        cls,
+        strategy: str,
+        params: dict[str, Any],
+        seed: int,
+        prompts: tuple[int, int, int, float],
     ) -> Router: ...
     def route_request(
         self,

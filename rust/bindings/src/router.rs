@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{KV_TOKENS, Lookup, SharedIndex};
+use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
@@ -289,11 +289,10 @@ impl Router {
         strategy: &str,
         params: &Bound<'_, PyDict>,
         seed: u64,
-        blocks: (u32, u32, u64),
+        prompts: (u32, u32, u64, f64),
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
-        let mut kv_tokens = KV_TOKENS;
         for (name, value) in params {
             let name: String = name.extract()?;
             if name == "endpoint_weights" {
@@ -305,13 +304,6 @@ impl Router {
                 {
                     return Err(to_py(format!(
                         "endpoint_weights[{url:?}]: expected a finite number above 0, got {w}"
-                    )));
-                }
-            } else if name == "kv_tokens" {
-                kv_tokens = value.extract().unwrap_or(f64::NAN);
-                if !(1.0..=1e12).contains(&kv_tokens) {
-                    return Err(to_py(format!(
-                        "kv_tokens: expected tokens from 1 to 1e12, got {value}"
                     )));
                 }
             } else if let Ok(number) = value.extract::<f64>() {
@@ -330,7 +322,7 @@ impl Router {
         let router = guarded(|| routecore::Router::new(strategy, read, seed).map_err(to_py))?;
         let reads = router.reads();
         let is_window = |stat: &Stat| matches!(stat, Stat::Qps | Stat::Ttft | Stat::AvgLatency);
-        let (chars, tokens, hash_seed) = blocks;
+        let (chars, tokens, hash_seed, kv_tokens) = prompts;
         Ok(Self {
             name: strategy.to_owned(),
             blocks: Blocks { chars, tokens, seed: hash_seed },
