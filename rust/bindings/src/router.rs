@@ -88,14 +88,13 @@ impl Router {
         }
         if let Source::Plain(columns, _) = source {
             for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
-                state.scratch.fill(stat, column);
+                state.scratch.fill(stat, column.iter().copied());
             }
             if let Some(inner) = &inner {
                 let counted = self.reads.iter().filter(|&&stat| !is_scraped(stat));
                 for &stat in counted {
-                    for (at, &row) in state.rows.iter().enumerate() {
-                        state.scratch.set(stat, at as u32, inner.fleet.table.get(stat, row));
-                    }
+                    let values = state.rows.iter().map(|&row| inner.fleet.table.get(stat, row));
+                    state.scratch.fill(stat, values);
                 }
             }
             if self.reads.contains(&Stat::InFlight) {

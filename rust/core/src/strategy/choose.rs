@@ -94,7 +94,7 @@ mod tests {
 
     fn pick(loads: &[f64], rows: &[u32], ties: Ties, seed: u64) -> Option<usize> {
         let mut table = StatTable::scratch(loads.len());
-        table.fill(Stat::InFlight, loads);
+        table.fill(Stat::InFlight, loads.iter().copied());
         let ids = rows.iter().map(|&row| u64::from(row)).collect();
         let order = (0..rows.len() as u32).collect();
         let candidates = Candidates::new(rows.to_vec(), ids, Vec::new(), order);
