@@ -102,7 +102,7 @@ ENDPOINTS = st.lists(
 )
 STATS = st.dictionaries(
     st.sampled_from(["http://a", "http://b", "\ud800"]),
-    st.builds(EngineStats, num_running_requests=st.none() | st.floats() | st.just("1")) | ANYTHING,
+    st.builds(EngineStats, active_connections=st.none() | st.floats(0) | st.just("1")) | ANYTHING,
 )
 
 
