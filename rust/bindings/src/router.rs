@@ -126,25 +126,38 @@ impl Router {
         request_stats: &Bound<'_, PyAny>,
         key: &Key,
     ) -> PyResult<Py<PyString>> {
-        for whole in [false, true] {
-            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
-            let resident = matches!(source, Source::Resident(_));
-            let list = endpoints.cast_exact::<PyList>().ok().filter(|_| open.glanced);
-            let url = self.with_view(open, &mut source, |router, known, state, fleet| {
-                let at = pick(router, state, fleet.as_deref(), resident, key)?;
-                if list.is_some_and(|list| !known.stands(list, at)) {
-                    return Some(None);
-                }
-                count(state, fleet, at);
-                Some(Some(known.url(endpoints.py(), at)))
-            });
-            match url {
-                Some(Some(url)) => return Ok(url),
-                Some(None) => {}
-                None => break,
-            }
+        match self.attempt(endpoints, engine_stats, request_stats, key, false)? {
+            Some(url) => Ok(url),
+            // The choice has left a list that was only glanced at.
+            None => self
+                .attempt(endpoints, engine_stats, request_stats, key, true)?
+                .ok_or_else(|| self.none()),
         }
-        Err(self.none())
+    }
+
+    /// One choice, or nothing if the list was glanced at and the chosen endpoint has left it.
+    fn attempt(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        key: &Key,
+        whole: bool,
+    ) -> PyResult<Option<Py<PyString>>> {
+        let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
+        let resident = matches!(source, Source::Resident(_));
+        let glanced = open.glanced;
+        self.with_view(open, &mut source, |router, known, state, fleet| {
+            let Some(at) = pick(router, state, fleet.as_deref(), resident, key) else {
+                return Err(self.none());
+            };
+            if glanced && !endpoints.cast_exact::<PyList>().is_ok_and(|list| known.stands(list, at))
+            {
+                return Ok(None);
+            }
+            count(state, fleet, at);
+            Ok(Some(known.url(endpoints.py(), at)))
+        })
     }
 }
 
