@@ -1,0 +1,418 @@
+//! Block key → the lanes that hold it, in flat tables that grow by a third.
+//!
+//! A lane is one bit of a fleet: a row, data-parallel rank, cache group and tier. A slot is 16
+//! bytes: the key, and either up to three lanes or the place of a bitmap over all lanes. Slots lie
+//! in shards, so that growing one stops readers for microseconds, not for the whole table.
+
+const FEW: usize = 3;
+const LANE_BITS: u32 = 21;
+const LANE_MASK: u64 = (1 << LANE_BITS) - 1;
+/// Marks a value that is the place of a bitmap.
+const POOLED: u64 = 1 << 63;
+const SHARD_BITS: u32 = 7;
+
+/// Most lanes that a table can tell apart.
+pub const MAX_LANES: u32 = LANE_MASK as u32;
+
+/// One change: the lane now holds the block, or no longer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edit {
+    /// The block's own key.
+    pub key: u64,
+    /// Which bit.
+    pub lane: u32,
+    /// Held from now on, or not.
+    pub held: bool,
+}
+
+/// Where a hash belongs in a table of `len` slots: its high bits, scaled.
+pub(super) fn home(hash: u64, len: usize) -> usize {
+    ((u128::from(hash) * len as u128) >> 64) as usize
+}
+
+/// Slots for so many entries when a full table grows: a third more, so that memory stays tight.
+pub(super) fn grown(slots: usize) -> usize {
+    slots + slots / 3 + 8
+}
+
+/// Whether a table of `slots` has no place for one entry more: four fifths full.
+pub(super) fn is_full(entries: usize, slots: usize) -> bool {
+    (entries + 1) * 5 > slots * 4
+}
+
+/// The slots that `entries` should have once they fill less than 9/20 of `slots`.
+pub(super) fn shrunk(entries: usize, slots: usize) -> Option<usize> {
+    (slots > 16 && entries * 20 < slots * 9).then_some(entries * 3 / 2 + 8)
+}
+
+/// Steps forward from one slot to another, round the end.
+pub(super) fn ahead(from: usize, to: usize, len: usize) -> usize {
+    if to >= from { to - from } else { to + len - from }
+}
+
+/// Bitmaps of one length, one after the other.
+#[derive(Debug, Clone)]
+struct Pool {
+    words: Vec<u64>,
+    stride: usize,
+    free: Vec<u32>,
+}
+
+impl Pool {
+    fn get(&self, place: usize) -> &[u64] {
+        &self.words[place * self.stride..][..self.stride]
+    }
+
+    fn get_mut(&mut self, place: usize) -> &mut [u64] {
+        &mut self.words[place * self.stride..][..self.stride]
+    }
+
+    fn sets(&self) -> usize {
+        self.words.len() / self.stride
+    }
+
+    fn take(&mut self) -> usize {
+        if let Some(place) = self.free.pop() {
+            return place as usize;
+        }
+        let place = self.sets();
+        if self.words.len() == self.words.capacity() {
+            self.words.reserve_exact((place / 4 + 4) * self.stride);
+        }
+        self.words.resize(self.words.len() + self.stride, 0);
+        place
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Shard {
+    slots: Vec<(u64, u64)>,
+    entries: usize,
+    pool: Pool,
+}
+
+/// Lanes + 1 of an inline value; 0 ends the list.
+fn few(value: u64) -> [u64; FEW] {
+    [value & LANE_MASK, (value >> LANE_BITS) & LANE_MASK, (value >> (2 * LANE_BITS)) & LANE_MASK]
+}
+
+fn pack(lanes: [u64; FEW]) -> u64 {
+    lanes[0] | lanes[1] << LANE_BITS | lanes[2] << (2 * LANE_BITS)
+}
+
+fn is_pooled(value: u64) -> bool {
+    value & POOLED != 0
+}
+
+fn place(value: u64) -> usize {
+    (value & !POOLED) as usize
+}
+
+impl Shard {
+    /// The key's slot, or the empty one where it would go. Never called on a table without slots.
+    fn probe(&self, key: u64) -> (usize, u64) {
+        let len = self.slots.len();
+        let mut at = home(key << SHARD_BITS, len);
+        loop {
+            let (found, value) = self.slots[at];
+            if found == key || value == 0 {
+                return (at, value);
+            }
+            at += 1;
+            if at == len {
+                at = 0;
+            }
+        }
+    }
+
+    fn value(&self, key: u64) -> u64 {
+        if self.slots.is_empty() { 0 } else { self.probe(key).1 }
+    }
+
+    fn resize(&mut self, len: usize) {
+        let old = std::mem::replace(&mut self.slots, vec![(0, 0); len]);
+        for (key, value) in old {
+            if value != 0 {
+                let (at, _) = self.probe(key);
+                self.slots[at] = (key, value);
+            }
+        }
+    }
+
+    fn add(&mut self, key: u64, lane: u32) {
+        if is_full(self.entries, self.slots.len()) {
+            self.resize(grown(self.slots.len()));
+        }
+        let (at, value) = self.probe(key);
+        self.entries += usize::from(value == 0);
+        self.slots[at] = (key, self.with(value, lane));
+    }
+
+    fn with(&mut self, value: u64, lane: u32) -> u64 {
+        if is_pooled(value) {
+            let set = self.pool.get_mut(place(value));
+            set[lane as usize / 64] |= 1 << (lane % 64);
+            return value;
+        }
+        let mut lanes = few(value);
+        for slot in &mut lanes {
+            if *slot == u64::from(lane) + 1 {
+                return value;
+            }
+            if *slot == 0 {
+                *slot = u64::from(lane) + 1;
+                return pack(lanes);
+            }
+        }
+        let place = self.pool.take();
+        let set = self.pool.get_mut(place);
+        set.fill(0);
+        for lane in lanes.map(|lane| lane as usize - 1).into_iter().chain([lane as usize]) {
+            set[lane / 64] |= 1 << (lane % 64);
+        }
+        POOLED | place as u64
+    }
+
+    fn remove(&mut self, key: u64, lane: u32) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let (at, value) = self.probe(key);
+        let left = self.without(value, lane);
+        self.slots[at].1 = left;
+        if left == 0 && value != 0 {
+            self.entries -= 1;
+            self.close_gap(at);
+            if let Some(len) = shrunk(self.entries, self.slots.len()) {
+                self.resize(len);
+            }
+        }
+    }
+
+    fn without(&mut self, value: u64, lane: u32) -> u64 {
+        if !is_pooled(value) {
+            let (mut lanes, mut kept) = ([0; FEW], 0);
+            for slot in few(value) {
+                if slot != 0 && slot != u64::from(lane) + 1 {
+                    lanes[kept] = slot;
+                    kept += 1;
+                }
+            }
+            return pack(lanes);
+        }
+        let set = self.pool.get_mut(place(value));
+        set[lane as usize / 64] &= !(1 << (lane % 64));
+        // Back to the slot at two, not three: a lane that comes and goes moves nothing.
+        if set.iter().map(|word| word.count_ones()).sum::<u32>() > 2 {
+            return value;
+        }
+        let (mut lanes, mut kept) = ([0; FEW], 0);
+        bits(set, |lane| {
+            lanes[kept] = u64::from(lane) + 1;
+            kept += 1;
+        });
+        self.pool.free.push(place(value) as u32);
+        pack(lanes)
+    }
+
+    /// Moves back what was pushed past a slot that is empty now.
+    fn close_gap(&mut self, mut gap: usize) {
+        let len = self.slots.len();
+        let mut at = gap;
+        loop {
+            at = if at + 1 == len { 0 } else { at + 1 };
+            let (key, value) = self.slots[at];
+            if value == 0 {
+                return;
+            }
+            let from = home(key << SHARD_BITS, len);
+            // Cyclic distances: may the entry stand as early as the gap?
+            if ahead(from, at, len) >= ahead(gap, at, len) {
+                self.slots[gap] = (key, value);
+                self.slots[at].1 = 0;
+                gap = at;
+            }
+        }
+    }
+
+    /// Copies the bitmaps in use next to one another, of `stride` words each.
+    fn repack(&mut self, stride: usize) {
+        let sets = self.pool.sets() - self.pool.free.len();
+        let words = Vec::with_capacity(sets * stride);
+        let old = std::mem::replace(&mut self.pool, Pool { words, stride, free: Vec::new() });
+        for (_, value) in self.slots.iter_mut().filter(|(_, value)| is_pooled(*value)) {
+            let place = self.pool.take();
+            let set = old.get(self::place(*value));
+            let shared = set.len().min(stride);
+            self.pool.get_mut(place)[..shared].copy_from_slice(&set[..shared]);
+            *value = POOLED | place as u64;
+        }
+    }
+}
+
+/// Calls `f` with every lane of a bitmap.
+fn bits(set: &[u64], mut f: impl FnMut(u32)) {
+    for (at, &word) in set.iter().enumerate() {
+        let mut word = word;
+        while word != 0 {
+            f(at as u32 * 64 + word.trailing_zeros());
+            word &= word - 1;
+        }
+    }
+}
+
+/// The table: which lanes hold a block.
+#[derive(Debug, Clone)]
+pub struct Holders {
+    shards: Vec<Shard>,
+    stride: usize,
+}
+
+impl Default for Holders {
+    fn default() -> Self {
+        let pool = Pool { words: Vec::new(), stride: 1, free: Vec::new() };
+        let shard = Shard { slots: Vec::new(), entries: 0, pool };
+        Self { shards: vec![shard; 1 << SHARD_BITS], stride: 1 }
+    }
+}
+
+impl Holders {
+    fn shard(&self, key: u64) -> &Shard {
+        &self.shards[(key >> (64 - SHARD_BITS)) as usize]
+    }
+
+    /// Makes room for lanes `0..lanes`.
+    pub fn widen(&mut self, lanes: usize) {
+        let stride = lanes.div_ceil(64).next_power_of_two();
+        if stride > self.stride {
+            self.stride = stride;
+            self.shards.iter_mut().for_each(|shard| shard.repack(stride));
+        }
+    }
+
+    /// Words of a bitmap over all lanes.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Applies changes in order; repeated ones change nothing.
+    pub fn edit(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            let shard = &mut self.shards[(edit.key >> (64 - SHARD_BITS)) as usize];
+            if edit.held {
+                shard.add(edit.key, edit.lane);
+            } else {
+                shard.remove(edit.key, edit.lane);
+                if shard.pool.free.len() > 64 && shard.pool.free.len() * 2 > shard.pool.sets() {
+                    shard.repack(self.stride);
+                }
+            }
+        }
+    }
+
+    /// Whether the lane holds the block.
+    pub fn holds(&self, key: u64, lane: u32) -> bool {
+        let shard = self.shard(key);
+        let value = shard.value(key);
+        if is_pooled(value) {
+            return is_set(shard.pool.get(place(value)), u64::from(lane));
+        }
+        few(value).contains(&(u64::from(lane) + 1))
+    }
+
+    /// Walks a chain of keys while any lane of `alive` holds every block so far.
+    ///
+    /// `died(lane, k)` is called once for each lane that misses block `k`. Lanes still set in
+    /// `alive` at the end hold all of `keys`. One pass serves all lanes.
+    pub fn walk(&self, keys: &[u64], alive: &mut [u64], died: impl FnMut(u32, u32)) {
+        if self.stride == 1 { self.walk_narrow(keys, alive, died) } else { self.walk_wide(keys, alive, died) }
+    }
+
+    fn walk_narrow(&self, keys: &[u64], alive: &mut [u64], mut died: impl FnMut(u32, u32)) {
+        let mut left = alive[0];
+        for (depth, &key) in keys.iter().enumerate() {
+            let shard = self.shard(key);
+            let value = shard.value(key);
+            let mask = if is_pooled(value) {
+                shard.pool.words[place(value)]
+            } else {
+                few(value).iter().fold(0, |mask, &lane| {
+                    mask | u64::from(lane != 0) << (lane.wrapping_sub(1) & 63)
+                })
+            };
+            let dead = left & !mask;
+            if dead != 0 {
+                bits(&[dead], |lane| died(lane, depth as u32));
+                left &= mask;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        alive[0] = left;
+    }
+
+    fn walk_wide(&self, keys: &[u64], alive: &mut [u64], mut died: impl FnMut(u32, u32)) {
+        let count = |words: &[u64]| words.iter().map(|word| word.count_ones()).sum::<u32>();
+        let mut left = count(alive);
+        for (depth, &key) in keys.iter().enumerate() {
+            if left == 0 {
+                return;
+            }
+            let shard = self.shard(key);
+            let value = shard.value(key);
+            if is_pooled(value) {
+                let set = shard.pool.get(place(value));
+                if alive.iter().zip(set).all(|(alive, set)| alive & !set == 0) {
+                    continue;
+                }
+                for (at, (alive, &set)) in alive.iter_mut().zip(set).enumerate() {
+                    bits(&[*alive & !set], |lane| died(at as u32 * 64 + lane, depth as u32));
+                    *alive &= set;
+                }
+                left = count(alive);
+            } else {
+                let mut stay = [0_u64; FEW];
+                let mut kept = 0;
+                for lane in few(value) {
+                    if lane != 0 && is_set(alive, lane - 1) {
+                        stay[kept] = lane;
+                        kept += 1;
+                    }
+                }
+                if kept as u32 == left {
+                    continue;
+                }
+                for &lane in &stay[..kept] {
+                    alive[(lane - 1) as usize / 64] &= !(1 << ((lane - 1) % 64));
+                }
+                bits(alive, |lane| died(lane, depth as u32));
+                alive.fill(0);
+                for &lane in &stay[..kept] {
+                    alive[(lane - 1) as usize / 64] |= 1 << ((lane - 1) % 64);
+                }
+                left = kept as u32;
+            }
+        }
+    }
+
+    /// Blocks that any lane holds.
+    pub fn blocks(&self) -> usize {
+        self.shards.iter().map(|shard| shard.entries).sum()
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        let of = |shard: &Shard| {
+            16 * shard.slots.capacity()
+                + 8 * shard.pool.words.capacity()
+                + 4 * shard.pool.free.capacity()
+                + size_of::<Shard>()
+        };
+        self.shards.iter().map(of).sum()
+    }
+}
+
+fn is_set(set: &[u64], lane: u64) -> bool {
+    set[lane as usize / 64] >> (lane % 64) & 1 == 1
+}
