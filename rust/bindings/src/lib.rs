@@ -2,6 +2,7 @@
 
 mod errors;
 mod known_list;
+mod kv_events;
 mod prompt;
 mod router;
 mod table;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 /// The compiled core of routecore.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::kv_events::KvIndex;
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

@@ -30,7 +30,7 @@ const MAX_NESTING: usize = 4;
 ///
 /// # Errors
 /// If the frame around the events cannot be read: then none of it counts.
-pub fn decode(payload: &[u8], batch: &mut Batch) -> Read<()> {
+pub fn decode(payload: &[u8], batch: &mut Batch) -> Result<(), Unreadable> {
     batch.clear();
     let mut reader = Reader::new(payload);
     let read = outer(&mut reader, batch);
@@ -257,6 +257,16 @@ fn place(medium: Option<&[u8]>) -> Place {
         b"EXTERNAL" | b"NETWORK" | b"REMOTE" | b"SHARED" => Place::Shared,
         _ => Place::Unknown,
     }
+}
+
+/// The extra keys of a prompt, encoded as a stored event's `extra_keys` are: a list per block.
+///
+/// # Errors
+/// If it is no list of lists (or nil) of texts, bytes, integers and pairs of these.
+pub fn extra_keys(raw: &[u8], lora_name: Option<&[u8]>) -> Result<Vec<u64>, Unreadable> {
+    let mut out = Vec::new();
+    extras(&mut Reader::new(raw), lora_name.map(keys::text_key), &mut out)?;
+    Ok(out)
 }
 
 /// One hash per block of what it depends on beside its tokens. The adapter, which leads each

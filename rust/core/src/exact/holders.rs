@@ -10,6 +10,8 @@ const LANE_MASK: u64 = (1 << LANE_BITS) - 1;
 /// Marks a value that is the place of a bitmap.
 const POOLED: u64 = 1 << 63;
 const SHARD_BITS: u32 = 7;
+/// Entries whose places are read ahead.
+pub(super) const WINDOW: usize = 32;
 
 /// Most lanes that a table can tell apart.
 pub const MAX_LANES: u32 = LANE_MASK as u32;
@@ -123,6 +125,10 @@ impl Shard {
                 at = 0;
             }
         }
+    }
+
+    fn first(&self, key: u64) -> u64 {
+        self.slots.get(home(key << SHARD_BITS, self.slots.len())).map_or(0, |slot| slot.1)
     }
 
     fn value(&self, key: u64) -> u64 {
@@ -297,6 +303,15 @@ impl Holders {
 
     /// Applies changes in order; repeated ones change nothing.
     pub fn edit(&mut self, edits: &[Edit]) {
+        for edits in edits.chunks(WINDOW) {
+            // Reads where all of them belong first, so that their cache misses overlap.
+            let read = |edit: &Edit| self.shard(edit.key).first(edit.key);
+            std::hint::black_box(edits.iter().map(read).fold(0, |all, value| all ^ value));
+            self.edit_few(edits);
+        }
+    }
+
+    fn edit_few(&mut self, edits: &[Edit]) {
         for edit in edits {
             let shard = &mut self.shards[(edit.key >> (64 - SHARD_BITS)) as usize];
             if edit.held {
@@ -325,7 +340,11 @@ impl Holders {
     /// `died(lane, k)` is called once for each lane that misses block `k`. Lanes still set in
     /// `alive` at the end hold all of `keys`. One pass serves all lanes.
     pub fn walk(&self, keys: &[u64], alive: &mut [u64], died: impl FnMut(u32, u32)) {
-        if self.stride == 1 { self.walk_narrow(keys, alive, died) } else { self.walk_wide(keys, alive, died) }
+        if self.stride == 1 {
+            self.walk_narrow(keys, alive, died);
+        } else {
+            self.walk_wide(keys, alive, died);
+        }
     }
 
     fn walk_narrow(&self, keys: &[u64], alive: &mut [u64], mut died: impl FnMut(u32, u32)) {

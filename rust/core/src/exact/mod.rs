@@ -9,12 +9,12 @@
 
 pub mod counters;
 pub mod decode;
-pub mod engine_map;
+mod engine_map;
 pub mod event;
 pub mod feed;
 pub mod holders;
 pub mod keys;
-pub mod msgpack;
+mod msgpack;
 pub mod publisher;
 pub mod stream;
 mod view;
@@ -23,6 +23,7 @@ use std::collections::HashMap;
 
 pub use feed::Feed;
 use holders::{Edit, Holders, MAX_LANES};
+pub use msgpack::Unreadable;
 
 /// Where in an engine a block lies, fastest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +111,11 @@ impl ExactIndex {
         }
         let row = self.rows.iter().position(|row| !row.used).unwrap_or(self.rows.len());
         let fresh = Row { id, used: true, ranks: Vec::new() };
-        if row == self.rows.len() { self.rows.push(fresh) } else { self.rows[row] = fresh }
+        if row == self.rows.len() {
+            self.rows.push(fresh);
+        } else {
+            self.rows[row] = fresh;
+        }
         self.ids.insert(id, row as u32);
         row as u32
     }

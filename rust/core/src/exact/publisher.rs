@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::counters::Counters;
 use super::decode::decode;
 use super::event::{Batch, Event, Kind, Place, Removed, Stored};
-use super::holders::Edit;
+use super::holders::{Edit, WINDOW};
 use super::stream::{Step, Stream, Then};
 use super::view::View;
 use super::{ExactIndex, RankState, keys};
@@ -131,8 +131,7 @@ impl Publisher {
     ) -> Option<u64> {
         let kept = std::mem::take(&mut self.held);
         self.held_bytes = 0;
-        let step =
-            if complete { self.stream.replay_end() } else { self.stream.replay_failed() };
+        let step = if complete { self.stream.replay_end() } else { self.stream.replay_failed() };
         let mut ask = self.follow(step, work, index);
         // A failed replay is not tried again for these: the caller waits a while first.
         for (seq, payload) in kept {
@@ -408,8 +407,12 @@ impl Publisher {
             |i| extras.get(i).copied().unwrap_or(0),
             &mut work.keys,
         );
-        for (&hash, &key) in hashes.iter().zip(&work.keys).take(free) {
-            view.store(hash, key, tier, &mut work.edits);
+        let taken = count.min(free);
+        for (hashes, keys) in hashes[..taken].chunks(WINDOW).zip(work.keys.chunks(WINDOW)) {
+            view.map.warm(hashes);
+            for (&hash, &key) in hashes.iter().zip(keys) {
+                view.store(hash, key, tier, &mut work.edits);
+            }
         }
         if free < count {
             self.stream.distrust();
@@ -445,9 +448,12 @@ impl Publisher {
         else {
             return;
         };
-        for &hash in &work.batch.hashes[removed.hashes.clone()] {
-            if !view.remove(hash, tier, &mut work.edits) {
-                self.counters.unknown_removed += 1;
+        for hashes in work.batch.hashes[removed.hashes.clone()].chunks(WINDOW) {
+            view.map.warm(hashes);
+            for &hash in hashes {
+                if !view.remove(hash, tier, &mut work.edits) {
+                    self.counters.unknown_removed += 1;
+                }
             }
         }
     }

@@ -92,7 +92,7 @@ impl Stream {
     }
 
     /// Asks for all messages that the engine still has, as after a start.
-    fn from_start(&mut self, live: Option<u64>) -> Step {
+    fn replay_all(&mut self, live: Option<u64>) -> Step {
         self.last = None;
         self.partial = false;
         self.ask(0, None, live);
@@ -105,13 +105,13 @@ impl Stream {
     }
 
     /// Replays from the last message applied, or from the start where there is none.
-    fn from_last(&mut self, live: Option<u64>) -> Step {
+    fn replay_tail(&mut self, live: Option<u64>) -> Step {
         match self.last {
             Some((seq, print)) => {
                 self.ask(seq, Some(print), live);
                 step(false, Then::Replay(seq))
             }
-            None => self.from_start(live),
+            None => self.replay_all(live),
         }
     }
 
@@ -136,7 +136,7 @@ impl Stream {
         }
         let Some((last, _)) = self.last else {
             if seq > 0 && can_replay {
-                return self.from_start(Some(seq));
+                return self.replay_all(Some(seq));
             }
             // Nothing is held then, so a first message is all there is to know.
             self.partial = seq > 0;
@@ -153,7 +153,7 @@ impl Stream {
         } else {
             self.seen.gaps += 1;
             if can_replay {
-                return self.from_last(Some(seq));
+                return self.replay_tail(Some(seq));
             }
             // A removal may be among the lost: what is held could be promised for ever.
             self.partial = true;
@@ -164,7 +164,7 @@ impl Stream {
     fn restarted(&mut self, seq: u64, print: u64, can_replay: bool) -> Step {
         self.replay = None;
         if can_replay && seq > 0 {
-            return self.from_start(Some(seq));
+            return self.replay_all(Some(seq));
         }
         self.partial = seq > 0;
         self.apply(true, seq, print)
@@ -186,7 +186,7 @@ impl Stream {
         }
         self.seen.gaps += 1;
         if can_replay {
-            return self.from_last(None);
+            return self.replay_tail(None);
         }
         self.partial = true;
         self.last = Some((seq, 0));
@@ -212,7 +212,7 @@ impl Stream {
             Some(anchor) if seq == from && print == anchor => step(false, Then::Drop),
             Some(_) if seq <= from => {
                 self.seen.restarts += 1;
-                self.from_start(live)
+                self.replay_all(live)
             }
             None if seq == from => self.apply(false, seq, print),
             _ => {
@@ -229,7 +229,7 @@ impl Stream {
             Some(Replay { heard: false, anchor: Some(_), live, .. }) => {
                 // Not even the message that we know: a younger process has not come so far.
                 self.seen.restarts += 1;
-                self.from_start(live)
+                self.replay_all(live)
             }
             Some(Replay { heard: false, .. }) => self.replay_failed(),
             _ => {
@@ -262,7 +262,7 @@ impl Stream {
 
     /// The connection is back.
     pub fn reconnected(&mut self, can_replay: bool) -> Step {
-        if can_replay { self.from_last(None) } else { self.disconnected(false) }
+        if can_replay { self.replay_tail(None) } else { self.disconnected(false) }
     }
 
     /// The engine said that it holds nothing: from here on everything is known.
