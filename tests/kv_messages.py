@@ -50,10 +50,14 @@ def positional(event: Any) -> list[Any]:
 
 
 def message(
-    *events: Any, old: bool = False, outer_map: bool = False, rank: int | None = 0
+    *events: Any,
+    old: bool = False,
+    outer_map: bool = False,
+    rank: int | None = 0,
+    time: float = 1.5,
 ) -> bytes:
     """A whole payload."""
     body = [positional(e) if old and isinstance(e, dict) else e for e in events]
     if outer_map:
-        return msgspec.msgpack.encode({"ts": 1.5, "events": body, "data_parallel_rank": rank})
-    return msgspec.msgpack.encode([1.5, body, rank])
+        return msgspec.msgpack.encode({"ts": time, "events": body, "data_parallel_rank": rank})
+    return msgspec.msgpack.encode([time, body, rank])

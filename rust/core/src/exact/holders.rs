@@ -326,7 +326,8 @@ impl Holders {
     }
 
     /// Whether the lane holds the block.
-    pub fn holds(&self, key: u64, lane: u32) -> bool {
+    #[cfg(test)]
+    fn holds(&self, key: u64, lane: u32) -> bool {
         let shard = self.shard(key);
         let value = shard.value(key);
         if is_pooled(value) {
@@ -434,4 +435,85 @@ impl Holders {
 
 fn is_set(set: &[u64], lane: u64) -> bool {
     set[lane as usize / 64] >> (lane % 64) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+    use crate::hash::mix;
+    use crate::rng::Rng;
+
+    /// Random changes over chains of keys; then every lane's walk against sets.
+    fn agree(lanes: u32, steps: usize, seed: u64) {
+        let (mut rng, mut holders) = (Rng::new(seed), Holders::default());
+        let mut naive: HashMap<u64, HashSet<u32>> = HashMap::new();
+        let chains: Vec<Vec<u64>> = (0..40)
+            .map(|chain| (0..12).map(|i| mix(if i < 4 { i } else { chain * 100 + i })).collect())
+            .collect();
+        holders.widen(lanes as usize);
+        for step in 0..steps {
+            let key = chains[rng.below(40)][rng.below(12)];
+            let lane = rng.below(lanes as usize) as u32;
+            // First mostly filling, then mostly emptying: sets grow into bitmaps and back.
+            let held = rng.below(10) < if step * 2 < steps { 8 } else { 2 };
+            holders.edit(&[Edit { key, lane, held }]);
+            let set = naive.entry(key).or_default();
+            if held {
+                set.insert(lane)
+            } else {
+                set.remove(&lane)
+            };
+            if step % (steps / 20) == 0 {
+                check(&holders, &naive, &chains, lanes);
+            }
+        }
+        check(&holders, &naive, &chains, lanes);
+        for (key, set) in naive {
+            for lane in set {
+                holders.edit(&[Edit { key, lane, held: false }]);
+            }
+        }
+        assert_eq!(holders.blocks(), 0);
+    }
+
+    fn check(
+        holders: &Holders,
+        naive: &HashMap<u64, HashSet<u32>>,
+        chains: &[Vec<u64>],
+        lanes: u32,
+    ) {
+        assert_eq!(holders.blocks(), naive.values().filter(|set| !set.is_empty()).count());
+        for keys in chains {
+            let mut alive = vec![0; holders.stride()];
+            (0..lanes).for_each(|lane| alive[lane as usize / 64] |= 1 << (lane % 64));
+            let mut depth = vec![keys.len(); lanes as usize];
+            holders.walk(keys, &mut alive, |lane, at| depth[lane as usize] = at as usize);
+            for lane in 0..lanes {
+                let held = |key: &&u64| naive.get(key).is_some_and(|set| set.contains(&lane));
+                let expected = keys.iter().take_while(held).count();
+                assert_eq!(depth[lane as usize], expected, "lane {lane}");
+                assert_eq!(is_set(&alive, u64::from(lane)), expected == keys.len());
+            }
+        }
+    }
+
+    #[test]
+    fn walks_agree_with_sets_for_fleets_of_all_sizes() {
+        for (lanes, steps) in [(1, 2000), (3, 4000), (64, 40_000), (65, 40_000), (700, 60_000)] {
+            agree(lanes, steps, u64::from(lanes));
+        }
+    }
+
+    #[test]
+    fn a_fleet_that_grows_keeps_what_it_holds() {
+        let mut holders = Holders::default();
+        for lane in 0..300 {
+            holders.widen(lane as usize + 1);
+            holders.edit(&[Edit { key: 7, lane, held: true }]);
+        }
+        assert!((0..300).all(|lane| holders.holds(7, lane)));
+        assert!(!holders.holds(8, 0));
+    }
 }

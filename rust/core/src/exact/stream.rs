@@ -1,7 +1,7 @@
 //! What to do with a message, by its sequence number: a state machine without sockets or time.
 //!
 //! Engines number their messages from 0 and start again with each process. A loss is therefore a
-//! number passed over, a restart a number that falls. A replay is always asked for from the last
+//! number passed over, a restart a number that falls (or a copy that came late). A replay is always asked for from the last
 //! message that was applied, not behind it: if that one comes back changed, another process answers.
 
 /// What the caller has to do with the message at hand.
@@ -124,10 +124,7 @@ impl Stream {
                     self.seen.duplicates += 1;
                     return step(false, Then::Drop);
                 }
-                Some(high) if seq < high => {
-                    self.seen.restarts += 1;
-                    return self.restarted(seq, print, can_replay);
-                }
+                Some(high) if seq < high => return self.fell(seq, print, can_replay),
                 _ => {
                     replay.live = Some(seq);
                     return step(false, Then::Hold);
@@ -148,8 +145,7 @@ impl Stream {
             self.seen.duplicates += 1;
             step(false, Then::Drop)
         } else if seq < last {
-            self.seen.restarts += 1;
-            self.restarted(seq, print, can_replay)
+            self.fell(seq, print, can_replay)
         } else {
             self.seen.gaps += 1;
             if can_replay {
@@ -161,11 +157,13 @@ impl Stream {
         }
     }
 
-    fn restarted(&mut self, seq: u64, print: u64, can_replay: bool) -> Step {
-        self.replay = None;
-        if can_replay && seq > 0 {
-            return self.replay_all(Some(seq));
+    /// A number that was passed already: a late copy, or another process that counts anew.
+    fn fell(&mut self, seq: u64, print: u64, can_replay: bool) -> Step {
+        if can_replay && (self.last.is_some() || seq > 0) {
+            return self.replay_tail(Some(seq)); // the answer tells which
         }
+        self.replay = None;
+        self.seen.restarts += 1;
         self.partial = seq > 0;
         self.apply(true, seq, print)
     }
@@ -186,7 +184,7 @@ impl Stream {
         }
         self.seen.gaps += 1;
         if can_replay {
-            return self.replay_tail(None);
+            return self.replay_tail(Some(seq));
         }
         self.partial = true;
         self.last = Some((seq, 0));
@@ -273,5 +271,158 @@ impl Stream {
     /// Something did not fit together although nothing seemed lost.
     pub fn distrust(&mut self) {
         self.partial = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that applied 0..=3, each with its own number as fingerprint.
+    fn at_three() -> Stream {
+        let mut stream = Stream::default();
+        for seq in 0..4 {
+            assert_eq!(stream.live(seq, seq, true), step(false, Then::Apply));
+        }
+        assert!(stream.is_exact());
+        stream
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_from_the_last_message_and_then_caught_up() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(6, 6, true), step(false, Then::Replay(3)));
+        assert!(stream.is_resyncing() && !stream.is_exact());
+        assert_eq!(stream.live(7, 7, true), step(false, Then::Hold));
+        assert_eq!(stream.replayed(3, 3), step(false, Then::Drop));
+        for seq in 4..7 {
+            assert_eq!(stream.replayed(seq, seq), step(false, Then::Apply));
+        }
+        assert_eq!(stream.replay_end(), step(false, Then::Drop));
+        assert_eq!(stream.held(6, 6, true), step(false, Then::Drop));
+        assert_eq!(stream.held(7, 7, true), step(false, Then::Apply));
+        assert!(stream.is_exact());
+    }
+
+    #[test]
+    fn a_gap_without_replay_forgets_and_goes_on_in_part() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(6, 6, false), step(true, Then::Apply));
+        assert!(!stream.is_exact());
+        assert_eq!(stream.live(7, 7, false), step(false, Then::Apply));
+        stream.cleared();
+        assert!(stream.is_exact());
+    }
+
+    #[test]
+    fn a_message_heard_twice_is_dropped() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(3, 3, true), step(false, Then::Drop));
+        assert_eq!(stream.seen.duplicates, 1);
+    }
+
+    #[test]
+    fn a_late_copy_is_told_from_a_restart_by_the_replay() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(1, 1, true), step(false, Then::Replay(3)));
+        assert_eq!(stream.replayed(3, 3), step(false, Then::Drop));
+        stream.replay_end();
+        assert_eq!(stream.held(1, 1, true), step(false, Then::Drop));
+        assert!(stream.is_exact());
+        assert_eq!(stream.seen.restarts, 0);
+    }
+
+    #[test]
+    fn a_restart_is_seen_by_a_number_that_fell() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(1, 91, true), step(false, Then::Replay(3)));
+        // The young process has no message 3 yet.
+        assert_eq!(stream.replay_end(), step(true, Then::Replay(0)));
+        assert_eq!(stream.replayed(0, 90), step(false, Then::Apply));
+        assert_eq!(stream.replayed(1, 91), step(false, Then::Apply));
+        stream.replay_end();
+        assert!(stream.is_exact());
+        assert_eq!((stream.last(), stream.seen.restarts), (Some(1), 1));
+    }
+
+    #[test]
+    fn a_restart_without_replay_forgets_at_once() {
+        let mut stream = at_three();
+        assert_eq!(stream.live(0, 90, false), step(true, Then::Apply));
+        assert!(stream.is_exact());
+        let mut stream = at_three();
+        assert_eq!(stream.live(2, 92, false), step(true, Then::Apply));
+        assert!(!stream.is_exact());
+    }
+
+    #[test]
+    fn a_restart_beyond_the_old_number_is_seen_when_the_connection_returns() {
+        let mut stream = at_three();
+        assert_eq!(stream.disconnected(true), step(false, Then::Drop));
+        assert_eq!(stream.reconnected(true), step(false, Then::Replay(3)));
+        assert_eq!(stream.replayed(3, 93), step(true, Then::Replay(0)));
+        for seq in 0..6 {
+            assert_eq!(stream.replayed(seq, 90 + seq), step(false, Then::Apply));
+        }
+        stream.replay_end();
+        assert!(stream.is_exact());
+    }
+
+    #[test]
+    fn a_lost_connection_without_replay_forgets() {
+        let mut stream = at_three();
+        assert_eq!(stream.disconnected(false), step(true, Then::Drop));
+        assert_eq!(stream.live(4, 4, false), step(false, Then::Apply));
+        assert!(!stream.is_exact());
+    }
+
+    #[test]
+    fn a_ring_that_ran_over_forgets_and_takes_what_came() {
+        let mut stream = at_three();
+        stream.live(90, 90, true);
+        assert_eq!(stream.replayed(50, 50), step(true, Then::Apply));
+        assert_eq!(stream.replayed(51, 51), step(false, Then::Apply));
+        stream.replay_end();
+        assert!(!stream.is_exact());
+        assert_eq!((stream.last(), stream.seen.overruns), (Some(51), 1));
+    }
+
+    #[test]
+    fn who_joins_late_asks_from_the_start() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.live(9, 9, true), step(true, Then::Replay(0)));
+        assert_eq!(stream.replayed(0, 0), step(false, Then::Apply));
+        let mut alone = Stream::default();
+        assert_eq!(alone.live(9, 9, false), step(false, Then::Apply));
+        assert!(!alone.is_exact());
+    }
+
+    #[test]
+    fn a_failed_replay_forgets_and_starts_from_what_comes() {
+        let mut stream = at_three();
+        stream.live(6, 6, true);
+        assert_eq!(stream.replay_failed(), step(true, Then::Drop));
+        assert_eq!(stream.held(6, 6, false), step(false, Then::Apply));
+        assert!(!stream.is_exact() && !stream.is_resyncing());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_lost() {
+        let mut stream = at_three();
+        assert_eq!(stream.unreadable(4, true), step(false, Then::Replay(3)));
+        let mut stream = at_three();
+        assert_eq!(stream.unreadable(4, false), step(true, Then::Drop));
+        assert_eq!(stream.live(5, 5, false), step(false, Then::Apply));
+        assert!(!stream.is_exact());
+        assert_eq!(at_three().unreadable(2, true), step(false, Then::Drop));
+    }
+
+    #[test]
+    fn a_fresh_engine_with_nothing_to_replay_becomes_exact_with_its_first_message() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.reconnected(true), step(true, Then::Replay(0)));
+        stream.replay_end();
+        assert_eq!(stream.live(0, 0, true), step(false, Then::Apply));
+        assert!(stream.is_exact());
     }
 }
