@@ -151,7 +151,10 @@ impl<'a> Draft<'a> {
             b"block_hashes" => {
                 let start = batch.hashes.len();
                 for _ in 0..reader.array()?.ok_or(Unreadable)? {
-                    let hash = hash(reader)?.ok_or(Unreadable)?;
+                    let hash = match reader.wide() {
+                        Some(hash) => hash,
+                        None => hash(reader)?.ok_or(Unreadable)?,
+                    };
                     batch.hashes.push(hash);
                 }
                 self.hashes = Some(start..batch.hashes.len());

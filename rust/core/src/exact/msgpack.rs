@@ -176,31 +176,40 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Appends `count` token ids: most of every message, so the usual forms go without [`item`].
-    ///
-    /// [`item`]: Self::item
+    /// Appends `count` token ids: most of every message, so the usual forms go a shorter way.
     pub fn tokens(&mut self, count: usize, out: &mut Vec<u32>) -> Read<()> {
-        out.reserve(self.count(count as u64, 1)?);
-        let mut left = count;
+        let start = out.len();
+        out.resize(start + self.count(count as u64, 1)?, 0);
+        let (mut at, mut read) = (self.at, 0);
         // Without a branch on the form: ids of a large vocabulary mix 3 and 5 bytes at random.
-        while left > 0 {
-            let Some(window) = self.bytes.get(self.at..self.at + 8) else { break };
-            let mut word = [0; 8];
-            word.copy_from_slice(window);
+        for token in &mut out[start..] {
+            let Some(word) = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+                break;
+            };
             let head = word[0];
             if head >= 0x80 && head.wrapping_sub(0xCC) > 2 {
                 break;
             }
             let [up, down] = FORM[usize::from(head)];
-            out.push(((u64::from_be_bytes(word) << up) >> down) as u32);
+            *token = ((u64::from_be_bytes(*word) << up) >> down) as u32;
             let more = |least: u8| usize::from(head >= least);
-            self.at += 1 + more(0xCC) + more(0xCD) + 2 * more(0xCE);
-            left -= 1;
+            at += 1 + more(0xCC) + more(0xCD) + 2 * more(0xCE);
+            read += 1;
         }
-        for _ in 0..left {
-            out.push(self.u32()?.ok_or(Unreadable)?);
+        self.at = at;
+        for token in &mut out[start + read..] {
+            *token = self.u32()?.ok_or(Unreadable)?;
         }
         Ok(())
+    }
+
+    /// A 64-bit unsigned integer in its longest form, as most hashes are; none if another item is
+    /// next.
+    pub fn wide(&mut self) -> Option<u64> {
+        let item = self.bytes.get(self.at..)?.first_chunk::<9>()?;
+        let [0xCF, number @ ..] = *item else { return None };
+        self.at += 9;
+        Some(u64::from_be_bytes(number))
     }
 }
 
