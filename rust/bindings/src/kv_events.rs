@@ -60,9 +60,16 @@ fn read_tokens(given: &Bound<'_, PyAny>, out: &mut Vec<u32>) -> PyResult<()> {
         out.resize(buffer.item_count(), 0);
         buffer.copy_to_slice(py, out)?;
     } else if let Ok(buffer) = PyBuffer::<i64>::get(given) {
-        for token in buffer.to_vec(py)? {
-            out.push(u32::try_from(token).map_err(|_| bad())?);
+        let mut all = 0;
+        let mut narrow = |token: i64| {
+            all |= token;
+            token as u32
+        };
+        match buffer.as_slice(py) {
+            Some(tokens) => out.extend(tokens.iter().map(|token| narrow(token.get()))),
+            None => out.extend(buffer.to_vec(py)?.into_iter().map(narrow)),
         }
+        u32::try_from(all).map_err(|_| bad())?; // a bit too high in any, or a sign
     } else if let Ok(buffer) = PyBuffer::<i32>::get(given) {
         for token in buffer.to_vec(py)? {
             out.push(u32::try_from(token).map_err(|_| bad())?);

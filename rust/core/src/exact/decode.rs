@@ -107,6 +107,8 @@ struct Draft<'a> {
     lora_name: Option<&'a [u8]>,
     medium: Option<&'a [u8]>,
     extra_keys: Option<&'a [u8]>,
+    /// So many blocks, of which none has extra keys.
+    plain: Option<usize>,
     group: Option<u32>,
     kind: Option<Kind>,
     remote: bool,
@@ -177,7 +179,16 @@ impl<'a> Draft<'a> {
             b"lora_name" => self.lora_name = reader.text()?,
             b"medium" => self.medium = reader.text()?,
             // Read at the end: the adapter's name is told in both, and may come later.
-            b"extra_keys" => self.extra_keys = Some(reader.raw()?),
+            b"extra_keys" => {
+                let start = reader.at();
+                let count = reader.array()?.unwrap_or(0);
+                if reader.nils(count) {
+                    self.plain = Some(count);
+                } else {
+                    reader.rewind(start);
+                    self.extra_keys = Some(reader.raw()?);
+                }
+            }
             b"group_idx" => self.group = reader.u32()?,
             b"kv_cache_spec_kind" => self.kind = reader.text()?.map(kind),
             b"locality" => {
@@ -194,6 +205,9 @@ impl<'a> Draft<'a> {
             b"BlockStored" => {
                 let hashes = self.hashes.ok_or(Unreadable)?;
                 let start = batch.extras.len();
+                if self.plain.is_some_and(|count| ![0, hashes.len()].contains(&count)) {
+                    return Err(Unreadable);
+                }
                 if let Some(raw) = self.extra_keys {
                     let name = self.lora_name.map(keys::text_key);
                     let adapter = name.or(self.lora_id.map(keys::number_key));

@@ -112,7 +112,7 @@ impl EngineMap {
         let slot = self.slots[at];
         if slot.counts().is_none() {
             self.entries += 1;
-            self.slots[at] = Slot::new(hash, key, Counts::default().plus(tier));
+            self.insert(at, Slot::new(hash, key, Counts::default().plus(tier)));
             return None;
         }
         // The same hash for other tokens is another block: it starts anew.
@@ -144,21 +144,33 @@ impl EngineMap {
         Some((slot.key(), before))
     }
 
+    /// See `holders.rs`: entries stay in the order of their homes.
+    fn insert(&mut self, mut at: usize, slot: Slot) {
+        let len = self.slots.len();
+        let own = start(slot.hash(), len);
+        while at != own {
+            let before = if at == 0 { len - 1 } else { at - 1 };
+            let from = start(self.slots[before].hash(), len);
+            if ahead(from, at, len) >= ahead(own, at, len) {
+                break;
+            }
+            self.slots[at] = self.slots[before];
+            at = before;
+        }
+        self.slots[at] = slot;
+    }
+
     fn close_gap(&mut self, mut gap: usize) {
         let len = self.slots.len();
-        let mut at = gap;
         loop {
-            at = if at + 1 == len { 0 } else { at + 1 };
-            let slot = self.slots[at];
-            if slot.counts().is_none() {
+            let next = if gap + 1 == len { 0 } else { gap + 1 };
+            let slot = self.slots[next];
+            if slot.counts().is_none() || start(slot.hash(), len) == next {
+                self.slots[gap] = Slot::EMPTY;
                 return;
             }
-            let from = start(slot.hash(), len);
-            if ahead(from, at, len) >= ahead(gap, at, len) {
-                self.slots[gap] = slot;
-                self.slots[at] = Slot::EMPTY;
-                gap = at;
-            }
+            self.slots[gap] = slot;
+            gap = next;
         }
     }
 
@@ -166,8 +178,7 @@ impl EngineMap {
         let old = std::mem::replace(&mut self.slots, vec![Slot::EMPTY; len]);
         for slot in old {
             if !slot.counts().is_none() {
-                let at = self.probe(slot.hash());
-                self.slots[at] = slot;
+                self.insert(self.probe(slot.hash()), slot);
             }
         }
     }

@@ -35,6 +35,25 @@ const FORM: [[u8; 2]; 256] = {
     form
 };
 
+/// Whether a word begins with an unsigned number of up to 32 bits.
+fn is_token(word: u64) -> bool {
+    let head = (word >> 56) as u8;
+    head < 0x80 || head.wrapping_sub(0xCC) < 3
+}
+
+/// Bytes of such a number, its head included.
+fn width(word: u64) -> usize {
+    let head = (word >> 56) as u8;
+    let more = |least: u8| usize::from(head >= least);
+    1 + more(0xCC) + more(0xCD) + 2 * more(0xCE)
+}
+
+/// Such a number.
+fn token(word: u64) -> u32 {
+    let [up, down] = FORM[(word >> 56) as usize];
+    ((word << up) >> down) as u32
+}
+
 /// Reads one item after the other.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
@@ -149,6 +168,14 @@ impl<'a> Reader<'a> {
         Ok(&self.bytes[start..self.at])
     }
 
+    /// Passes over `count` nils, if that is what comes.
+    pub fn nils(&mut self, count: usize) -> bool {
+        let next = self.bytes.get(self.at..).and_then(|rest| rest.get(..count));
+        let all = next.is_some_and(|next| next.iter().all(|&byte| byte == 0xC0));
+        self.at += if all { count } else { 0 };
+        all
+    }
+
     /// An array's length; nil counts as absent.
     pub fn array(&mut self) -> Read<Option<usize>> {
         match self.item()? {
@@ -181,20 +208,25 @@ impl<'a> Reader<'a> {
         let start = out.len();
         out.resize(start + self.count(count as u64, 1)?, 0);
         let (mut at, mut read) = (self.at, 0);
-        // Without a branch on the form: ids of a large vocabulary mix 3 and 5 bytes at random.
-        for token in &mut out[start..] {
-            let Some(word) = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+        // Two at a time and without a branch on their forms: ids of a large vocabulary mix 3 and 5
+        // bytes at random, and where the next one starts is what everything waits for.
+        for pair in out[start..].chunks_exact_mut(2) {
+            let Some(bytes) = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) else {
                 break;
             };
-            let head = word[0];
-            if head >= 0x80 && head.wrapping_sub(0xCC) > 2 {
+            let (one, _) = bytes.split_first_chunk::<8>().ok_or(Unreadable)?;
+            let one = u64::from_be_bytes(*one);
+            let first = width(one);
+            // The second head is taken out of the first word: its own load would come later.
+            let head = one << (8 * first);
+            let two = bytes[first..].first_chunk::<8>().ok_or(Unreadable)?;
+            if !(is_token(one) && is_token(head)) {
                 break;
             }
-            let [up, down] = FORM[usize::from(head)];
-            *token = ((u64::from_be_bytes(*word) << up) >> down) as u32;
-            let more = |least: u8| usize::from(head >= least);
-            at += 1 + more(0xCC) + more(0xCD) + 2 * more(0xCE);
-            read += 1;
+            pair[0] = token(one);
+            pair[1] = token(u64::from_be_bytes(*two));
+            at += first + width(head);
+            read += 2;
         }
         self.at = at;
         for token in &mut out[start + read..] {

@@ -16,18 +16,13 @@ impl View {
         Self { group, map: EngineMap::default(), lanes: [lane; TIERS] }
     }
 
-    /// Tiers with a lane of their own.
-    fn tiers(&self) -> impl Iterator<Item = (Tier, u32)> + use<> {
-        let lanes = self.lanes;
-        let own = move |&tier: &usize| tier == 0 || lanes[tier] != lanes[tier - 1];
-        (0..TIERS).filter(own).map(move |tier| (Tier::ALL[tier], lanes[tier]))
-    }
-
     fn change(&self, key: u64, before: Counts, after: Counts, edits: &mut Vec<Edit>) {
-        for (tier, lane) in self.tiers() {
-            let held = after.within(tier);
-            if held != before.within(tier) {
-                edits.push(Edit { key, lane, held });
+        for (at, &tier) in Tier::ALL.iter().enumerate() {
+            let lane = self.lanes[at];
+            // A tier without a lane of its own goes with the faster one.
+            if (at == 0 || lane != self.lanes[at - 1]) && after.within(tier) != before.within(tier)
+            {
+                edits.push(Edit { key, lane, held: after.within(tier) });
             }
         }
     }
