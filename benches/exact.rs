@@ -42,7 +42,10 @@ fn apply(c: &mut Criterion) {
     let mut batch = Batch::default();
     let mut turn = prompts.iter().cycle();
     group.bench_function("decode", |b| {
-        b.iter(|| decode(&turn.next().unwrap().stored, &mut batch).unwrap());
+        b.iter(|| {
+            decode(&turn.next().expect("a cycle never ends").stored, &mut batch)
+                .expect("a whole message");
+        });
     });
     let mut out = Vec::new();
     group.bench_function("hash", |b| {
@@ -80,7 +83,7 @@ fn lookup(c: &mut Criterion) {
             let (publisher, work) = feed.publisher(row, 0, &index);
             publisher.live(0, &prompt.stored, false, work, &index);
         }
-        let index = index.into_inner().unwrap();
+        let index = index.into_inner().expect("nobody panicked");
         let all: Vec<u32> = (0..rows as u32).collect();
         let (mut out, mut chain) = (vec![0; rows as usize], Vec::new());
         let mut scratch = Scratch::default();

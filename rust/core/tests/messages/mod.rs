@@ -58,7 +58,9 @@ pub fn message(events: &[Vec<u8>]) -> Vec<u8> {
     out.push(0xCB);
     out.extend(1.5_f64.to_be_bytes());
     array(&mut out, events.len());
-    events.iter().for_each(|event| out.extend(event));
+    for event in events {
+        out.extend(event);
+    }
     uint(&mut out, 0);
     out
 }
