@@ -1,6 +1,7 @@
 """The subscriber on real sockets: losses, restarts, replays, and peers that vanish."""
 
 import logging
+import resource
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -121,9 +122,13 @@ def test_a_restart_is_seen(make: Callable[..., Sockets], beyond: bool) -> None:
         assert count(subscriber, "restarts") == 1
 
 
-def test_an_engine_that_vanishes_is_forgotten_without_replay(make: Callable[..., Sockets]) -> None:
+@pytest.mark.parametrize("replay", [False, True])
+def test_an_engine_that_vanishes_is_not_promised(
+    make: Callable[..., Sockets], replay: bool
+) -> None:
     engine = make()
-    with listening(KVSource(A, engine.address)) as subscriber:
+    source = KVSource(A, engine.address, engine.replay if replay else None)
+    with listening(source) as subscriber:
         engine.send(block(1))
         wait(lambda: depth(subscriber, 1) == 1)
         engine.close()
@@ -134,6 +139,7 @@ def test_an_engine_that_vanishes_is_forgotten_without_replay(make: Callable[...,
         time.sleep(0.05)
         engine.send(block(2))
         wait(lambda: depth(subscriber, 2) == 1)
+        assert depth(subscriber, 1) == 0  # it came back as another process
 
 
 def test_a_replay_without_answers_ends_in_a_partial_view(
@@ -238,6 +244,12 @@ def test_a_removed_endpoint_is_forgotten_and_may_return(make: Callable[..., Sock
 
 def test_a_thousand_endpoints_are_heard_by_one_thread() -> None:
     count = 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 10 * count
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            pytest.skip(f"needs {wanted} file descriptors, may have {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     with zmq.Context() as context:
         context.set(zmq.MAX_SOCKETS, 8000)
         live = context.socket(zmq.PUB)

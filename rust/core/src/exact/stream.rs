@@ -66,6 +66,8 @@ pub struct Stream {
     /// Whether events may have been missed since the engine's blocks were last forgotten.
     partial: bool,
     replay: Option<Replay>,
+    /// The connection is broken; a replay will tell what happened meanwhile.
+    away: bool,
     /// What was seen so far.
     pub seen: Seen,
 }
@@ -73,12 +75,13 @@ pub struct Stream {
 impl Stream {
     /// Whether all events since the engine's start, or its last clearing, were applied.
     pub fn is_exact(&self) -> bool {
-        self.last.is_some() && !self.partial && self.replay.is_none()
+        self.last.is_some() && !self.partial && !self.is_resyncing()
     }
 
-    /// Whether a loss is being made good: what is held must not be served.
+    /// Whether a loss is being made good, or may be found once the connection is back: what is
+    /// held must not be served.
     pub fn is_resyncing(&self) -> bool {
-        self.replay.is_some()
+        self.replay.is_some() || self.away
     }
 
     /// Number of the message applied last.
@@ -118,6 +121,9 @@ impl Stream {
     /// A message from the live stream. `print`: fingerprint of its payload. `can_replay`: whether
     /// the engine can be asked now.
     pub fn live(&mut self, seq: u64, print: u64, can_replay: bool) -> Step {
+        if self.away {
+            return step(false, Then::Hold); // heard before the news of the new connection
+        }
         if let Some(replay) = &mut self.replay {
             match replay.live {
                 Some(high) if seq == high => {
@@ -179,7 +185,7 @@ impl Stream {
     /// A live message cannot be read: its events are lost, as if its number had been passed over.
     pub fn unreadable(&mut self, seq: u64, can_replay: bool) -> Step {
         // While a replay runs, the numbers that follow will show what is missing.
-        if self.replay.is_some() || self.last.is_some_and(|(last, _)| seq <= last) {
+        if self.is_resyncing() || self.last.is_some_and(|(last, _)| seq <= last) {
             return step(false, Then::Drop);
         }
         self.seen.gaps += 1;
@@ -249,8 +255,9 @@ impl Stream {
 
     /// The connection broke, so that a restart could pass unseen.
     pub fn disconnected(&mut self, can_replay: bool) -> Step {
-        if can_replay && self.last.is_some() {
-            return step(false, Then::Drop); // checked by the replay once it is back
+        self.away = can_replay && self.last.is_some();
+        if self.away {
+            return step(false, Then::Drop);
         }
         self.replay = None;
         self.last = None;
@@ -260,6 +267,7 @@ impl Stream {
 
     /// The connection is back.
     pub fn reconnected(&mut self, can_replay: bool) -> Step {
+        self.away = false;
         if can_replay { self.replay_tail(None) } else { self.disconnected(false) }
     }
 
@@ -359,6 +367,8 @@ mod tests {
     fn a_restart_beyond_the_old_number_is_seen_when_the_connection_returns() {
         let mut stream = at_three();
         assert_eq!(stream.disconnected(true), step(false, Then::Drop));
+        assert!(stream.is_resyncing());
+        assert_eq!(stream.live(4, 94, true), step(false, Then::Hold));
         assert_eq!(stream.reconnected(true), step(false, Then::Replay(3)));
         assert_eq!(stream.replayed(3, 93), step(true, Then::Replay(0)));
         for seq in 0..6 {
