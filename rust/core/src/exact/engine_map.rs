@@ -1,7 +1,7 @@
 //! One engine's own block hashes → our keys, with counts per tier: what its removals refer to.
 
 use super::Tier;
-use super::holders::{ahead, grown, home, is_full, shrunk};
+use super::slots::{ahead, grown, home, is_full, shrunk};
 
 // Bits of a count of device, host and disk: they share one word with nothing to spare.
 const BITS: [u32; 3] = [11, 11, 10];
@@ -144,7 +144,7 @@ impl EngineMap {
         Some((slot.key(), before))
     }
 
-    /// See `holders.rs`: entries stay in the order of their homes.
+    /// As in `holders/shard.rs`: entries stay in the order of their homes.
     fn insert(&mut self, mut at: usize, slot: Slot) {
         let len = self.slots.len();
         let own = start(slot.hash(), len);

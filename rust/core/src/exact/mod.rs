@@ -16,6 +16,7 @@ pub mod holders;
 pub mod keys;
 mod msgpack;
 pub mod publisher;
+mod slots;
 pub mod stream;
 mod view;
 

@@ -398,6 +398,18 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_with_a_hole_of_its_own_leaves_a_partial_view() {
+        let mut stream = at_three();
+        stream.live(9, 9, true);
+        stream.replayed(3, 3);
+        assert_eq!(stream.replayed(4, 4), step(false, Then::Apply));
+        assert_eq!(stream.replayed(6, 6), step(true, Then::Apply));
+        assert_eq!(stream.replayed(6, 6), step(false, Then::Drop));
+        stream.replay_end();
+        assert_eq!((stream.last(), stream.is_exact()), (Some(6), false));
+    }
+
+    #[test]
     fn who_joins_late_asks_from_the_start() {
         let mut stream = Stream::default();
         assert_eq!(stream.live(9, 9, true), step(true, Then::Replay(0)));
