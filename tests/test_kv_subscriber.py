@@ -227,6 +227,21 @@ def test_ranks_publish_on_ports_of_their_own() -> None:
             second.close()
 
 
+def test_routers_that_hear_the_same_engine_agree(make: Callable[..., Sockets]) -> None:
+    engine = make()
+    source = KVSource(A, engine.address, engine.replay)
+    with listening(source) as early:
+        for number in range(20):
+            engine.send(block(number))
+        engine.send(removed(list(range(0, 20, 3))))
+        with listening(source) as late:  # each with block keys of its own
+            for subscriber in (early, late):
+                wait(lambda s=subscriber: count(s, "last_seq") == 20)
+            held = [depth(early, number) for number in range(20)]
+            assert held == [depth(late, number) for number in range(20)]
+            assert held == [int(number % 3 > 0) for number in range(20)]
+
+
 def test_a_removed_endpoint_is_forgotten_and_may_return(make: Callable[..., Sockets]) -> None:
     engine = make()
     source = KVSource(A, engine.address, engine.replay)

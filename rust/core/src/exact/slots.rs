@@ -12,7 +12,7 @@ pub fn home(hash: u64, len: usize) -> usize {
 }
 /// Slots of a full table when it grows: a quarter more, so that memory stays tight.
 pub fn grown(slots: usize) -> usize {
-    slots + slots / 4 + 8
+    slots + slots / 4 + 4
 }
 
 /// Whether a table of `slots` has no place for one entry more.
@@ -20,8 +20,11 @@ pub fn is_full(entries: usize, slots: usize) -> bool {
     (entries + 1) * 25 > slots * 18
 }
 
-/// The slots that `entries` should have once they fill less than 9/20 of `slots`.
+/// The slots that `entries` should have once they fill less than 9/20 of `slots`: none for none.
 pub fn shrunk(entries: usize, slots: usize) -> Option<usize> {
+    if entries == 0 {
+        return Some(0);
+    }
     (slots > 16 && entries * 20 < slots * 9).then_some(entries * 3 / 2 + 8)
 }
 
