@@ -16,6 +16,7 @@ $(VENV)/.stamp-deps: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
+	x.pop('bench-peers'); \
 	print('\n'.join(d for d in p['dependencies'] + sum(x.values(), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
