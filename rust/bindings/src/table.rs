@@ -262,6 +262,13 @@ impl Table {
         Ok(())
     }
 
+    fn elsewhere(&self, url: &Bound<'_, PyString>, count: u32) {
+        let mut inner = lock(&self.inner);
+        let row = inner.add(&text(url));
+        let Fleet { table, load } = &mut inner.fleet;
+        load.elsewhere(table, row, count);
+    }
+
     fn swapped(&self, url: &Bound<'_, PyString>) {
         let mut inner = lock(&self.inner);
         if let Some(&row) = inner.rows.get(&*text(url)) {

@@ -1,0 +1,255 @@
+"""LiteLLM: any strategy among the deployments of a model group, by configuration alone.
+
+Proxy: `litellm_settings: {callbacks: ["routecore.integrations.litellm.callback"]}`.
+SDK: `litellm.callbacks.append(RoutecoreCallback(strategy="least_connections"))`.
+
+LiteLLM filters by health, cooldown, budget and so on before; of what is left we return one.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+
+from routecore.errors import RouteError
+from routecore.integrations.fleet import Fleet
+from routecore.integrations.litellm_request import body_of, headers_of, permitted
+from routecore.integrations.settings import environment, settings
+from routecore.integrations.telemetry import Telemetry
+
+try:
+    import litellm
+    from litellm.integrations.custom_logger import CustomLogger
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.partition(".")[0] != "litellm":
+        raise
+    raise ImportError(
+        "routecore.integrations.litellm needs LiteLLM: pip install 'routecore[litellm]'"
+    ) from missing
+
+_log = logging.getLogger("LiteLLM.routecore")
+_MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
+_MAX_DEPLOYMENTS = 65_536
+_OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
+
+
+class RoutecoreCallback(CustomLogger):
+    """Chooses a deployment, and counts requests from LiteLLM's call to its end.
+
+    Settings come from the arguments; else from `litellm_settings: routecore_params: {…}`; else
+    from variables (ROUTECORE_STRATEGY, ROUTECORE_PARAMS, …). See `Settings` for the keys.
+
+    Args:
+        groups: Model group → settings that differ there.
+        given: The settings.
+
+    Raises:
+        RouteError: A setting or parameter is refused.
+    """
+
+    def __init__(self, groups: Mapping[str, Mapping[str, Any]] | None = None, **given: Any) -> None:
+        super().__init__()
+        self._given = {**given, "groups": groups} if groups else given
+        self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
+        self._fleets: OrderedDict[str, Fleet | None] = OrderedDict()
+        self._fleet_of: OrderedDict[str, Fleet] = OrderedDict()
+        self._environment = {} if self._given else environment()
+        if self._given or self._environment:  # wrong settings fail at start, not at a request
+            self._configure(self._given or self._environment)
+
+    async def async_filter_deployments(
+        self,
+        model: str,
+        healthy_deployments: list[Any],
+        messages: list[Any] | None,
+        request_kwargs: dict[str, Any] | None = None,
+        parent_otel_span: Any = None,
+    ) -> list[Any]:
+        """The one deployment to call; or all that came, for LiteLLM to choose, if we cannot."""
+        fleet = None
+        try:
+            if not healthy_deployments or not self._is_last():
+                return healthy_deployments
+            fleet = self._fleet(model)
+            if fleet is None:
+                return healthy_deployments
+            kwargs = request_kwargs or {}
+            candidates = permitted(healthy_deployments, kwargs)
+            if candidates is None:
+                return healthy_deployments
+            ids = tuple([deployment["model_info"]["id"] for deployment in candidates])
+            endpoints = fleet.endpoints(ids)
+            self._know(ids, fleet)
+            key = fleet.router.session_key
+            headers = headers_of(kwargs, key) if key else None
+            ours = fleet.choose(endpoints, headers, body_of(model, messages, kwargs))
+            if fleet.shadow is not None:
+                _OURS.set((fleet, ours))
+                return healthy_deployments
+            return [candidates[ids.index(ours)]]
+        except Exception as error:
+            self._fault(fleet, error)
+            return healthy_deployments
+
+    # Lifecycle. LiteLLM calls these by keyword. Which of the ends it calls, and how often,
+    # depends on the request: the first counts, the monitor ignores the others.
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """The request is about to be sent."""
+        seen = self._seen(kwargs)
+        if seen is None:
+            return
+        fleet, deployment, call = seen
+        fleet.monitor.on_new_request(deployment, call, time.time())
+        chosen = _OURS.get()
+        if chosen is not None:
+            _OURS.set(None)
+            if chosen[0] is fleet:
+                fleet.beside(chosen[1], deployment)
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: Any, response: Any, call_type: Any
+    ) -> None:
+        """Served, not streamed; comes before the log event, which waits in a queue."""
+        seen = self._seen(request_data)
+        if seen is not None and not request_data.get("stream"):
+            fleet, deployment, call = seen
+            fleet.monitor.on_request_complete(deployment, call, time.time())
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
+    ) -> None:
+        """This attempt failed."""
+        self._failed(request_data)
+
+    async def async_log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Served to its end; for streams this is the only word of it."""
+        self._served(kwargs, response_obj, end_time)
+
+    async def async_log_failure_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Failed."""
+        self._failed(kwargs)
+
+    def log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Served, for callers of LiteLLM's synchronous functions."""
+        self._served(kwargs, response_obj, end_time)
+
+    def log_failure_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Failed, for callers of LiteLLM's synchronous functions."""
+        self._failed(kwargs)
+
+    def _served(self, kwargs: Any, response: Any, end_time: Any) -> None:
+        seen = self._seen(kwargs)
+        if seen is None:
+            return
+        fleet, deployment, call = seen
+        first = _seconds(kwargs.get("completion_start_time"))
+        if first is not None and kwargs.get("stream"):
+            fleet.monitor.on_request_response(deployment, call, first)
+        end = _seconds(end_time)
+        fleet.monitor.on_request_complete(deployment, call, time.time() if end is None else end)
+        usage = getattr(response, "usage", None)
+        cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+        if cached is not None:
+            cast(Telemetry, fleet.telemetry).used(cached)
+
+    def _failed(self, data: Any) -> None:
+        seen = self._seen(data)
+        if seen is not None:
+            fleet, deployment, call = seen
+            fleet.monitor.on_request_failed(deployment, call, time.time())
+
+    def _seen(self, data: Any) -> tuple[Fleet, str, str] | None:
+        """Fleet, deployment and call of an event; None for a call that is not ours to count."""
+        try:
+            info = (data.get("litellm_params") or data).get("model_info") or data["model_info"]
+            deployment, call = info["id"], data["litellm_call_id"]
+        except (AttributeError, KeyError, TypeError):
+            return None
+        fleet = self._fleet_of.get(deployment)
+        return None if fleet is None or call is None else (fleet, deployment, call)
+
+    # Settings, and the fleet of each model group.
+
+    def _configure(self, given: Mapping[str, Any]) -> None:
+        base = dict(given)
+        groups = msgspec.convert(base.pop("groups", None) or {}, dict[str, dict[str, Any]])
+        for differing in ({}, *groups.values()):
+            settings({**base, **differing}).router()
+        self._configured = base, groups
+
+    def _fleet(self, group: str) -> Fleet | None:
+        try:
+            self._fleets.move_to_end(group)
+            return self._fleets[group]
+        except KeyError:
+            pass
+        fleet = None
+        try:
+            if self._configured is None:
+                self._configure(getattr(litellm, "routecore_params", None) or {})
+            assert self._configured is not None
+            base, groups = self._configured
+            read = settings({**base, **groups.get(group, {})})
+            fleet = Fleet(read, group, Telemetry("litellm", read.strategy), _log)
+        except (RouteError, TypeError, msgspec.ValidationError) as error:
+            _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", group, error)
+        self._fleets[group] = fleet
+        if len(self._fleets) > _MAX_GROUPS:
+            self._fleets.popitem(last=False)
+        return fleet
+
+    def _know(self, ids: tuple[str, ...], fleet: Fleet) -> None:
+        if self._fleet_of.get(ids[0]) is fleet and self._fleet_of.get(ids[-1]) is fleet:
+            return
+        for deployment in ids:
+            self._fleet_of[deployment] = fleet
+        while len(self._fleet_of) > _MAX_DEPLOYMENTS:
+            self._fleet_of.popitem(last=False)
+
+    def _is_last(self) -> bool:
+        """Whether no callback filters after us; if one does, we go behind it for the next request.
+
+        One that came to our single deployment and refused it would fail the request.
+        """
+        plain = CustomLogger.async_filter_deployments
+        callbacks = litellm.callbacks
+        for callback in reversed(callbacks):
+            if callback is self:
+                return True
+            if getattr(type(callback), "async_filter_deployments", plain) is not plain:
+                break
+        if self in callbacks:
+            # A new list: requests that are between two filters go on with the old one.
+            litellm.callbacks = [*(c for c in callbacks if c is not self), self]
+            return False
+        return True
+
+    def _fault(self, fleet: Fleet | None, error: Exception) -> None:
+        if fleet is None:
+            _log.warning("routecore: LiteLLM chose, because of %s: %s", type(error).__name__, error)
+        else:
+            fleet.fault(error)
+
+
+def _seconds(moment: Any) -> float | None:
+    if isinstance(moment, datetime):
+        return moment.timestamp()
+    return float(moment) if isinstance(moment, (int, float)) else None
+
+
+callback = RoutecoreCallback()
+"""For `litellm_settings.callbacks` of the proxy."""
