@@ -104,11 +104,14 @@ class Fleet:
         body: Mapping[str, Any] | None,
     ) -> str:
         """The URL to send the request to; counts and times the decision."""
-        start = time.perf_counter()
-        stats = self.monitor.get_request_stats(time.time())
+        start, now = time.perf_counter(), time.time()
+        stats = self.monitor.get_request_stats(now)
         asked = None if headers is None else Asked(headers)
         url = self.router.route_request(endpoints, None, stats, asked, body)
         self._count(time.perf_counter() - start)
+        if self.shadow is not None:  # a choice counts as load, but nothing will be sent
+            self.monitor.on_new_request(url, "shadow", now)
+            self.monitor.on_request_failed(url, "shadow", now)
         return url
 
     def beside(self, ours: str, host: str) -> None:

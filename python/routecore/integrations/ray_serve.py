@@ -38,18 +38,20 @@ _log = logging.getLogger("ray.serve.routecore")
 _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics
 _SPILL = 8  # replicas offered after ours: each may be probed by RPC when the fleet is full
 _MAX_SHADOWED = 65_536
+_MAX_OVER = 256  # ends whose acceptance may still be told; the two are one loop turn apart
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
 
 
 class _Seat:
     """A replica as we see it: its name, our requests on it, what others have there."""
 
-    __slots__ = ("elsewhere", "replica", "sent", "url")
+    __slots__ = ("elsewhere", "replica", "sent", "unanswered", "url")
 
     def __init__(self, url: str, replica: Any) -> None:
         self.url, self.replica = url, replica
         self.sent: deque[str] = deque()
         self.elsewhere = 0
+        self.unanswered = 0  # of those sent, neither accepted nor over yet
 
     @property
     def load(self) -> int:
@@ -74,8 +76,10 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._by_url: dict[str, _Seat] = {}
         self._tokens = itertools.count()
         self._accepted: set[str] = set()
+        self._over: dict[str, None] = {}
         self._shadowed: dict[str, str] = {}
         self._ticking = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         chosen: dict[str, Any] = {name: kwargs[name] for name in kwargs if name in _SETTINGS}
         chosen["params"] = {name: kwargs[name] for name in kwargs if name not in _SETTINGS}
         # Serve ends each request by itself; the lease is for bugs, not for long answers.
@@ -103,6 +107,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         fleet = self._fleet
         if fleet is None or pending_request is None or not candidates:
             return _two(candidates)
+        self._loop = asyncio.get_running_loop()
         self._tick_later()
         try:
             seat = self._choose(fleet, candidates, pending_request)
@@ -110,8 +115,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             fleet.fault(error)
             return _two(candidates)
         if fleet.shadow is not None:
-            if len(self._shadowed) < _MAX_SHADOWED:
-                self._shadowed[pending_request.metadata.internal_request_id] = seat.url
+            request_id = pending_request.metadata.internal_request_id
+            _put(self._shadowed, request_id, seat.url, _MAX_SHADOWED)
             return _two(candidates)
         rest = [r for r in candidates if r is not seat.replica]
         if len(rest) > _SPILL:
@@ -149,6 +154,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             # token ends first: their count, and the mean of their latencies, are the same.
             token = str(next(self._tokens))
             seat.sent.append(token)
+            seat.unanswered += 1
             self._fleet.monitor.on_new_request(seat.url, token, time.time())
 
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
@@ -158,7 +164,11 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if seat is None or self._fleet is None:
             return
         request_id = pending_request.metadata.internal_request_id
-        self._accepted.add(request_id)
+        if request_id in self._over:
+            del self._over[request_id]  # so short that its end was told first
+        else:
+            self._accepted.add(request_id)
+            seat.unanswered = max(0, seat.unanswered - 1)
         ours = self._shadowed.pop(request_id, None)
         if ours is not None:
             self._fleet.beside(ours, seat.url)
@@ -168,14 +178,16 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         super().on_request_completed(replica_id, internal_request_id)
         served = internal_request_id in self._accepted
         self._accepted.discard(internal_request_id)
-        self._shadowed.pop(internal_request_id, None)
         seat = self._seats.get(replica_id)
         if seat is None or self._fleet is None or not seat.sent:
             return
         monitor, now = self._fleet.monitor, time.time()
         if served:
             monitor.on_request_complete(seat.url, seat.sent.popleft(), now)
-        else:  # a rejection follows at once, so it is the last one sent
+        elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
+            seat.unanswered -= 1
+            _put(self._over, internal_request_id, None, _MAX_OVER)
+            # A rejection follows at once, so it is the last one sent.
             monitor.on_request_failed(seat.url, seat.sent.pop(), now)
         self._tick_later()
 
@@ -238,9 +250,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     # Once a second while there is traffic, and once after it.
 
     def _tick_later(self) -> None:
-        if not self._ticking:
+        if not self._ticking and self._loop is not None:
             self._ticking = True
-            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+            self._loop.call_later(_TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
         self._ticking = False
@@ -255,3 +267,10 @@ def _two(candidates: list[Any]) -> list[list[Any]]:
     if not candidates:
         return []
     return [random.sample(candidates, min(2, len(candidates)))]
+
+
+def _put(into: dict[str, Any], key: str, value: Any, limit: int) -> None:
+    """Add to a dict that forgets its oldest above a limit."""
+    into[key] = value
+    if len(into) > limit:
+        del into[next(iter(into))]
