@@ -9,18 +9,27 @@ LiteLLM filters by health, cooldown, budget and so on before; of what is left we
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
+from operator import is_
 from typing import Any, cast
 
 import msgspec
 
 from routecore.errors import RouteError
 from routecore.integrations.fleet import Fleet
-from routecore.integrations.litellm_request import body_of, headers_of, permitted
+from routecore.integrations.litellm_request import (
+    body_of,
+    failed_before,
+    headers_of,
+    ids_of,
+    narrowing,
+    permitted,
+)
 from routecore.integrations.settings import environment, settings
 from routecore.integrations.telemetry import Telemetry
+from routecore.stats import EndpointInfo
 
 try:
     import litellm
@@ -38,11 +47,32 @@ _MAX_DEPLOYMENTS = 65_536
 _OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
 
 
+class _Group:
+    """A model group: its fleet, and the deployments that it last had."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.list: tuple[list[Any], tuple[str, ...], tuple[EndpointInfo, ...]] = ([], (), ())
+        self.narrows = False
+
+    def is_last(self, deployments: list[Any]) -> bool:
+        """Whether these are the very objects that were met last; LiteLLM replaces what changes."""
+        last = self.list[0]
+        return len(last) == len(deployments) and all(map(is_, last, deployments))
+
+    def meet(self, deployments: list[Any]) -> tuple[str, ...]:
+        """Read them once; gives their ids."""
+        ids = ids_of(deployments)
+        self.list = (list(deployments), ids, self.fleet.endpoints(ids))
+        self.narrows = narrowing(deployments)
+        return ids
+
+
 class RoutecoreCallback(CustomLogger):
     """Chooses a deployment, and counts requests from LiteLLM's call to its end.
 
-    Settings come from the arguments; else from `litellm_settings: routecore_params: {…}`; else
-    from variables (ROUTECORE_STRATEGY, ROUTECORE_PARAMS, …). See `Settings` for the keys.
+    Settings come from the arguments; without any, from `litellm_settings: routecore_params: {…}`,
+    which variables (ROUTECORE_STRATEGY, ROUTECORE_PARAMS, …) override. See `Settings`.
 
     Args:
         groups: Model group → settings that differ there.
@@ -54,13 +84,17 @@ class RoutecoreCallback(CustomLogger):
 
     def __init__(self, groups: Mapping[str, Mapping[str, Any]] | None = None, **given: Any) -> None:
         super().__init__()
-        self._given = {**given, "groups": groups} if groups else given
         self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
-        self._fleets: OrderedDict[str, Fleet | None] = OrderedDict()
+        self._groups: OrderedDict[str, _Group | None] = OrderedDict()
         self._fleet_of: OrderedDict[str, Fleet] = OrderedDict()
-        self._environment = {} if self._given else environment()
-        if self._given or self._environment:  # wrong settings fail at start, not at a request
-            self._configure(self._given or self._environment)
+        # Wrong settings fail here, at start; those of the proxy are not known yet.
+        if groups or given:
+            self._configure({**given, "groups": groups})
+        else:
+            self._environment = environment()
+            read = settings(self._environment)
+            if "strategy" in self._environment:
+                read.router()
 
     async def async_filter_deployments(
         self,
@@ -75,16 +109,20 @@ class RoutecoreCallback(CustomLogger):
         try:
             if not healthy_deployments or not self._is_last():
                 return healthy_deployments
-            fleet = self._fleet(model)
-            if fleet is None:
+            group = self._group(model)
+            if group is None:
                 return healthy_deployments
-            kwargs = request_kwargs or {}
-            candidates = permitted(healthy_deployments, kwargs)
-            if candidates is None:
-                return healthy_deployments
-            ids = tuple([deployment["model_info"]["id"] for deployment in candidates])
-            endpoints = fleet.endpoints(ids)
-            self._know(ids, fleet)
+            fleet, kwargs = group.fleet, request_kwargs or {}
+            if not group.is_last(healthy_deployments):
+                self._know(group.meet(healthy_deployments), fleet)
+            candidates: Sequence[Any]
+            candidates, ids, endpoints = group.list
+            if group.narrows or failed_before(kwargs):
+                narrowed = permitted(candidates, kwargs)
+                if not narrowed:
+                    return healthy_deployments
+                candidates, ids = narrowed, ids_of(narrowed)
+                endpoints = fleet.endpoints(ids)
             key = fleet.router.session_key
             headers = headers_of(kwargs, key) if key else None
             ours = fleet.choose(endpoints, headers, body_of(model, messages, kwargs))
@@ -191,32 +229,32 @@ class RoutecoreCallback(CustomLogger):
             settings({**base, **differing}).router()
         self._configured = base, groups
 
-    def _fleet(self, group: str) -> Fleet | None:
+    def _group(self, name: str) -> _Group | None:
         try:
-            self._fleets.move_to_end(group)
-            return self._fleets[group]
+            self._groups.move_to_end(name)
+            return self._groups[name]
         except KeyError:
             pass
-        fleet = None
+        group = None
         try:
             if self._configured is None:
-                self._configure(getattr(litellm, "routecore_params", None) or {})
+                given = getattr(litellm, "routecore_params", None) or {}
+                self._configure({**given, **self._environment})
             assert self._configured is not None
             base, groups = self._configured
-            read = settings({**base, **groups.get(group, {})})
-            fleet = Fleet(read, group, Telemetry("litellm", read.strategy), _log)
+            read = settings({**base, **groups.get(name, {})})
+            group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
         except (RouteError, TypeError, msgspec.ValidationError) as error:
-            _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", group, error)
-        self._fleets[group] = fleet
-        if len(self._fleets) > _MAX_GROUPS:
-            self._fleets.popitem(last=False)
-        return fleet
+            _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", name, error)
+        self._groups[name] = group
+        if len(self._groups) > _MAX_GROUPS:
+            self._groups.popitem(last=False)
+        return group
 
     def _know(self, ids: tuple[str, ...], fleet: Fleet) -> None:
-        if self._fleet_of.get(ids[0]) is fleet and self._fleet_of.get(ids[-1]) is fleet:
-            return
         for deployment in ids:
             self._fleet_of[deployment] = fleet
+            self._fleet_of.move_to_end(deployment)
         while len(self._fleet_of) > _MAX_DEPLOYMENTS:
             self._fleet_of.popitem(last=False)
 

@@ -3,29 +3,40 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_METADATA = ("metadata", "litellm_metadata")
+_NARROWING = ("tags", "tag_regex", "order")
+
+
+def ids_of(deployments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """LiteLLM's own ids: what we take for URLs."""
+    return tuple(deployment["model_info"]["id"] for deployment in deployments)
+
+
+def narrowing(deployments: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether LiteLLM may drop some of them, by tags or order, after our choice."""
+    return any(name in d["litellm_params"] for d in deployments for name in _NARROWING)
+
 
 def permitted(
     deployments: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]
 ) -> Sequence[Mapping[str, Any]] | None:
-    """Those that LiteLLM's later filters let pass; None if that is not for us to tell.
+    """Those that LiteLLM's later filters let pass; None or none if that is not for us to tell.
 
-    LiteLLM drops by order, tags and earlier failures only after this hook. Were the one that we
-    return dropped, the request would fail. Attempts that failed before are avoided as well.
+    LiteLLM drops by order, tags and earlier failures only after its hook. Were the one that we
+    return dropped, the request would fail. Those that failed this request before are avoided.
     """
-    params = [deployment["litellm_params"] for deployment in deployments]
-    found: Sequence[Mapping[str, Any]] = deployments
-    if any("tags" in p or "tag_regex" in p for p in params):
-        tagged = _by_tags(deployments, kwargs)
-        if tagged is None:
-            return None
-        found = tagged
+    found: Sequence[Mapping[str, Any]] | None = deployments
+    if any(
+        "tags" in d["litellm_params"] or "tag_regex" in d["litellm_params"] for d in deployments
+    ):
+        found = _by_tags(deployments, kwargs)
+    if not found:
+        return None
     target = kwargs.get("_target_order")
-    if target is not None or any("order" in p for p in params):
+    if target is not None or any("order" in d["litellm_params"] for d in found):
         found = _by_order(found, target)
-    failed = _failed_before(kwargs)
-    if failed:
-        found = [d for d in found if d["model_info"]["id"] not in failed] or found
-    return found or None
+    failed = failed_before(kwargs)
+    return [d for d in found if d["model_info"]["id"] not in failed] or found
 
 
 def _by_order(deployments: Sequence[Mapping[str, Any]], target: Any) -> Sequence[Mapping[str, Any]]:
@@ -52,14 +63,15 @@ def _by_tags(
     if any(tag[:1] in ("!", "&") for tag in asked):
         return None
     tags = [set(d["litellm_params"].get("tags") or ()) for d in deployments]
-    known = asked.intersection(*[set().union(*tags)])
+    known = asked & set().union(*tags)
     pairs = list(zip(deployments, tags, strict=True))
     if not known:
         return [d for d, own in pairs if "default" in own] or deployments
     return [d for d, own in pairs if known <= own] or [d for d, own in pairs if known & own]
 
 
-def _failed_before(kwargs: Mapping[str, Any]) -> set[str]:
+def failed_before(kwargs: Mapping[str, Any]) -> set[str]:
+    """Deployments that an earlier attempt at this request met in vain."""
     failed: set[str] = set()
     for name in ("_excluded_deployment_ids", "_retry_skipped_deployment_ids"):
         failed.update(kwargs.get(name) or ())
@@ -102,9 +114,6 @@ def headers_of(kwargs: Mapping[str, Any], key: str) -> Mapping[str, str]:
     for name in _METADATA:
         session = session or _metadata(kwargs, name).get("session_id")
     return {key: str(session)} if session else {}
-
-
-_METADATA = ("metadata", "litellm_metadata")
 
 
 def _metadata(kwargs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
