@@ -9,7 +9,7 @@ SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.
 HOSTS_VENV := $(VENV)-hosts
 HOSTS := 'ray[serve]==2.60.0' 'litellm[proxy]==1.106.2'
 
-.PHONY: help develop demo test test-hosts bench lint wheel check-wheel clean
+.PHONY: help develop demo test test-hosts bench bench-hosts lint wheel check-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +53,10 @@ test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the 
 bench: develop ## compare every strategy with its pure-Python twin
 	$(BIN)/python -m pytest benches -o addopts= --benchmark-only --benchmark-max-time=0.2 \
 	  --benchmark-columns=min,median,ops --benchmark-sort=name $(ARGS)
+
+bench-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations beside the hosts' own routers
+	$(HOSTS_VENV)/bin/python benches/hosts/bench_litellm.py
+	$(HOSTS_VENV)/bin/python benches/hosts/bench_ray_serve.py 2>/dev/null
 
 lint: develop ## formatters, linters, types, stubs
 	cargo fmt --all --check
