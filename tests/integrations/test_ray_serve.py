@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: make test-hosts")
@@ -24,6 +26,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
 CLASS = "routecore.integrations.ray_serve.RoutecoreRequestRouter"
 TEXTS = [f"conversation {i} " + f"{i:03d}" * 700 for i in range(12)]
 
@@ -55,12 +60,15 @@ def local_ray() -> Iterator[None]:
         configure_logging=False,
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests/integrations"])}},
     )
+    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     yield
     serve.shutdown()
     ray.shutdown()
 
 
-def deploy(name: str, replicas: int, limit: int = 8, **kwargs: Any) -> Any:
+def deploy(
+    name: str, replicas: int, limit: int = 8, route: str | None = None, **kwargs: Any
+) -> Any:
     config = RequestRouterConfig(request_router_class=CLASS, request_router_kwargs=kwargs)
     deployment = serve.deployment(
         Engine,
@@ -71,7 +79,7 @@ def deploy(name: str, replicas: int, limit: int = 8, **kwargs: Any) -> Any:
         ray_actor_options={"num_cpus": 0.05},
         request_router_config=config,
     )
-    return serve.run(deployment.bind(), name=name, route_prefix=None)
+    return serve.run(deployment.bind(), name=name, route_prefix=route)
 
 
 def router_of(handle: Any) -> Any:
@@ -172,3 +180,16 @@ def test_shadow_mode_changes_nothing_and_records(tmp_path: Any) -> None:
         handle.remote().result()
     router_of(handle)._fleet.shadow.close()
     assert len(path.read_text().splitlines()) == 10
+
+
+def test_the_http_proxy_keeps_sessions_together() -> None:
+    deploy("http", 3, route="/http", strategy="session_affinity")
+    with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=30) as client:
+        homes = {
+            session: {
+                client.get("/http", headers={"x-session-id": session}).json() for _ in range(5)
+            }
+            for session in "abcdefghij"
+        }
+    assert all(len(pids) == 1 for pids in homes.values())
+    assert len(set().union(*homes.values())) > 1
