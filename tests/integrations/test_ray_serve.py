@@ -122,6 +122,24 @@ def test_a_burst_spreads_by_load_and_nothing_leaks() -> None:
     assert not router_of(handle)._accepted
 
 
+def test_reserved_slots_beside_calls_leave_nothing_behind() -> None:
+    handle = deploy("slots", 2, strategy="least_connections")
+
+    async def reserved() -> int:
+        async with handle.choose_replica() as selection:
+            return int(await handle.dispatch(selection))
+
+    async def both() -> list[int]:
+        calls = [handle.remote(wait=0.05) for _ in range(20)]
+        return await asyncio.gather(*[reserved() for _ in range(10)], *calls)
+
+    assert len(asyncio.run(both())) == 30
+    assert settled(handle) == 0
+    seats = router_of(handle)._seats.values()
+    assert [len(seat.sent) + seat.unanswered for seat in seats] == [0, 0]
+    assert router_of(handle)._fleet.faults == 0
+
+
 def test_scaling_up_and_down_is_followed() -> None:
     handle = deploy("scale", 1, strategy="round_robin")
     handle.remote().result()
