@@ -2,9 +2,12 @@
 
 import asyncio
 import importlib
+import itertools
 import json
 import logging
+import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +148,55 @@ def test_an_old_queue_length_is_forgotten(make: Any, metrics: dict[str, float]) 
     router.replica_queue_len_cache.clear()  # Serve's own timeout
     router._tick()
     assert in_flight(router)[busy.unique_id] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_counts_follow_any_order_of_events(make: Any, seed: int) -> None:
+    draw = random.Random(seed)
+    router = make(4, strategy="least_connections")
+    fresh = itertools.count(10)
+    open_: dict[str, Any] = {}  # request → replica, sent and not over
+    waiting: list[tuple[Pending, Any]] = []  # sent, not answered
+    for number in range(400):
+        event = draw.choice(["send", "send", "accept", "reject", "early", "end", "die", "grow"])
+        if event == "send" and router._replicas:
+            replica_id = draw.choice(list(router._replicas))
+            pending = Pending(number, "x")
+            router.on_send_request(replica_id)
+            open_[pending.metadata.internal_request_id] = replica_id
+            waiting.append((pending, replica_id))
+        elif event in ("accept", "early") and waiting:
+            pending, replica_id = waiting.pop(draw.randrange(len(waiting)))
+            request_id = pending.metadata.internal_request_id
+            if event == "early":
+                router.on_request_completed(replica_id, request_id)
+                del open_[request_id]
+            router.on_request_routed(pending, replica_id, None)
+        elif event == "reject" and waiting:
+            pending, replica_id = waiting.pop()
+            request_id = pending.metadata.internal_request_id
+            router.on_request_completed(replica_id, request_id)
+            del open_[request_id]
+        elif event == "end":
+            answered = set(open_) - {p.metadata.internal_request_id for p, _ in waiting}
+            if answered:
+                request_id = draw.choice(sorted(answered))
+                router.on_request_completed(open_.pop(request_id), request_id)
+        elif event == "die" and len(router._replicas) > 2:
+            router.on_replica_actor_died(draw.choice(list(router._replicas)))
+        elif event == "grow" and len(router._replicas) < 6:
+            added = Replica(f"r{next(fresh)}")
+            router.update_replicas([*router._replicas.values(), added])
+        alive = Counter(r for r in open_.values() if r in router._replicas)
+        fleet = router._fleet
+        for replica_id in router._replicas:
+            row = fleet.table.core.row(replica_id.to_full_id_str())
+            assert fleet.table.column("in_flight")[row] == alive[replica_id]
+        assert fleet.monitor.in_flight == sum(alive.values())
+    for request_id, replica_id in open_.items():
+        router.on_request_completed(replica_id, request_id)
+    assert router._fleet.monitor.in_flight == 0
+    assert not router._accepted
 
 
 def test_a_dead_replica_takes_its_requests_along(make: Any) -> None:

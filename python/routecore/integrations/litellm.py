@@ -268,7 +268,9 @@ class RoutecoreCallback(CustomLogger):
         for callback in reversed(callbacks):
             if callback is self:
                 return True
-            if getattr(type(callback), "async_filter_deployments", plain) is not plain:
+            kind = type(callback)
+            filters = getattr(kind, "async_filter_deployments", plain) is not plain
+            if filters and not issubclass(kind, RoutecoreCallback):
                 break
         if self in callbacks:
             # A new list: requests that are between two filters go on with the old one.

@@ -48,6 +48,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, dict):
         return value
     if isinstance(value, (list, tuple)):
+        if not value or isinstance(value[0], (str, int, dict)):
+            return value  # texts, token ids or parsed messages: not worth a copy
         return [plain(item, depth + 1) for item in value]
     fields = getattr(value, "__dict__", None)
     if not isinstance(fields, dict):

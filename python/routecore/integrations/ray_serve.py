@@ -45,12 +45,13 @@ _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
 class _Seat:
     """A replica as we see it: its name, our requests on it, what others have there."""
 
-    __slots__ = ("elsewhere", "replica", "sent", "unanswered", "url")
+    __slots__ = ("away", "elsewhere", "replica", "sent", "unanswered", "url")
 
     def __init__(self, url: str, replica: Any) -> None:
         self.url, self.replica = url, replica
         self.sent: deque[str] = deque()
         self.elsewhere = 0
+        self.away = False  # did not answer Serve
         self.unanswered = 0  # of those sent, neither accepted nor over yet
 
     @property
@@ -84,7 +85,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         chosen["params"] = {name: kwargs[name] for name in kwargs if name not in _SETTINGS}
         # Serve ends each request by itself; the lease is for bugs, not for long answers.
         chosen.setdefault("lease_timeout", 86_400.0)
-        name = str(self._deployment_id)
+        name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
         try:
             read = settings(chosen)
             self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
@@ -204,8 +205,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if elsewhere != seat.elsewhere:
             seat.elsewhere = elsewhere
             self._fleet.monitor.on_load_elsewhere(seat.url, elsewhere)
-        if ongoing is not None:
-            self._fleet.table.set_eligible(seat.url, True)
+        if ongoing is not None and seat.away:
+            self._offer(seat, True)
 
     # Membership.
 
@@ -234,8 +235,14 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Not chosen first until it answers a probe of Serve's again."""
         super().on_replica_actor_unavailable(replica_id)
         seat = self._seats.get(replica_id)
-        if seat is not None and self._fleet is not None and self._use_replica_queue_len_cache:
-            self._fleet.table.set_eligible(seat.url, False)
+        if seat is not None and self._use_replica_queue_len_cache:
+            self._offer(seat, False)
+
+    def _offer(self, seat: _Seat, here: bool) -> None:
+        seat.away = not here
+        if self._fleet is not None:
+            self._fleet.table.add(seat.url)  # it may have lost its row by not being used
+            self._fleet.table.set_eligible(seat.url, here)
 
     def _leave(self, replica_id: Any) -> None:
         seat = self._seats.pop(replica_id, None)
