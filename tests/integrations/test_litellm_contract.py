@@ -104,6 +104,24 @@ def test_a_request_counts_from_its_call_to_its_first_end(host: ModuleType) -> No
     assert callback._groups["m"].fleet.monitor.get_request_stats(0.0)[busy].finished_requests == 1
 
 
+def test_a_call_announced_twice_counts_once(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    call = Call(callback, "d0")
+    callback.log_pre_api_call(model="m", messages=[], kwargs=call.kwargs)
+    assert loads(callback) == {"d0": 1}
+    asyncio.run(call.succeeded())
+    assert loads(callback) == {}
+
+
+def test_calls_that_never_end_are_forgotten(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    for _ in range(70_000):
+        Call(callback, "d0", stream=True)
+    assert len(callback._open) == 65_536
+
+
 def test_a_failed_attempt_leaves_the_load_whichever_hook_tells(host: ModuleType) -> None:
     callback = made(host, strategy="least_connections")
     ask(host, deployments(2))

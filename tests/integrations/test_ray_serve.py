@@ -136,7 +136,7 @@ def test_reserved_slots_beside_calls_leave_nothing_behind() -> None:
     assert len(asyncio.run(both())) == 30
     assert settled(handle) == 0
     seats = router_of(handle)._seats.values()
-    assert [len(seat.sent) + seat.unanswered for seat in seats] == [0, 0]
+    assert [seat.open + len(seat.unanswered) for seat in seats] == [0, 0]
     assert router_of(handle)._fleet.faults == 0
 
 

@@ -44,6 +44,7 @@ except ModuleNotFoundError as missing:
 _log = logging.getLogger("LiteLLM.routecore")
 _MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
 _MAX_DEPLOYMENTS = 65_536
+_MAX_OPEN = 65_536  # calls whose end is awaited; an abandoned stream's never comes
 _OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
 
 
@@ -87,6 +88,7 @@ class RoutecoreCallback(CustomLogger):
         self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
         self._groups: OrderedDict[str, _Group | None] = OrderedDict()
         self._fleet_of: OrderedDict[str, Fleet] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str], None] = OrderedDict()
         # Wrong settings fail here, at start; those of the proxy are not known yet.
         if groups or given:
             self._configure({**given, "groups": groups})
@@ -135,14 +137,17 @@ class RoutecoreCallback(CustomLogger):
             return healthy_deployments
 
     # Lifecycle. LiteLLM calls these by keyword. Which of the ends it calls, and how often,
-    # depends on the request: the first counts, the monitor ignores the others.
+    # depends on the request: the first counts.
 
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
         """The request is about to be sent."""
         seen = self._seen(kwargs)
-        if seen is None:
+        if seen is None or seen[1:] in self._open:
             return
         fleet, deployment, call = seen
+        self._open[deployment, call] = None
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)
         fleet.monitor.on_new_request(deployment, call, time.time())
         chosen = _OURS.get()
         if chosen is not None:
@@ -153,11 +158,9 @@ class RoutecoreCallback(CustomLogger):
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
     ) -> None:
-        """Served, not streamed; comes before the log event, which waits in a queue."""
-        seen = self._seen(request_data)
-        if seen is not None and not request_data.get("stream"):
-            fleet, deployment, call = seen
-            fleet.monitor.on_request_complete(deployment, call, time.time())
+        """Served, if not streamed; comes before the log event, which waits in a queue."""
+        if not request_data.get("stream"):
+            self._served(request_data, response)
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
@@ -189,26 +192,33 @@ class RoutecoreCallback(CustomLogger):
         """Failed, for callers of LiteLLM's synchronous functions."""
         self._failed(kwargs)
 
-    def _served(self, kwargs: Any, response: Any, end_time: Any) -> None:
-        seen = self._seen(kwargs)
-        if seen is None:
+    def _served(self, data: Any, response: Any, end_time: Any = None) -> None:
+        over = self._over(data)
+        if over is None:
             return
-        fleet, deployment, call = seen
-        first = _seconds(kwargs.get("completion_start_time"))
-        if first is not None and kwargs.get("stream"):
+        fleet, deployment, call = over
+        first = _seconds(data.get("completion_start_time"))
+        if first is not None and data.get("stream"):
             fleet.monitor.on_request_response(deployment, call, first)
-        end = _seconds(end_time)
-        fleet.monitor.on_request_complete(deployment, call, time.time() if end is None else end)
         usage = getattr(response, "usage", None)
         cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
         if cached is not None:
             cast(Telemetry, fleet.telemetry).used(cached)
+        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
 
     def _failed(self, data: Any) -> None:
-        seen = self._seen(data)
-        if seen is not None:
-            fleet, deployment, call = seen
+        over = self._over(data)
+        if over is not None:
+            fleet, deployment, call = over
             fleet.monitor.on_request_failed(deployment, call, time.time())
+
+    def _over(self, data: Any) -> tuple[Fleet, str, str] | None:
+        """As `_seen`, for the first end of a call that was counted."""
+        seen = self._seen(data)
+        if seen is None or seen[1:] not in self._open:
+            return None
+        del self._open[seen[1:]]
+        return seen
 
     def _seen(self, data: Any) -> tuple[Fleet, str, str] | None:
         """Fleet, deployment and call of an event; None for a call that is not ours to count."""

@@ -45,18 +45,18 @@ _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
 class _Seat:
     """A replica as we see it: its name, our requests on it, what others have there."""
 
-    __slots__ = ("away", "elsewhere", "replica", "sent", "unanswered", "url")
+    __slots__ = ("away", "elsewhere", "open", "replica", "unanswered", "url")
 
     def __init__(self, url: str, replica: Any) -> None:
         self.url, self.replica = url, replica
-        self.sent: deque[str] = deque()
+        self.open = 0  # sent and not over
+        self.unanswered: deque[str] = deque()  # of these, neither accepted nor rejected yet
         self.elsewhere = 0
         self.away = False  # did not answer Serve
-        self.unanswered = 0  # of those sent, neither accepted nor over yet
 
     @property
     def load(self) -> int:
-        return len(self.sent) + self.elsewhere
+        return self.open + self.elsewhere
 
 
 class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
@@ -76,7 +76,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._all: tuple[EndpointInfo, ...] = ()
         self._by_url: dict[str, _Seat] = {}
         self._tokens = itertools.count()
-        self._accepted: set[str] = set()
+        self._accepted: dict[str, tuple[_Seat, str]] = {}
         self._over: dict[str, None] = {}
         self._shadowed: dict[str, str] = {}
         self._ticking = False
@@ -151,11 +151,11 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         super().on_send_request(replica_id)
         seat = self._seats.get(replica_id)
         if seat is not None and self._fleet is not None:
-            # Serve names no request here. Of n open ones on a replica it does not matter which
-            # token ends first: their count, and the mean of their latencies, are the same.
+            # Serve names no request here. The acceptances come in the order of the sendings, or
+            # so nearly that a name given to the wrong one of two changes no figure.
             token = str(next(self._tokens))
-            seat.sent.append(token)
-            seat.unanswered += 1
+            seat.unanswered.append(token)
+            seat.open += 1
             self._fleet.monitor.on_new_request(seat.url, token, time.time())
 
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
@@ -167,9 +167,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         request_id = pending_request.metadata.internal_request_id
         if request_id in self._over:
             del self._over[request_id]  # so short that its end was told first
-        else:
-            self._accepted.add(request_id)
-            seat.unanswered = max(0, seat.unanswered - 1)
+        elif seat.unanswered:
+            self._accepted[request_id] = seat, seat.unanswered.popleft()
         ours = self._shadowed.pop(request_id, None)
         if ours is not None:
             self._fleet.beside(ours, seat.url)
@@ -177,19 +176,20 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
         """A request sent to the replica is over: served, failed, or rejected at the door."""
         super().on_request_completed(replica_id, internal_request_id)
-        served = internal_request_id in self._accepted
-        self._accepted.discard(internal_request_id)
+        accepted = self._accepted.pop(internal_request_id, None)
         seat = self._seats.get(replica_id)
-        if seat is None or self._fleet is None or not seat.sent:
+        if seat is None or self._fleet is None:
             return
         monitor, now = self._fleet.monitor, time.time()
-        if served:
-            monitor.on_request_complete(seat.url, seat.sent.popleft(), now)
+        if accepted is not None:
+            if accepted[0] is seat:  # else the replica was replaced, and its counts with it
+                seat.open -= 1
+                monitor.on_request_complete(seat.url, accepted[1], now)
         elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
-            seat.unanswered -= 1
             _put(self._over, internal_request_id, None, _MAX_OVER)
+            seat.open -= 1
             # A rejection follows at once, so it is the last one sent.
-            monitor.on_request_failed(seat.url, seat.sent.pop(), now)
+            monitor.on_request_failed(seat.url, seat.unanswered.pop(), now)
         self._tick_later()
 
     def on_new_queue_len_info(self, replica_id: Any, num_ongoing_requests: int) -> None:
@@ -201,7 +201,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         seat = self._seats.get(replica_id)
         if seat is None or self._fleet is None:
             return
-        elsewhere = 0 if ongoing is None else max(0, ongoing - len(seat.sent))
+        elsewhere = 0 if ongoing is None else max(0, ongoing - seat.open)
         if elsewhere != seat.elsewhere:
             seat.elsewhere = elsewhere
             self._fleet.monitor.on_load_elsewhere(seat.url, elsewhere)
