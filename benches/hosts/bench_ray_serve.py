@@ -28,6 +28,7 @@ from ray.serve._private.common import (
 )
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest
+from routecore import ROUTERS
 from routecore.demo.engine import block_keys, prompt_text
 from routecore.demo.scheduler import Scheduler, Sequence
 from routecore.demo.traffic import conversations, text
@@ -93,7 +94,7 @@ def added(options: argparse.Namespace) -> None:
     rows = (
         ("power of two", "ray.serve._private.request_router.PowerOfTwoChoicesRequestRouter", {}),
         ("stock prefix-aware", STOCK, {}),
-        (f"routecore {options.strategy}", OURS, {"strategy": options.strategy}),
+        *((f"routecore {word}", OURS, {"strategy": word}) for word in options.strategies),
     )
     found: dict[tuple[str, int], float] = {}
     for name, path, kwargs in rows:
@@ -103,16 +104,19 @@ def added(options: argparse.Namespace) -> None:
             taken = asyncio.run_coroutine_threadsafe(work, made._event_loop).result()
             found[name, chars] = statistics.median(taken[len(texts) :])
     print(f"time of all hooks for one request, {options.replicas} replicas, median microseconds")
+    power, stock = rows[0][0], rows[1][0]
     for chars in options.chars:
-        base = found[rows[0][0], chars]
-        stock, ours = (found[name, chars] - base for name, _, _ in rows[1:])
         for name, _, _ in rows:
-            print(f"  {chars:6} chars  {name:28} {found[name, chars]:8.1f}")
-        print(
-            f"  {chars:6} chars  added to power of two: stock {stock:.1f}, ours {ours:.1f}; "
-            f"{stock / max(ours, 1e-9):.0f} times less; all told "
-            f"{found[rows[1][0], chars] / found[rows[2][0], chars]:.0f} times less"
-        )
+            more = found[name, chars] - found[power, chars]
+            beside = (found[stock, chars] - found[power, chars]) / more if more > 0 else 0.0
+            print(
+                f"  {chars:6} chars  {name:28} {found[name, chars]:8.1f}   added {more:8.1f}"
+                + (
+                    f"   {beside:4.0f} times less than stock"
+                    if name.startswith("routecore")
+                    else ""
+                )
+            )
 
 
 @dataclass(order=True)
@@ -211,7 +215,7 @@ def hits(options: argparse.Namespace) -> None:
         f"simulated fleet of {options.replicas}, {options.rate:g} requests/s, seed {options.seed}"
     )
     print(f"  power of two                 {asyncio.run(hit_rate(1, None, options))}")
-    for strategy in options.hit_strategies:
+    for strategy in options.strategies:
         for processes in (1, 2, 4):
             given = {"strategy": strategy, "seed": 1}
             found = asyncio.run(hit_rate(processes, given, options))
@@ -220,8 +224,8 @@ def hits(options: argparse.Namespace) -> None:
 
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__)
-    read.add_argument("--strategy", default="prefix_affinity")
-    read.add_argument("--hit-strategies", nargs="+", default=["prefix_affinity"])
+    known = [word for word in ("prefix_affinity", "prefix_cache") if word in ROUTERS]
+    read.add_argument("--strategies", nargs="+", default=known)
     read.add_argument("--chars", type=int, nargs="+", default=[1024, 8192, 32768])
     read.add_argument("--replicas", type=int, default=8)
     read.add_argument("--rounds", type=int, default=400)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from litellm_stand_in import Call, CustomLogger, at, deployments, install
+from prometheus_client import REGISTRY
 from routecore import RouteError
 
 MODULE = "routecore.integrations.litellm"
@@ -102,6 +103,23 @@ def test_a_request_counts_from_its_call_to_its_first_end(host: ModuleType) -> No
     asyncio.run(call.failed())
     assert loads(callback) == {}
     assert callback._groups["m"].fleet.monitor.get_request_stats(0.0)[busy].finished_requests == 1
+
+
+def test_cached_tokens_are_counted_once_for_the_hosts_registry(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    labels = {"host": "litellm", "strategy": "least_connections"}
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("routecore_actual_hit_tokens_total", labels) or 0.0
+
+    before = counted()
+    asyncio.run(Call(callback, "d0").succeeded())  # both the hook and the log event tell
+    assert counted() == before + 16
+    (metric,) = [m for m in REGISTRY.collect() if m.name == "routecore_in_flight_requests"]
+    Call(callback, "d0")
+    (after,) = [m for m in REGISTRY.collect() if m.name == "routecore_in_flight_requests"]
+    assert after.samples[0].value == metric.samples[0].value + 1
 
 
 def test_a_call_announced_twice_counts_once(host: ModuleType) -> None:

@@ -1,1 +1,1 @@
-"""One module per host router; each imports its host, and only that one does."""
+"""Adapters, one per host router; each imports its host only when it is itself imported."""

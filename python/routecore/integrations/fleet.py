@@ -39,10 +39,6 @@ class Counts(Protocol):
         """The strategy failed and the host chose."""
         ...
 
-    def watch(self, monitor: RequestStatsMonitor) -> None:
-        """Show this monitor's figures."""
-        ...
-
 
 class Fleet:
     """A strategy with a table and a monitor of its own, apart from the process's singletons.
@@ -81,7 +77,6 @@ class Fleet:
         )
         self.faults = 0
         self._log, self.telemetry = log, telemetry
-        telemetry.watch(self.monitor)
         self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
         self._fault_logged = float("-inf")
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}

@@ -28,7 +28,7 @@ from routecore.integrations.litellm_request import (
     permitted,
 )
 from routecore.integrations.settings import environment, settings
-from routecore.integrations.telemetry import Telemetry
+from routecore.integrations.telemetry import Telemetry, watch
 from routecore.stats import EndpointInfo
 
 try:
@@ -201,10 +201,25 @@ class RoutecoreCallback(CustomLogger):
         if first is not None and data.get("stream"):
             fleet.monitor.on_request_response(deployment, call, first)
         usage = getattr(response, "usage", None)
-        cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+        if usage is not None:
+            self._used(fleet, deployment, call, usage)
+        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
+
+    def _used(self, fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
+        details = getattr(usage, "prompt_tokens_details", None)
+        prompt, cached, generated = (
+            value if isinstance(value, int) and value >= 0 else None
+            for value in (
+                getattr(usage, "prompt_tokens", None),
+                getattr(details, "cached_tokens", None),
+                getattr(usage, "completion_tokens", None),
+            )
+        )
         if cached is not None:
             cast(Telemetry, fleet.telemetry).used(cached)
-        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
+        learn = getattr(fleet.monitor, "on_usage", None)
+        if learn is not None:
+            learn(deployment, call, prompt, cached, generated)
 
     def _failed(self, data: Any) -> None:
         over = self._over(data)
@@ -254,6 +269,7 @@ class RoutecoreCallback(CustomLogger):
             base, groups = self._configured
             read = settings({**base, **groups.get(name, {})})
             group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
+            watch(group.fleet.monitor)
         except (RouteError, TypeError, msgspec.ValidationError) as error:
             _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", name, error)
         self._groups[name] = group

@@ -90,6 +90,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             read = settings(chosen)
             self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
             self._fleet = Fleet(read, name, self._telemetry, _log)
+            self._telemetry.watch(self._fleet.monitor)
         except (RouteError, TypeError) as error:
             _log.error("routecore %r: %s. Power of two routes until this is mended.", name, error)
 
