@@ -236,7 +236,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Not chosen first until it answers a probe of Serve's again."""
         super().on_replica_actor_unavailable(replica_id)
         seat = self._seats.get(replica_id)
-        if seat is not None and self._use_replica_queue_len_cache:
+        # Without the cache no probe would tell us of its return.
+        if seat is not None and getattr(self, "_use_replica_queue_len_cache", False):
             self._offer(seat, False)
 
     def _offer(self, seat: _Seat, here: bool) -> None:
