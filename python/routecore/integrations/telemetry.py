@@ -1,0 +1,147 @@
+"""Prometheus metrics of our decisions, in whatever registry the host scrapes."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+# A decision takes microseconds; a bucket of milliseconds means that something is wrong.
+_BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
+
+
+class Monitor(Protocol):
+    """What is read of a request monitor when the host is scraped."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end."""
+        ...
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        ...
+
+
+class _Families(NamedTuple):
+    decisions: Counter
+    seconds: Histogram
+    predicted: Counter
+    actual: Counter
+    over: Counter
+    load: "_Load"
+
+
+class _Load:
+    """Reads the monitors when the registry is collected, so that requests pay nothing."""
+
+    def __init__(self) -> None:
+        self.monitors: WeakSet[Any] = WeakSet()
+
+    def collect(self) -> Iterator[Metric]:
+        monitors = list(self.monitors)
+        yield GaugeMetricFamily(
+            "routecore_in_flight_requests",
+            "Requests between their choice and their end, as the router counts them.",
+            value=sum(monitor.in_flight for monitor in monitors),
+        )
+        yield CounterMetricFamily(
+            "routecore_leases_expired",
+            "Requests that left the load because they never ended.",
+            value=sum(monitor.leases_expired for monitor in monitors),
+        )
+
+
+@cache
+def _families(registry: CollectorRegistry) -> _Families:
+    """Made once per registry: it refuses a name that it knows."""
+    labels = ["host", "strategy"]
+    load = _Load()
+    registry.register(load)  # type: ignore[arg-type]  # a collector is anything with collect()
+    return _Families(
+        Counter(
+            "routecore_decisions",
+            "Requests routed: by the strategy, by fallback after an error, or in the shadow.",
+            [*labels, "outcome"],
+            registry=registry,
+        ),
+        Histogram(
+            "routecore_decision_seconds",
+            "Time that one choice takes.",
+            labels,
+            buckets=_BUCKETS,
+            registry=registry,
+        ),
+        Counter(
+            "routecore_predicted_hit_tokens",
+            "Prompt tokens expected in the chosen engine's prefix cache.",
+            labels,
+            registry=registry,
+        ),
+        Counter(
+            "routecore_actual_hit_tokens",
+            "Prompt tokens that engines report as read from their prefix cache.",
+            labels,
+            registry=registry,
+        ),
+        Counter(
+            "routecore_over_predicted_hit_tokens",
+            "Tokens expected in the cache and not found there, where both are known.",
+            labels,
+            registry=registry,
+        ),
+        load,
+    )
+
+
+class Telemetry:
+    """The metrics of one strategy behind one host.
+
+    Args:
+        host: Label: `production_stack`, `ray_serve`, `litellm`.
+        strategy: Label: the word of the strategy.
+        registry: Where the host's own metrics are; prometheus_client's default if left out.
+    """
+
+    def __init__(self, host: str, strategy: str, registry: CollectorRegistry | None = None) -> None:
+        families = _families(REGISTRY if registry is None else registry)
+        labels = (host, strategy)
+        self._strategy = families.decisions.labels(*labels, "strategy")
+        self._fallback = families.decisions.labels(*labels, "fallback")
+        self._shadow = families.decisions.labels(*labels, "shadow")
+        self._seconds = families.seconds.labels(*labels)
+        self._predicted = families.predicted.labels(*labels)
+        self._actual = families.actual.labels(*labels)
+        self._over = families.over.labels(*labels)
+        self._load = families.load
+
+    def decided(self, seconds: float) -> None:
+        """The strategy chose, in that time."""
+        self._strategy.inc()
+        self._seconds.observe(seconds)
+
+    def shadowed(self, seconds: float) -> None:
+        """The strategy chose beside the host, without effect."""
+        self._shadow.inc()
+        self._seconds.observe(seconds)
+
+    def fell_back(self) -> None:
+        """The strategy failed and the request was routed without it."""
+        self._fallback.inc()
+
+    def predicted(self, tokens: float) -> None:
+        """Prompt tokens expected in the chosen engine's cache."""
+        self._predicted.inc(max(0.0, tokens))
+
+    def used(self, cached: float, predicted: float | None = None) -> None:
+        """What the engine reports of its cache, and what was expected if that is known."""
+        self._actual.inc(max(0.0, cached))
+        if predicted is not None:
+            self._over.inc(max(0.0, predicted - cached))
+
+    def watch(self, monitor: Monitor) -> None:
+        """Show this monitor's requests in flight and expired leases for as long as it lives."""
+        self._load.monitors.add(monitor)
