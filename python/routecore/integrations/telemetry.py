@@ -60,7 +60,7 @@ def _families(registry: CollectorRegistry) -> _Families:
     """Made once per registry: it refuses a name that it knows."""
     labels = ["host", "strategy"]
     load = _Load()
-    registry.register(load)  # type: ignore[arg-type]  # a collector is anything with collect()
+    registry.register(load)
     return _Families(
         Counter(
             "routecore_decisions",

@@ -31,9 +31,7 @@ class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):  # 
         prefill_model_labels: list[str] | None = None,
         decode_model_labels: list[str] | None = None,
     ) -> None:
-        _logic.DisaggregatedPrefillRouter.__init__(
-            self, prefill_model_labels or [], decode_model_labels or []
-        )
+        super(Routed, self).__init__(prefill_model_labels or [], decode_model_labels or [])
         self._begin()
 
     def route_request(
@@ -82,9 +80,7 @@ class DisaggregatedPrefillOrchestratedRouter(
         prefill_model_labels: list[str] | None = None,
         decode_model_labels: list[str] | None = None,
     ) -> None:
-        _logic.DisaggregatedPrefillOrchestratedRouter.__init__(
-            self, prefill_model_labels, decode_model_labels
-        )
+        super(Routed, self).__init__(prefill_model_labels, decode_model_labels)
         self._begin()
 
     def select_prefill_endpoint(self, prefiller_endpoints: Sequence[Any]) -> Any:

@@ -46,7 +46,7 @@ def callbacks() -> Callbacks:
     with _lock:
         chosen = settings.load()
         names(chosen)
-        _replace_monitor(chosen)
+        _replace_monitor(_monitor_class(chosen))
         _replace_routers()
         app = _app()
         if app is not None:
@@ -68,12 +68,11 @@ def _monitor_class(chosen: settings.Settings) -> Any:
     return ShadowMonitor if chosen.mode == "shadow" else RequestStatsMonitor
 
 
-def _replace_monitor(chosen: settings.Settings) -> None:
+def _replace_monitor(cls: Any) -> None:
     instances = host.request_stats.SingletonMeta._instances
-    cls = _monitor_class(chosen)
     old = instances.get(_their_monitor)
     if cls not in instances and old is not None:
-        instances[cls] = type.__call__(cls, old.sliding_window_size, chosen.lease_timeout)
+        instances[cls] = type.__call__(cls, old.sliding_window_size)
     if cls in instances:
         instances[_their_monitor] = instances[cls]
 
@@ -159,7 +158,7 @@ def _cache_discovery() -> None:
         module: Any = importlib.import_module("vllm_router.service_discovery")
     except ImportError:
         return
-    discovery = getattr(module, "_global_service_discovery", None)
+    discovery: Any = getattr(module, "_global_service_discovery", None)
     static = getattr(module, "StaticServiceDiscovery", None)
     if static is None or type(discovery) is not static:
         return

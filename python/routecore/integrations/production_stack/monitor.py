@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from routecore.integrations.production_stack import host
+from routecore.integrations.production_stack import host, settings
 from routecore.integrations.production_stack.life import current
 from routecore.monitor import RequestStatsMonitor as Core
 from routecore.table import EndpointTable
@@ -14,14 +14,15 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: igno
 
     Args:
         sliding_window_size: Seconds of the window; required at the first construction.
-        lease_timeout: Seconds after which a request that never ended leaves the load.
+        lease_timeout: Seconds after which a request that never ended leaves the load; the
+            settings' if left out.
 
     Raises:
         ValueError: At the first construction without a window.
     """
 
     def __init__(
-        self, sliding_window_size: float | None = None, lease_timeout: float = 600.0
+        self, sliding_window_size: float | None = None, lease_timeout: float | None = None
     ) -> None:
         # Not the host's __init__: its dicts would only grow.
         self.core = core(sliding_window_size, lease_timeout)
@@ -76,7 +77,7 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[mis
     """
 
     def __init__(
-        self, sliding_window_size: float | None = None, lease_timeout: float = 600.0
+        self, sliding_window_size: float | None = None, lease_timeout: float | None = None
     ) -> None:
         super().__init__(sliding_window_size)
         self.core = core(sliding_window_size, lease_timeout, EndpointTable())
@@ -126,7 +127,8 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[mis
             self.core.on_request_failed(ours, request_id, timestamp)
 
 
-def core(window: float | None, lease: float, table: EndpointTable | None = None) -> Core:
+def core(window: float | None, lease: float | None, table: EndpointTable | None = None) -> Core:
     """A compiled monitor of one's own, whatever other the process has."""
+    lease = settings.load().lease_timeout if lease is None else lease
     made: Any = type.__call__(Core, window, lease_timeout=lease, table=table)
     return made  # type: ignore[no-any-return]

@@ -114,7 +114,7 @@ class RoundRobinRouter(_Called, _logic.RoundRobinRouter):  # type: ignore[misc]
     logic = "roundrobin"
 
     def __init__(self) -> None:
-        _logic.RoundRobinRouter.__init__(self)
+        super(Routed, self).__init__()
         self._begin()
 
 
@@ -131,7 +131,7 @@ class SessionRouter(_Awaited, _logic.SessionRouter):  # type: ignore[misc]
     logic = "session"
 
     def __init__(self, session_key: str | None = None) -> None:
-        _logic.SessionRouter.__init__(self, session_key)
+        super(Routed, self).__init__(session_key)
         self._ring = SessionRing()
         self._begin()
 
@@ -162,9 +162,8 @@ class SessionRouter(_Awaited, _logic.SessionRouter):  # type: ignore[misc]
         if not isinstance(request_stats, RequestStatsView):
             url: str = self._qps_routing(endpoints, request_stats)
             return url
-        return self.decision.router.route_request(
-            endpoints, engine_stats, request_stats, request, request_json
-        )
+        route = self.decision.router.route_request
+        return str(route(endpoints, engine_stats, request_stats, request, request_json))
 
 
 class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):  # type: ignore[misc]
@@ -184,7 +183,7 @@ class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):  # type: ignore[mis
         self._begin()
         if self.decision.shadow is not None:
             del self._initialized  # the host's own __init__ returns early where it is set
-            _logic.PrefixAwareRouter.__init__(self, prefix_min_match_length)
+            super(Routed, self).__init__(prefix_min_match_length)
             return
         self._index = self.hashtrie = PromptIndex()
 
@@ -255,7 +254,7 @@ class KvawareRouter(_Awaited, _logic.KvawareRouter):  # type: ignore[misc]
     def close(self) -> None:
         """The host calls this at each reload and at its end; the router goes on working."""
         if self.decision.shadow is not None:
-            super(Routed, self).close()  # type: ignore[misc]
+            super(Routed, self).close()
         self.decision.close()
 
 
