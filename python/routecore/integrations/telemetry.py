@@ -116,7 +116,6 @@ class Telemetry:
         self._predicted = families.predicted.labels(*labels)
         self._actual = families.actual.labels(*labels)
         self._over = families.over.labels(*labels)
-        self._load = families.load
 
     def decided(self, seconds: float) -> None:
         """The strategy chose, in that time."""
@@ -142,6 +141,7 @@ class Telemetry:
         if predicted is not None:
             self._over.inc(max(0.0, predicted - cached))
 
-    def watch(self, monitor: Monitor) -> None:
-        """Show this monitor's requests in flight and expired leases for as long as it lives."""
-        self._load.monitors.add(monitor)
+
+def watch(monitor: Monitor, registry: CollectorRegistry | None = None) -> None:
+    """Show the monitor's requests in flight and expired leases for as long as it lives."""
+    _families(REGISTRY if registry is None else registry).load.monitors.add(monitor)

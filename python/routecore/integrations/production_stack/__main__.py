@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         from routecore.integrations.production_stack import install, settings
 
+        theirs = _routing_logic(theirs)
         _to_environment(ours, settings)
         install.names(settings.load())
     except (RouteError, ImportError) as error:
@@ -47,8 +48,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
     if not _has(theirs, "--callbacks"):
         theirs += ["--callbacks", _CALLBACKS]
-    if not _has(theirs, "--routing-logic"):
-        theirs += ["--routing-logic", "prefixaware"]
     sys.argv = [sys.argv[0], *theirs]
     import vllm_router.app  # type: ignore[import-not-found]  # after our classes are in place
 
@@ -68,6 +67,22 @@ def _to_environment(ours: argparse.Namespace, settings: Any) -> None:
     if params:
         chosen["ROUTECORE_PARAMS"] = json.dumps(params)
     os.environ.update({name: value for name, value in chosen.items() if value is not None})
+
+
+def _routing_logic(theirs: list[str]) -> list[str]:
+    """The host's flags with a routing logic that it knows and that hands us the body."""
+    from routecore.integrations.production_stack import host
+    from routecore.integrations.production_stack.decision import EQUALS
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--routing-logic", default="prefixaware")
+    found, others = parser.parse_known_args(theirs)
+    logic = found.routing_logic
+    if logic == "loadaware" and not hasattr(host.routing_logic, "LoadAwareRouter"):
+        # Hosts before it get what it stands for in the place of the nearest that they have.
+        os.environ.setdefault("ROUTECORE_STRATEGY", EQUALS[logic])
+        logic = "prefixaware"
+    return [*others, "--routing-logic", logic]
 
 
 def _has(arguments: list[str], flag: str) -> bool:

@@ -32,7 +32,6 @@ _FORGOTTEN = (
 _theirs = {cls.__name__: getattr(host.routing_logic, cls.__name__, None) for cls in ROUTERS}
 _their_monitor: Any = host.request_stats.RequestStatsMonitor
 _callbacks = Callbacks()
-_last: routers.Routed | None = None
 
 
 def callbacks() -> Callbacks:
@@ -108,14 +107,13 @@ def _app() -> Any:
 
 def attach(app: Any) -> None:
     """Give a host that is running our router and monitor, as it would take them itself."""
-    global _last
     state = app.state
     instances = host.routing_logic.SingletonABCMeta._instances
     ours = next((instances[cls] for cls in ROUTERS if cls in instances), None)
     if ours is not None:
-        if _last is not None and _last is not ours:
-            _carry(_last, ours)
-        _last = ours
+        before = routers.Routed.closed
+        if before is not None and before is not ours:
+            _carry(before, ours)
         if getattr(state, "router", None) is not None:
             state.router = ours
     if getattr(state, "request_stats_monitor", None) is not None:

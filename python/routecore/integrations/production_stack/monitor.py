@@ -4,6 +4,7 @@ from typing import Any
 
 from routecore.integrations.production_stack import host, settings
 from routecore.integrations.production_stack.life import current
+from routecore.integrations.telemetry import watch
 from routecore.monitor import RequestStatsMonitor as Core
 from routecore.table import EndpointTable
 from routecore.views import RequestStatsView
@@ -26,6 +27,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: igno
     ) -> None:
         # Not the host's __init__: its dicts would only grow.
         self.core = core(sliding_window_size, lease_timeout)
+        watch(self.core)
         self.sliding_window_size = sliding_window_size
 
     @property
@@ -81,6 +83,7 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[mis
     ) -> None:
         super().__init__(sliding_window_size)
         self.core = core(sliding_window_size, lease_timeout, EndpointTable())
+        watch(self.core)
         self._moved: dict[tuple[str, str], str] = {}
 
     @property

@@ -24,12 +24,14 @@ class Routed:
     Attributes:
         logic: The host's word for the routing logic.
         decision: Our strategy; it outlives a dynamic reload of the host.
+        closed: The router that the host closed last, as it does before it builds another.
         session_key: Header, or key of the body, that carries the session id; None for none.
         max_instance_failover_reroute_attempts: How often the host routes a failed request again.
     """
 
     logic: ClassVar[str]
     decision: Decision
+    closed: ClassVar["Routed | None"] = None
     session_key: str | None = None
     max_instance_failover_reroute_attempts: int = 0
 
@@ -55,6 +57,7 @@ class Routed:
 
     def close(self) -> None:
         """The host calls this at each reload and at its end; the router goes on working."""
+        Routed.closed = self
         self.decision.close()
 
 
@@ -255,7 +258,7 @@ class KvawareRouter(_Awaited, _logic.KvawareRouter):  # type: ignore[misc]
         """The host calls this at each reload and at its end; the router goes on working."""
         if self.decision.shadow is not None:
             super(Routed, self).close()
-        self.decision.close()
+        super().close()
 
 
 # Hosts since pull request 1035 have the class.
