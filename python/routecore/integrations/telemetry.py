@@ -13,7 +13,11 @@ _BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
 
 
 class Monitor(Protocol):
-    """What is read of a request monitor when the host is scraped."""
+    """What is read of a request monitor when the host is scraped.
+
+    One that keeps account of its index's predictions has them as `predictions`, with
+    `predicted_tokens` and `over`.
+    """
 
     @property
     def in_flight(self) -> int:
@@ -29,9 +33,7 @@ class Monitor(Protocol):
 class _Families(NamedTuple):
     decisions: Counter
     seconds: Histogram
-    predicted: Counter
     actual: Counter
-    over: Counter
     load: "_Load"
 
 
@@ -53,6 +55,18 @@ class _Load:
             "Requests that left the load because they never ended.",
             value=sum(monitor.leases_expired for monitor in monitors),
         )
+        known = [monitor.predictions for monitor in monitors if hasattr(monitor, "predictions")]
+        if known:
+            yield CounterMetricFamily(
+                "routecore_predicted_hit_tokens",
+                "Prompt tokens expected in the cache, of requests whose engine told what it found.",
+                value=sum(predictions.predicted_tokens for predictions in known),
+            )
+            yield CounterMetricFamily(
+                "routecore_over_predicted_requests",
+                "Of these requests, those that found at least a block less than expected.",
+                value=sum(predictions.over for predictions in known),
+            )
 
 
 @cache
@@ -76,20 +90,8 @@ def _families(registry: CollectorRegistry) -> _Families:
             registry=registry,
         ),
         Counter(
-            "routecore_predicted_hit_tokens",
-            "Prompt tokens expected in the chosen engine's prefix cache.",
-            labels,
-            registry=registry,
-        ),
-        Counter(
             "routecore_actual_hit_tokens",
             "Prompt tokens that engines report as read from their prefix cache.",
-            labels,
-            registry=registry,
-        ),
-        Counter(
-            "routecore_over_predicted_hit_tokens",
-            "Tokens expected in the cache and not found there, where both are known.",
             labels,
             registry=registry,
         ),
@@ -113,9 +115,7 @@ class Telemetry:
         self._fallback = families.decisions.labels(*labels, "fallback")
         self._shadow = families.decisions.labels(*labels, "shadow")
         self._seconds = families.seconds.labels(*labels)
-        self._predicted = families.predicted.labels(*labels)
         self._actual = families.actual.labels(*labels)
-        self._over = families.over.labels(*labels)
 
     def decided(self, seconds: float) -> None:
         """The strategy chose, in that time."""
@@ -131,15 +131,9 @@ class Telemetry:
         """The strategy failed and the request was routed without it."""
         self._fallback.inc()
 
-    def predicted(self, tokens: float) -> None:
-        """Prompt tokens expected in the chosen engine's cache."""
-        self._predicted.inc(max(0.0, tokens))
-
-    def used(self, cached: float, predicted: float | None = None) -> None:
-        """What the engine reports of its cache, and what was expected if that is known."""
+    def used(self, cached: float) -> None:
+        """Prompt tokens that the engine reports as read from its cache."""
         self._actual.inc(max(0.0, cached))
-        if predicted is not None:
-            self._over.inc(max(0.0, predicted - cached))
 
 
 def watch(monitor: Monitor, registry: CollectorRegistry | None = None) -> None:

@@ -1,5 +1,6 @@
 """The object that the host calls before and after each request (`--callbacks`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -27,35 +28,38 @@ _answer = msgspec.json.Decoder(_Answer)
 
 
 class Callbacks:
-    """Follows each request to its end, and reads what engines report of their cache."""
+    """Follows each request to its end, and reads what engines report of their cache.
+
+    Args:
+        check: Told the application before each request.
+    """
+
+    def __init__(self, check: Callable[[Any], None]) -> None:
+        self._check = check
 
     def pre_request(self, request: Any, request_body: Any, request_json: Any) -> None:
         """Before the host chooses; never answers in its place."""
-        follow(request).body = request_json
-        from routecore.integrations.production_stack import install
-
-        install.check(request.app)
+        life = follow(request)
+        life.body, life.shows_usage = request_json, True
+        self._check(request.app)
 
     async def post_request(self, request: Any, response_content: bytes | bytearray) -> None:
         """After a request that went well, whose answer the host kept."""
         life = current()
-        state = request.app.state
-        if life is None or life.served is None:
-            return
         usage = usage_of(response_content)
-        if usage is None:
-            return
-        details = usage.prompt_tokens_details
-        cached = details.cached_tokens if details is not None else None
-        if cached is None:
-            return
-        decision = getattr(state.router, "decision", None)
-        if decision is not None:
-            decision.telemetry.used(cached)
-        told = getattr(state.request_stats_monitor, "on_usage", None)
-        if told is not None:
-            url, request_id = life.served
-            told(url, request_id, usage.prompt_tokens, cached, usage.completion_tokens or 0)
+        details = None if usage is None else usage.prompt_tokens_details
+        cached = None if details is None else details.cached_tokens
+        if usage is not None and cached is not None:
+            decision = getattr(request.app.state.router, "decision", None)
+            if decision is not None:
+                decision.telemetry.used(cached)
+            if life is not None and life.served is not None:
+                monitor, url, request_id, _ = life.served
+                monitor.on_usage(
+                    url, request_id, usage.prompt_tokens, cached, usage.completion_tokens or 0
+                )
+        if life is not None:
+            life.count_served()
 
 
 def usage_of(content: bytes | bytearray) -> _Usage | None:

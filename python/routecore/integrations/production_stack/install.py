@@ -31,7 +31,6 @@ _FORGOTTEN = (
 )
 _theirs = {cls.__name__: getattr(host.routing_logic, cls.__name__, None) for cls in ROUTERS}
 _their_monitor: Any = host.request_stats.RequestStatsMonitor
-_callbacks = Callbacks()
 
 
 def callbacks() -> Callbacks:
@@ -142,6 +141,7 @@ def check(app: Any) -> None:
 
 
 _warned: set[str] = set()
+_callbacks = Callbacks(check)
 
 
 def _warn_once(kind: str) -> None:

@@ -19,6 +19,16 @@ class Ends(Protocol):
         """The request failed or its client left."""
         ...
 
+    def on_usage(
+        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+    ) -> None:
+        """What the engine counted of a request, in tokens; before its end."""
+        ...
+
+    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end, and nothing more will be told of it."""
+        ...
+
 
 class Life:
     """What is known of the request that the current task serves.
@@ -26,17 +36,19 @@ class Life:
     Attributes:
         body: Its parsed body, if the host showed it.
         choice: In shadow mode, the endpoint that we would have chosen last.
-        served: The endpoint and request id of the attempt that ended well, if the host said so.
+        shows_usage: Whether the host will show us the answer once it is complete.
+        served: The attempt that ended well (endpoint, request id, time), until that is counted.
     """
 
-    __slots__ = ("_open", "_request", "body", "choice", "served")
+    __slots__ = ("_open", "_request", "body", "choice", "served", "shows_usage")
 
     def __init__(self, request: Any) -> None:
         self._request = _weak(request)
         self._open: list[tuple[Ends, str, str]] = []
         self.body: Any = None
         self.choice: str | None = None
-        self.served: tuple[str, str] | None = None
+        self.shows_usage = False
+        self.served: tuple[Ends, str, str, float] | None = None
 
     def is_of(self, request: Any) -> bool:
         """Whether this is that request's life."""
@@ -51,14 +63,21 @@ class Life:
 
     def ended(self, url: str, request_id: str) -> None:
         """The host reported the end of an attempt."""
-        self.served = (url, request_id)
         for at, attempt in enumerate(self._open):
             if attempt[1] == url and attempt[2] == request_id:
                 del self._open[at]
                 return
 
+    def count_served(self) -> None:
+        """Count the attempt that ended well, if that has waited for the answer's usage."""
+        if self.served is not None:
+            monitor, url, request_id, at = self.served
+            self.served = None
+            monitor.count_complete(url, request_id, at)
+
     def over(self, _task: Any = None) -> None:
         """The request is gone: what it has open has failed. Again: no change."""
+        self.count_served()
         while self._open:
             monitor, url, request_id = self._open.pop()
             monitor.on_request_failed(url, request_id, time.time())

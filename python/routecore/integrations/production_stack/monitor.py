@@ -56,7 +56,23 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: igno
         life = current()
         if life is not None:
             life.ended(engine_url, request_id)
+            if life.shows_usage and hasattr(self.core, "on_usage"):
+                # Its usage comes right after, and must come before its end.
+                life.served = (self, engine_url, request_id, timestamp)
+                return
+        self.count_complete(engine_url, request_id, timestamp)
+
+    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end, and nothing more will be told of it."""
         self.core.on_request_complete(engine_url, request_id, timestamp)
+
+    def on_usage(
+        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+    ) -> None:
+        """What the engine counted of a request, in tokens; before its end."""
+        told: Any = getattr(self.core, "on_usage", None)
+        if told is not None:
+            told(engine_url, request_id, prompt, cached, completion)
 
     def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request failed or its client left."""
@@ -119,9 +135,18 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[mis
         life = current()
         if life is not None:
             life.ended(engine_url, request_id)
+        self.count_complete(engine_url, request_id, timestamp)
+
+    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end, and nothing more will be told of it."""
         ours = self._moved.pop((engine_url, request_id), None)
         if ours is not None:
             self.core.on_request_complete(ours, request_id, timestamp)
+
+    def on_usage(
+        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+    ) -> None:
+        """Not told: it is of the host's choice, not of ours."""
 
     def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """Ours alone: the host's monitor has no such call, and stays as it is."""

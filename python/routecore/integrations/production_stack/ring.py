@@ -22,8 +22,8 @@ class SessionRing:
     """
 
     def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._owners: list[str] = []
+        self._points: list[int] = []
+        self._owners: dict[int, str] = {}
         self._known: set[str] = set()
 
     def owner(self, session: str, urls: Set[str]) -> str:
@@ -34,20 +34,19 @@ class SessionRing:
         """
         if not urls <= self._known:
             self._take_in(urls)
-        owners = self._owners
-        at = bisect_right(self._numbers, _number(session))
-        for step in range(at, at + len(owners)):
-            url = owners[step % len(owners)]
+        points = self._points
+        at = bisect_right(points, _number(session))
+        for step in range(at, at + len(points)):
+            url = self._owners[points[step % len(points)]]
             if url in urls:
                 return url
         raise ValueError("session: needs at least one endpoint")
 
     def _take_in(self, urls: Set[str]) -> None:
-        kept = self._known if len(self._known) <= len(urls) + _SPARE else set()
-        points = [p for p in zip(self._numbers, self._owners, strict=True) if p[1] in kept]
-        new = urls - kept
-        points += [(_number(f"{url}-{n}"), url) for url in new for n in range(_POINTS)]
-        points.sort()
-        self._numbers = [number for number, _ in points]
-        self._owners = [url for _, url in points]
-        self._known = set(kept | new)
+        if len(self._known) > len(urls) + _SPARE:
+            self._points, self._owners, self._known = [], {}, set()
+        for url in urls - self._known:
+            for n in range(_POINTS):
+                self._owners[_number(f"{url}-{n}")] = url
+        self._known |= urls
+        self._points = sorted(self._owners)
