@@ -6,6 +6,7 @@ from routecore import _core
 from routecore.errors import RouteError
 from routecore.interface import RoutingInterface, SingletonABCMeta
 from routecore.monitor import RequestStatsMonitor
+from routecore.prefill_decode import PrefillDecodeRouter
 from routecore.routers import (
     ROUTERS,
     CandidateScore,
@@ -40,6 +41,7 @@ __all__ = [
     "Explanation",
     "LeastConnectionsRouter",
     "PowerOfTwoRouter",
+    "PrefillDecodeRouter",
     "PrefixAffinityRouter",
     "RandomRouter",
     "RequestStats",

@@ -45,8 +45,8 @@ class SessionRing:
     def _take_in(self, urls: Set[str]) -> None:
         if len(self._known) > len(urls) + _SPARE:
             self._points, self._owners, self._known = [], {}, set()
-        for url in urls - self._known:
-            for n in range(_POINTS):
-                self._owners[_number(f"{url}-{n}")] = url
+        new = {_number(f"{url}-{n}"): url for url in urls - self._known for n in range(_POINTS)}
         self._known |= urls
-        self._points = sorted(self._owners)
+        self._owners |= new
+        self._points += sorted(new)
+        self._points.sort()  # merges two sorted runs
