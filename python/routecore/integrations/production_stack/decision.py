@@ -119,7 +119,7 @@ class Decision:
             life.choice = ours
             record = Record(time=time.time(), strategy=self.strategy, host=url, ours=ours)
             shadow.predict(record, given)
-            if shadow.explains is not False:
+            if shadow.explains is not False and hasattr(self.router, "explain"):
                 explanation = self.router.explain(endpoints, engine_stats, stats, request, given)
                 shadow.expect(record, explanation)
             shadow.log.write(record)

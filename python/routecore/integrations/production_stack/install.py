@@ -129,25 +129,25 @@ def _orchestrates(instances: Any, cls: type) -> bool:
 
 
 def check(app: Any) -> None:
-    """Before each request: a router that is not ours is replaced, and that is said."""
+    """Before each request: a router that is not ours is replaced, and that is said. Never raises."""
     if isinstance(app.state.router, routers.Routed):
         return
     kind = type(app.state.router).__name__
-    callbacks()
-    if not isinstance(app.state.router, routers.Routed):
-        _warn_once(kind)
+    if kind in _kept:
         return
-    _log.warning("routecore: the host routed with %s of its own until now; replaced", kind)
+    try:
+        callbacks()
+    except Exception as error:
+        _log.warning("routecore: cannot be installed again: %s", error)
+    if isinstance(app.state.router, routers.Routed):
+        _log.warning("routecore: the host routed with %s of its own until now; replaced", kind)
+    else:
+        _kept.add(kind)
+        _log.warning("routecore: the host's router %s goes on routing: nothing replaces it", kind)
 
 
-_warned: set[str] = set()
+_kept: set[str] = set()
 _callbacks = Callbacks(check)
-
-
-def _warn_once(kind: str) -> None:
-    if kind not in _warned:
-        _warned.add(kind)
-        _log.warning("routecore: has no equal of the host's router %s, which goes on routing", kind)
 
 
 def _cache_discovery() -> None:
