@@ -273,7 +273,7 @@ def test_a_dynamic_reload_keeps_us_in_place(tmp_path: Path) -> None:
                 assert await router.chat("z" * 600) == 200
                 again = await router.metric("routecore_decisions_total", '"strategy"')
                 assert again == made + 1
-                assert "of its own until now" not in router.log()
+                assert "routed with its" not in router.log()
 
     asyncio.run(test())
 

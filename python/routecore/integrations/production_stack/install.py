@@ -129,24 +129,19 @@ def _orchestrates(instances: Any, cls: type) -> bool:
 
 
 def check(app: Any) -> None:
-    """Before each request: a router that is not ours is replaced, and that is said. Never raises."""
-    if isinstance(app.state.router, routers.Routed):
-        return
-    kind = type(app.state.router).__name__
-    if kind in _kept:
+    """Before each request: put ours in place of a router of the host's own. Never raises."""
+    kind = type(app.state.router)
+    if kind not in _stock:
         return
     try:
         callbacks()
     except Exception as error:
         _log.warning("routecore: cannot be installed again: %s", error)
-    if isinstance(app.state.router, routers.Routed):
-        _log.warning("routecore: the host routed with %s of its own until now; replaced", kind)
-    else:
-        _kept.add(kind)
-        _log.warning("routecore: the host's router %s goes on routing: nothing replaces it", kind)
+        return
+    _log.warning("routecore: the host routed with its %s until now; replaced", kind.__name__)
 
 
-_kept: set[str] = set()
+_stock = {cls for cls in _theirs.values() if cls is not None}
 _callbacks = Callbacks(check)
 
 
