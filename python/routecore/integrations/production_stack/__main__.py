@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         theirs = _routing_logic(theirs)
         _to_environment(ours, settings)
         install.names(settings.load())
-    except (RouteError, ImportError) as error:
+    except RouteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if not _has(theirs, "--callbacks"):
