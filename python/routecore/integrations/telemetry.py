@@ -16,7 +16,7 @@ class Monitor(Protocol):
     """What is read of a request monitor when the host is scraped.
 
     One that keeps account of its index's predictions has them as `predictions`, with
-    `predicted_tokens` and `over`.
+    `predicted_tokens` and `over_predicted`.
     """
 
     @property
@@ -65,7 +65,7 @@ class _Load:
             yield CounterMetricFamily(
                 "routecore_over_predicted_requests",
                 "Of these requests, those that found at least a block less than expected.",
-                value=sum(predictions.over for predictions in known),
+                value=sum(predictions.over_predicted for predictions in known),
             )
 
 

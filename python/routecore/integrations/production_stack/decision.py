@@ -38,20 +38,18 @@ class Decision:
     Args:
         logic: The host's word for its routing logic.
         settings: What the user chose.
-        session_key: The host's, for strategies that take one.
+        flags: Parameters that the host's own flags say, for strategies that take them.
 
     Raises:
         RouteError: The settings name a parameter wrongly.
     """
 
-    def __init__(self, logic: str, settings: Settings, session_key: str | None = None) -> None:
+    def __init__(self, logic: str, settings: Settings, flags: Mapping[str, Any]) -> None:
         self.strategy = settings.strategy or EQUALS[logic]
         self.is_equal = settings.strategy is None
-        self._settings = settings
-        params = dict(settings.params)
-        if session_key and "session_key" in accepts(self.strategy):
-            params.setdefault("session_key", session_key)
-        self._params = params
+        self._settings, self._session_key = settings, flags.get("session_key")
+        taken = accepts(self.strategy)
+        params = {name: flags[name] for name in flags if name in taken} | settings.params
         self.router: Any = build(self.strategy, params)
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
@@ -128,11 +126,7 @@ class Decision:
 
     def is_like(self, other: "Decision") -> bool:
         """Whether the other would choose alike, had it learned the same."""
-        return (self.strategy, self._params, self._settings) == (
-            other.strategy,
-            other._params,
-            other._settings,
-        )
+        return (self._settings, self._session_key) == (other._settings, other._session_key)
 
     def close(self) -> None:
         """Write what is buffered; the decision goes on working."""

@@ -15,7 +15,7 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
 
@@ -47,16 +47,16 @@ class Callbacks:
         """After a request that went well, whose answer the host kept."""
         life = current()
         usage = usage_of(response_content)
-        details = None if usage is None else usage.prompt_tokens_details
-        cached = None if details is None else details.cached_tokens
-        if usage is not None and cached is not None:
+        if usage is not None:
+            details = usage.prompt_tokens_details
+            cached = None if details is None else details.cached_tokens
             decision = getattr(request.app.state.router, "decision", None)
-            if decision is not None:
+            if decision is not None and cached is not None:
                 decision.telemetry.used(cached)
             if life is not None and life.served is not None:
                 monitor, url, request_id, _ = life.served
                 monitor.on_usage(
-                    url, request_id, usage.prompt_tokens, cached, usage.completion_tokens or 0
+                    url, request_id, usage.prompt_tokens, cached, usage.completion_tokens
                 )
         if life is not None:
             life.count_served()

@@ -20,7 +20,12 @@ class Ends(Protocol):
         ...
 
     def on_usage(
-        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
     ) -> None:
         """What the engine counted of a request, in tokens; before its end."""
         ...

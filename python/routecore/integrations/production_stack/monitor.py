@@ -67,12 +67,17 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: igno
         self.core.on_request_complete(engine_url, request_id, timestamp)
 
     def on_usage(
-        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
     ) -> None:
         """What the engine counted of a request, in tokens; before its end."""
         told: Any = getattr(self.core, "on_usage", None)
         if told is not None:
-            told(engine_url, request_id, prompt, cached, completion)
+            told(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
 
     def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request failed or its client left."""
@@ -144,7 +149,12 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[mis
             self.core.on_request_complete(ours, request_id, timestamp)
 
     def on_usage(
-        self, engine_url: str, request_id: str, prompt: int, cached: int, completion: int
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
     ) -> None:
         """Not told: it is of the host's choice, not of ours."""
 

@@ -11,6 +11,7 @@ from routecore.integrations.production_stack import host, settings
 from routecore.integrations.production_stack.decision import Decision
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.ring import SessionRing
+from routecore.integrations.shadow import CHARS_PER_TOKEN
 from routecore.interface import RoutingInterface
 from routecore.views import RequestStatsView
 
@@ -35,8 +36,10 @@ class Routed:
     session_key: str | None = None
     max_instance_failover_reroute_attempts: int = 0
 
-    def _begin(self) -> None:
-        self.decision = Decision(self.logic, settings.load(), self.session_key)
+    def _begin(self, **flags: Any) -> None:
+        if self.session_key:
+            flags["session_key"] = self.session_key
+        self.decision = Decision(self.logic, settings.load(), flags)
         self._initialized = True
 
     def _choose(
@@ -176,14 +179,18 @@ class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):  # type: ignore[mis
     what the host's class does, over a bounded index; so too with another `hashtrie` put in.
 
     Args:
-        prefix_min_match_length: Characters below which a match does not count, for that case.
+        prefix_min_match_length: Characters below which a match does not count; a quarter as many
+            tokens for strategies that take `min_match_tokens`.
     """
 
     logic = "prefixaware"
 
     def __init__(self, prefix_min_match_length: int = 0) -> None:
         self.prefix_min_match_length = prefix_min_match_length
-        self._begin()
+        if prefix_min_match_length:
+            self._begin(min_match_tokens=prefix_min_match_length / CHARS_PER_TOKEN)
+        else:
+            self._begin()
         if self.decision.shadow is not None:
             del self._initialized  # the host's own __init__ returns early where it is set
             super(Routed, self).__init__(prefix_min_match_length)
