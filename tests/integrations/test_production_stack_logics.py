@@ -126,39 +126,73 @@ def test_a_pair_is_chosen_by_cache_and_load_and_counts_until_its_request_ends(
     assert monitor.in_flight == 0
 
 
-def test_the_orchestrated_router_sees_the_prompt_through_the_middleware(stand_in: Any) -> None:
-    from routecore.integrations.production_stack.disaggregated import BodyTap
+def through_the_tap(app: Any, host: Any, text: str) -> None:
+    raw = json.dumps({"prompt": text * 100}).encode()
+    pieces = [
+        {"type": "http.request", "body": raw[:50], "more_body": True},
+        {"type": "http.request", "body": raw[50:]},
+    ]
 
+    async def receive() -> Any:
+        return pieces.pop(0)
+
+    async def send(_message: Any) -> None: ...
+
+    async def ask() -> None:
+        tap = disaggregated().Tap(host)
+        await asyncio.create_task(tap({"type": "http"}, receive, send))
+
+    run(ask())
+
+
+def disaggregated() -> Any:
+    from routecore.integrations.production_stack import disaggregated
+
+    return disaggregated
+
+
+def test_the_orchestrated_router_sees_the_prompt_and_the_answers_start(stand_in: Any) -> None:
     flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
     app = stand_in.start("disaggregated_prefill_orchestrated", CALLBACKS, URLS, **flags)
+    monitor = app.state.request_stats_monitor
     chosen: list[str] = []
+    loads: list[tuple[int, int]] = []
 
     async def host(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        chosen.append(app.state.router.select_prefill_endpoint(endpoints(*URLS)).url)
+        prefill = app.state.router.select_prefill_endpoint(endpoints(*URLS[:3])).url
+        app.state.router.select_decode_endpoint(endpoints(URLS[3]))
+        chosen.append(prefill)
+        await send({"type": "http.response.start", "status": 200})
+        stats = monitor.get_request_stats(time.time())
+        loads.append((monitor.in_flight, stats[URLS[3]].in_decoding_requests))
 
-    async def ask(text: str) -> None:
-        raw = json.dumps({"prompt": text * 100}).encode()
-        pieces = [
-            {"type": "http.request", "body": raw[:50], "more_body": True},
-            {"type": "http.request", "body": raw[50:]},
-        ]
-
-        async def receive() -> Any:
-            return pieces.pop(0)
-
-        await asyncio.create_task(BodyTap(host)({"type": "http"}, receive, None))
-
-    async def all_of_them() -> None:
-        for _ in range(4):
-            await ask("same ")
-        for n in range(12):
-            await ask(f"other{n} ")
-
-    run(all_of_them())
+    for _ in range(4):
+        through_the_tap(app, host, "same ")
+    for n in range(12):
+        through_the_tap(app, host, f"other{n} ")
     assert len(set(chosen[:4])) == 1
     assert len(set(chosen[4:])) > 1
+    assert loads == [(1, 1)] * 16  # the prompt is done, the answer is being written
+    assert monitor.in_flight == 0
+    assert monitor.get_request_stats(time.time())[URLS[3]].finished_requests == 16
+
+
+def test_a_pair_whose_engine_fails_is_not_taken_for_served(stand_in: Any) -> None:
+    flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
+    app = stand_in.start("disaggregated_prefill_orchestrated", CALLBACKS, URLS, **flags)
+    monitor = app.state.request_stats_monitor
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        app.state.router.select_prefill_endpoint(endpoints(URLS[0]))
+        app.state.router.select_decode_endpoint(endpoints(URLS[1]))
+        await send({"type": "http.response.start", "status": 503})
+
+    through_the_tap(app, host, "text ")
+    assert monitor.in_flight == 0
+    stats = monitor.get_request_stats(time.time())
+    assert [stats[url].finished_requests for url in URLS[:2]] == [0, 0]
 
 
 def test_halves_of_disaggregated_prefill_go_to_endpoints_of_their_label(stand_in: Any) -> None:

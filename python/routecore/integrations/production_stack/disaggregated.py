@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,6 @@ from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.routers import Routed
 
 _logic: Any = host.routing_logic
-_body: ContextVar[list[bytes] | None] = ContextVar("routecore_body", default=None)
 
 
 class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):  # type: ignore[misc]
@@ -125,21 +124,63 @@ class DisaggregatedPrefillOrchestratedRouter(
 
     def _select(self, endpoints: Sequence[Any], prefill: bool) -> Any:
         monitor = _monitor()
+        exchange = _exchange.get()
+        body = None if exchange is None else exchange.body()
         now = time.time()
         stats = monitor.get_request_stats(now) if monitor is not None else {}
-        url = self.decision.choose(
-            endpoints, None, stats, _task(), _seen_body(), _half(self, prefill)
-        )
+        url = self.decision.choose(endpoints, None, stats, _task(), body, _half(self, prefill))
         if monitor is not None:
-            # The host reports neither half; the end of its task ends both.
-            monitor.on_new_request(url, f"routecore-{next(self._serial)}", now)
+            # The host reports neither half. What is open when its task ends has failed.
+            half = _Half(monitor, prefill, url, f"routecore-{next(self._serial)}")
+            monitor.on_new_request(url, half.request_id, now)
+            if exchange is not None:
+                exchange.halves.append(half)
         return next(endpoint for endpoint in endpoints if endpoint.url == url)
 
 
-class BodyTap:
-    """ASGI middleware that keeps a request's body in sight of the orchestrated router.
+class _Half(NamedTuple):
+    monitor: Any
+    prefill: bool
+    url: str
+    request_id: str
 
-    The host asks it for endpoints without the request, so there is no other way to the prompt.
+
+class _Exchange:
+    """A request and the start of its answer, as they pass."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.halves: list[_Half] = []
+        self._good = False
+
+    def body(self) -> Any:
+        try:
+            return msgspec.json.decode(b"".join(self.pieces))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def answered(self, status: int) -> None:
+        """The answer begins: the prompt is computed, and the first token is there."""
+        self._good = status < 400
+        for half in self.halves if self._good else ():
+            half.monitor.on_request_response(half.url, half.request_id, time.time())
+            if half.prefill:
+                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+
+    def ended(self) -> None:
+        """The answer was passed on to its end."""
+        for half in self.halves if self._good else ():
+            if not half.prefill:
+                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+
+
+_exchange: ContextVar[_Exchange | None] = ContextVar("routecore_exchange", default=None)
+
+
+class Tap:
+    """ASGI middleware that lets the orchestrated router see a request and its answer's status.
+
+    The host asks it for endpoints without the request, and reports nothing of what follows.
     """
 
     def __init__(self, app: Any) -> None:
@@ -150,28 +191,27 @@ class BodyTap:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        pieces: list[bytes] = []
-        _body.set(pieces)
+        exchange = _Exchange()
+        _exchange.set(exchange)
 
-        async def tapped() -> Any:
+        async def seen_receive() -> Any:
             message = await receive()
             if message["type"] == "http.request":
-                pieces.append(message.get("body", b""))
+                exchange.pieces.append(message.get("body", b""))
             return message
 
-        await self._app(scope, tapped, send)
+        async def seen_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                exchange.answered(message["status"])
+            await send(message)
+
+        await self._app(scope, seen_receive, seen_send)
+        exchange.ended()
 
 
 def _half(router: Routed, prefill: bool) -> Any:
     """The half of `prefill_decode`; None, the strategy itself, for any other strategy."""
     return getattr(router.decision.router, "prefill" if prefill else "decode", None)
-
-
-def _seen_body() -> Any:
-    try:
-        return msgspec.json.decode(b"".join(_body.get() or ()))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _task() -> Any:

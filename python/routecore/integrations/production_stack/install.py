@@ -118,9 +118,9 @@ def attach(app: Any) -> None:
     if getattr(state, "request_stats_monitor", None) is not None:
         state.request_stats_monitor = host.request_stats.get_request_stats_monitor()
     needs_body = disaggregated.DisaggregatedPrefillOrchestratedRouter
-    tapped = any(m.cls is disaggregated.BodyTap for m in getattr(app, "user_middleware", ()))
+    tapped = any(m.cls is disaggregated.Tap for m in getattr(app, "user_middleware", ()))
     if not tapped and _orchestrates(instances, needs_body) and app.middleware_stack is None:
-        app.add_middleware(disaggregated.BodyTap)
+        app.add_middleware(disaggregated.Tap)
 
 
 def _orchestrates(instances: Any, cls: type) -> bool:
