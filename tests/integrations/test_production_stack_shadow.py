@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,36 @@ def test_in_the_shadow_an_error_of_ours_changes_nothing(
     before = figure("routecore_decisions_total", outcome="fallback")
     assert run(stand_in.handle(BODY, "1", good)) == URLS[0]
     assert figure("routecore_decisions_total", outcome="fallback") == before + 1
+
+
+def test_latencies_are_those_expected_before_the_choice(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ROUTECORE_MODE", "shadow")
+    app = stand_in.start("roundrobin", CALLBACKS, URLS)
+
+    class Expects:
+        """As a strategy of milliseconds: each choice makes the chosen endpoint slower."""
+
+        chosen = 0
+
+        def route_request(self, *_: Any) -> str:
+            self.chosen += 1
+            return URLS[1]
+
+        def explain(self, *_: Any) -> Any:
+            def candidate(url: str, ms: float) -> Any:
+                terms = [SimpleNamespace(unit="ms", value=ms), SimpleNamespace(unit="1", value=9)]
+                return SimpleNamespace(url=url, terms=terms)
+
+            slow = 10.0 * self.chosen
+            return SimpleNamespace(candidates=[candidate(URLS[0], 20.0), candidate(URLS[1], slow)])
+
+    app.state.router.decision.router = Expects()
+    run(stand_in.handle(BODY, "1", good))
+    app.state.router.close()
+    summary = summarise([tmp_path / "routecore-shadow.jsonl"])
+    assert summary.latency_ms == {"host": 20.0, "ours": 0.0}
 
 
 def record(n: int, **more: Any) -> Record:

@@ -110,16 +110,23 @@ class Decision:
         try:
             life = follow(request)
             given = life.body if body is None else body
-            began = time.perf_counter()
             stats = shadow.request_stats()
-            ours = self.router.route_request(endpoints, engine_stats, stats, request, given)
+            asked = (endpoints, engine_stats, stats, request, given)
+            # Before the choice, which counts as load where it falls.
+            expected = shadow.expected(self.router, asked)
+            began = time.perf_counter()
+            ours = self.router.route_request(*asked)
             self.telemetry.shadowed(time.perf_counter() - began)
             life.choice = ours
-            record = Record(time=time.time(), strategy=self.strategy, host=url, ours=ours)
+            record = Record(
+                time=time.time(),
+                strategy=self.strategy,
+                host=url,
+                ours=ours,
+                host_latency_ms=expected.get(url),
+                our_latency_ms=expected.get(ours),
+            )
             shadow.predict(record, given)
-            if shadow.explains is not False and hasattr(self.router, "explain"):
-                explanation = self.router.explain(endpoints, engine_stats, stats, request, given)
-                shadow.expect(record, explanation)
             shadow.log.write(record)
         except Exception as error:
             self._failed(error)
@@ -154,7 +161,7 @@ class _Shadow:
 
     def __init__(self, settings: Settings) -> None:
         self.log = ShadowLog(settings.shadow_file, settings.shadow_max_bytes)
-        self.explains: bool | None = None
+        self._explains = True
         self._host, self._ours = PromptIndex(), PromptIndex()
 
     def request_stats(self) -> Any:
@@ -172,16 +179,17 @@ class _Shadow:
             index.add(text, url)
         record.prompt_tokens = len(text) / CHARS_PER_TOKEN
 
-    def expect(self, record: Record, explanation: Any) -> None:
-        """Latencies, from a strategy whose score is a sum of milliseconds."""
-        ms = {}
-        for candidate in explanation.candidates:
+    def expected(self, router: Any, asked: tuple[Any, ...]) -> dict[str, float]:
+        """URL → latency in milliseconds, from a strategy whose score is a sum of them."""
+        if not self._explains or not hasattr(router, "explain"):
+            return {}
+        ms: dict[str, float] = {}
+        for candidate in router.explain(*asked).candidates:
             terms = [term.value for term in candidate.terms if term.unit == "ms"]
             if terms:
                 ms[candidate.url] = sum(terms)
-        self.explains = bool(ms)
-        record.host_latency_ms = ms.get(record.host)
-        record.our_latency_ms = ms.get(record.ours)
+        self._explains = bool(ms)
+        return ms
 
 
 def fewest_in_flight(endpoints: Sequence[Any], request_stats: Mapping[str, Any] | None) -> str:
