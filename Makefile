@@ -4,7 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help develop demo test bench lint wheel check-wheel clean
+# Host routers are tested in the versions named here, apart from the other tests: they bring
+# some two hundred packages.
+HOSTS_VENV := $(VENV)-hosts
+HOSTS := 'ray[serve]==2.60.0' 'litellm[proxy]==1.106.2'
+
+.PHONY: help develop demo test test-hosts bench bench-hosts lint wheel check-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -16,7 +21,7 @@ $(VENV)/.stamp-deps: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
-	print('\n'.join(d for d in p['dependencies'] + sum(x.values(), []) if not d.startswith('routecore')))" \
+	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'tokens', 'test', 'dev')), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
 	touch $@
@@ -33,9 +38,25 @@ test: develop ## Rust tests, then Python tests
 	cargo bench --quiet --bench select -- --test
 	$(BIN)/python -m pytest -q tests benches
 
+$(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps
+	test -x $(HOSTS_VENV)/bin/python || $(PYTHON) -m venv $(HOSTS_VENV)
+	$(HOSTS_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=24'
+	grep -v -e maturin -e mypy -e ruff $(VENV)/requirements.txt > $(HOSTS_VENV)/requirements.txt
+	$(HOSTS_VENV)/bin/python -m pip install --quiet -r $(HOSTS_VENV)/requirements.txt $(HOSTS)
+	# The core that `develop` built lies in the source tree; this environment reads it there.
+	echo $(abspath python) > $$(echo $(HOSTS_VENV)/lib/python3*/site-packages)/routecore.pth
+	touch $@
+
+test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray Serve and LiteLLM
+	$(HOSTS_VENV)/bin/python -m pytest -q -m hosts tests/integrations $(ARGS)
+
 bench: develop ## compare every strategy with its pure-Python twin
 	$(BIN)/python -m pytest benches -o addopts= --benchmark-only --benchmark-max-time=0.2 \
 	  --benchmark-columns=min,median,ops --benchmark-sort=name $(ARGS)
+
+bench-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations beside the hosts' own routers
+	$(HOSTS_VENV)/bin/python benches/hosts/bench_litellm.py
+	$(HOSTS_VENV)/bin/python benches/hosts/bench_ray_serve.py 2>/dev/null
 
 lint: develop ## formatters, linters, types, stubs
 	cargo fmt --all --check
@@ -58,4 +79,4 @@ check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	cd tests && $(abspath $(VENV))-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
 
 clean: ## everything that was built
-	rm -rf target dist $(VENV) $(VENV)-wheel python/routecore/*.so
+	rm -rf target dist $(VENV) $(VENV)-wheel $(HOSTS_VENV) python/routecore/*.so

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from routecore import EndpointInfo, EndpointTable, RequestStatsMonitor, RoundRobinRouter
-from routecore.demo.engine import Engine, block_keys
+from routecore.demo.engine import Engine, block_keys, toy_tokens
 from routecore.demo.gateway import Gateway
 from routecore.demo.runner import last_usage, run, serve
 from routecore.demo.scheduler import BlockCache, Profile, Scheduler, Sequence
@@ -26,8 +26,9 @@ def sequence(text: str, output: int = 1) -> Sequence:
     return Sequence(prompt=len(text) // 4, keys=block_keys(text), output=output)
 
 
-def finish(scheduler: Scheduler, text: str, output: int = 1) -> Sequence:
+def finish(scheduler: Scheduler, text: str, output: int = 1, tokens: bool = False) -> Sequence:
     done = sequence(text, output)
+    done.token_ids = toy_tokens(text) if tokens else None
     scheduler.add(done, 0.0)
     scheduler.advance(1e9)
     assert done.emitted == output

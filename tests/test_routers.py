@@ -74,7 +74,7 @@ def test_wrong_parameters_are_named(strategy: str) -> None:
     with pytest.raises(TypeError, match="nonsense"):
         ROUTERS[strategy](nonsense=1)
     with pytest.raises(RouteError, match='takes no parameter "nonsense"'):
-        _core.Router(strategy, {"nonsense": 1, **needed(strategy)}, 0, (128, 16, 0))
+        _core.Router(strategy, {"nonsense": 1, **needed(strategy)}, 0, (128, 16, 0, 4e5))
 
 
 def needed(strategy: str) -> dict[str, Any]:
@@ -96,7 +96,10 @@ def needed(strategy: str) -> dict[str, Any]:
         (lambda: WeightedScoreRouter(weights={"kv": 1}), "active_request, load_aware, session"),
         (lambda: PrefixAffinityRouter(endpoint_weights={"http://a": "x"}), "URL → capacity"),  # type: ignore[dict-item]
         (lambda: LeastConnectionsRouter(endpoint_weights={"http://a": 0}), "endpoint_weights"),
-        (lambda: _core.Router("fastest", {}, 0, (128, 16, 0)), 'unknown strategy "fastest": use one of'),
+        (
+            lambda: _core.Router("fastest", {}, 0, (128, 16, 0, 4e5)),
+            'unknown strategy "fastest": use one of',
+        ),
     ],
 )
 def test_wrong_values_list_the_valid_ones(make: Any, said: str) -> None:

@@ -6,6 +6,7 @@ from routecore import _core
 from routecore.errors import RouteError
 from routecore.interface import RoutingInterface, SingletonABCMeta
 from routecore.monitor import RequestStatsMonitor
+from routecore.prefill_decode import PrefillDecodeRouter
 from routecore.routers import (
     ROUTERS,
     CacheAwareRouter,
@@ -52,6 +53,7 @@ __all__ = [
     "LeastConnectionsRouter",
     "LlmDRouter",
     "PowerOfTwoRouter",
+    "PrefillDecodeRouter",
     "PrefixAffinityRouter",
     "PrefixCacheRouter",
     "RandomRouter",

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import json
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,6 +92,7 @@ def strategies(as_json: bool) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--trace", type=click.Path(path_type=Path), help="Mooncake JSONL, may be .gz.")
 @click.option("--requests", type=click.Path(path_type=Path), help="OpenAI bodies, JSONL.")
+@click.option("--kv-events", is_flag=True, help="Engines publish KV events; compare with hits.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def demo(
     endpoints: int,
@@ -100,6 +103,7 @@ def demo(
     seed: int,
     trace: Path | None,
     requests: Path | None,
+    kv_events: bool,
     as_json: bool,
 ) -> None:
     """Compare strategies live on a fleet of simulated engines."""
@@ -133,6 +137,7 @@ def demo(
         "seconds": seconds,
         "speed": speed,
         "seed": seed,
+        "kv_events": kv_events,
     }
     if as_json:
         results = asyncio.run(runner.run(jobs, names, **settings))
@@ -152,3 +157,103 @@ def demo(
             )
         )
     console.print(report.table(results, title))
+
+
+@main.group("kv-events")
+def kv_events() -> None:
+    """KV-cache events of engines."""
+
+
+@kv_events.command()
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
+@click.option("--replay", "replays", multiple=True, help="Replay address, per ADDRESS.")
+@click.option("--metrics", "engines", multiple=True, help="Engine's HTTP address, per ADDRESS.")
+@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--topic", default="", help="Subscription; all by default.")
+@click.option("--every", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.05), help="End by itself after so long.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array per interval.")
+def tail(
+    addresses: tuple[str, ...],
+    replays: tuple[str, ...],
+    engines: tuple[str, ...],
+    ranks: int,
+    topic: str,
+    every: float,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Show live event streams: rates, losses, held blocks, and hits by the engines' metrics.
+
+    ADDRESS: where an engine publishes, such as tcp://engine-1:5557.
+    """
+    from routecore import RouteError
+
+    for name, given in (("--replay", replays), ("--metrics", engines)):
+        if given and len(given) != len(addresses):
+            _bad(f"{name}: expected one per address ({len(addresses)}), got {len(given)}")
+    try:
+        from rich.console import Console
+        from rich.live import Live
+
+        from routecore.kv_events import KVEventSubscriber, KVSource
+        from routecore.kv_events.tail import Rates, table
+    except ModuleNotFoundError as error:
+        _bad(f"kv-events tail needs {error.name}: pip install 'routecore[demo]'")
+    except ImportError as error:
+        _bad(str(error))
+    urls = engines or addresses
+    try:
+        subscriber = KVEventSubscriber(
+            KVSource(url, address, replays[at] if replays else None, ranks, topic)
+            for at, (url, address) in enumerate(zip(urls, addresses, strict=True))
+        )
+    except RouteError as error:
+        _bad(str(error))
+    rates = Rates(subscriber, {url: url for url in engines})
+    end = None if seconds is None else time.monotonic() + seconds
+    try:
+        with Live(console=Console(), auto_refresh=False) if not as_json else nullcontext() as live:
+            while end is None or time.monotonic() < end:
+                time.sleep(every)
+                rows = rates.rows()
+                if live is None:
+                    click.echo(json.dumps(rows))
+                else:
+                    live.update(table(rows), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        subscriber.close()
+
+
+@main.command("shadow-report")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def shadow_report(files: tuple[Path, ...], as_json: bool) -> None:
+    """Say what would have differed, from the records of shadow mode."""
+    import msgspec
+
+    from routecore.integrations.shadow import summarise
+
+    try:
+        summary = summarise(files)
+    except (OSError, ValueError) as error:
+        _bad(f"{', '.join(map(str, files))}: {getattr(error, 'strerror', None) or error}")
+    if as_json:
+        click.echo(msgspec.json.encode(summary).decode())
+        return
+    click.echo(f"requests            {summary.requests} ({summary.skipped} lines skipped)")
+    click.echo(f"strategy            {summary.strategy}")
+    click.echo(f"agreement           {summary.agreement:.1%}")
+    click.echo(f"{'':20}{'host':>10} {'ours':>10}")
+    pairs = (
+        ("predicted hit tokens", summary.hit_rate, "{:.1%}"),
+        ("busiest endpoint", summary.busiest_share, "{:.1%}"),
+        ("predicted latency", summary.latency_ms, "{:.1f} ms"),
+    )
+    for name, sides, form in pairs:
+        host, ours = (
+            "-" if sides[who] is None else form.format(sides[who]) for who in ("host", "ours")
+        )
+        click.echo(f"{name:20}{host:>10} {ours:>10}")

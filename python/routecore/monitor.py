@@ -127,6 +127,10 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         """The request failed or its client left; it leaves the load and is not a latency."""
         self._core.end(engine_url, request_id, timestamp, False)
 
+    def on_load_elsewhere(self, engine_url: str, count: int) -> None:
+        """What other routers have in flight on the endpoint; holds until the next report."""
+        self._core.elsewhere(engine_url, count)
+
     def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The engine swapped the request out."""
         self._core.swapped(engine_url)

@@ -33,6 +33,8 @@ class Gateway:
         self.monitor: Any = None
         self.engine_stats: Callable[[], Mapping[str, Any]] = dict
         self.decisions_us: list[float] = []
+        # Prompt tokens that an endpoint holds by its own events, where somebody listens to them.
+        self.held: Callable[[str, dict[str, Any]], int] | None = None
         self.in_flight = {endpoint.url: 0 for endpoint in endpoints}
         self.app = Starlette(routes=[Route("/v1/{path:path}", self._forward, methods=["POST"])])
 
@@ -59,6 +61,9 @@ class Gateway:
         except ValueError as error:
             return _error(503, str(error))
         self.decisions_us.append((time.perf_counter() - start) * 1e6)
+        headers = {"x-endpoint": url}
+        if self.held is not None:
+            headers["x-kv-held"] = str(self.held(url, body))
         call = _Call(self, url, request.headers.get("x-request-id") or uuid.uuid4().hex)
         try:
             upstream = await self.session.post(
@@ -79,7 +84,7 @@ class Gateway:
             upstream,
             status_code=upstream.status,
             media_type=upstream.content_type,
-            headers={"x-endpoint": url},
+            headers=headers,
         )
 
 

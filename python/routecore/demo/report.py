@@ -12,6 +12,7 @@ _COLUMNS = (
     ("ttft_p50_ms", "TTFT\np50\nms", "{:.0f}"),
     ("ttft_p99_ms", "TTFT\np99\nms", "{:.0f}"),
     ("token_hit_rate", "token\nhit", "{:.1%}"),
+    ("event_hit_rate", "KV\nevent\nhit", "{:.1%}"),
     ("max_mean_load", "max/\nmean\nload", "{:.2f}"),
     ("decision_p50_us", "pick\np50\nµs", "{:.1f}"),
     ("decision_p99_us", "pick\np99\nµs", "{:.1f}"),
@@ -19,15 +20,17 @@ _COLUMNS = (
 
 
 def table(results: list[Result], title: str) -> Table:
-    """One row per strategy; a running one is marked."""
-    out = Table(title=title)
+    """One row per strategy; a running one is marked. KV events have a column if there are any."""
+    out = Table(title=title, pad_edge=False, collapse_padding=True)
+    events = any(result.held_tokens is not None for result in results)
+    columns = [column for column in _COLUMNS if events or column[0] != "event_hit_rate"]
     out.add_column("strategy", no_wrap=True)
-    for _, heading, _ in _COLUMNS:
+    for _, heading, _ in columns:
         out.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         figures = result.as_dict()
         name = result.strategy + (" …" if result.running else "")
-        out.add_row(name, *(_cell(figures[key], form) for key, _, form in _COLUMNS))
+        out.add_row(name, *(_cell(figures[key], form) for key, _, form in columns))
     return out
 
 

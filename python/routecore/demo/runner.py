@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import uvicorn
@@ -21,11 +21,14 @@ from routecore import (
     RequestStatsMonitor,
     SingletonABCMeta,
 )
-from routecore.demo.engine import Engine
+from routecore.demo.engine import Engine, prompt_text, toy_tokens
 from routecore.demo.gateway import Gateway
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.traffic import Job
 from routecore.monitor import SingletonMeta
+
+if TYPE_CHECKING:
+    from routecore.demo.events import BlockLog, EventPublisher
 
 _DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end
 _SAMPLE_SECONDS = 0.05
@@ -43,6 +46,7 @@ class Result:
     decisions_us: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    held_tokens: int | None = None  # as KV events said before each request; None without them
     max_load: float = 0.0
     mean_load: float = 0.0
     running: bool = False
@@ -58,6 +62,9 @@ class Result:
             "ttft_p99_ms": _scaled(quantile(self.ttft, 0.99), 1e3),
             "token_hit_rate": self.cached_tokens / self.prompt_tokens
             if self.prompt_tokens
+            else None,
+            "event_hit_rate": self.held_tokens / self.prompt_tokens
+            if self.held_tokens is not None and self.prompt_tokens
             else None,
             "max_mean_load": self.max_load / self.mean_load if self.mean_load else None,
             "decision_p50_us": quantile(self.decisions_us, 0.5),
@@ -113,6 +120,7 @@ async def run(
     speed: float = 3.0,
     seed: int = 0,
     kv_tokens: int = 131_072,
+    kv_events: bool = False,
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
     """Send the jobs through each strategy; Ctrl-C ends early with what was measured.
@@ -125,6 +133,7 @@ async def run(
         speed: Simulated seconds per wall-clock second.
         seed: Of the strategies.
         kv_tokens: KV cache of an engine.
+        kv_events: Let the engines publish KV events, and compare what they said with each hit.
         on_change: Told the results so far, several times a second.
     """
     stop = asyncio.Event()
@@ -134,9 +143,12 @@ async def run(
     results: list[Result] = []
     try:
         async with contextlib.AsyncExitStack() as stack:
+            publishers = stack.enter_context(_publishers(endpoints)) if kv_events else []
+            logs: list[BlockLog | None] = [publisher.log() for publisher in publishers]
+            logs = logs or [None] * endpoints
             fleet = [
-                Engine(speed=speed, scheduler=Scheduler(kv_tokens=kv_tokens))
-                for _ in range(endpoints)
+                Engine(speed=speed, scheduler=Scheduler(kv_tokens=kv_tokens, log=log))
+                for log in logs
             ]
             infos = [
                 EndpointInfo(url=await stack.enter_async_context(serve(engine.app)))
@@ -146,13 +158,15 @@ async def run(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
             )
             gateway = Gateway(infos, session)
+            if kv_events:
+                gateway.held = stack.enter_context(_listening(infos, publishers))
             url = await stack.enter_async_context(serve(gateway.app))
             for name in strategies:
                 if stop.is_set():
                     break
                 for engine in fleet:
                     engine.reset()
-                result = Result(name, running=True)
+                result = Result(name, running=True, held_tokens=0 if kv_events else None)
                 results.append(result)
                 with _installed(gateway, name, infos, seed):
                     drive = _Drive(session, url, gateway, result, speed)
@@ -163,6 +177,43 @@ async def run(
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.remove_signal_handler(signal.SIGINT)
     return results
+
+
+@contextlib.contextmanager
+def _publishers(count: int) -> "Iterator[list[EventPublisher]]":
+    """So many engines' event sockets."""
+    import zmq
+
+    from routecore.demo.events import EventPublisher
+
+    with zmq.Context[zmq.Socket[bytes]]() as context:
+        made: list[EventPublisher] = []
+        try:
+            for _ in range(count):
+                made.append(EventPublisher(context))
+            yield made
+        finally:
+            for publisher in made:
+                publisher.close()
+
+
+@contextlib.contextmanager
+def _listening(
+    infos: list[EndpointInfo], publishers: "list[EventPublisher]"
+) -> Iterator[Callable[[str, dict[str, Any]], int]]:
+    """Hears the engines' events; gives the tokens of a body's prompt that an endpoint holds."""
+    from routecore.kv_events import KVEventSubscriber, KVSource
+
+    sources = [
+        KVSource(info.url, publisher.address, publisher.replay)
+        for info, publisher in zip(infos, publishers, strict=True)
+    ]
+    subscriber = KVEventSubscriber(sources)
+    try:
+        index = subscriber.index
+        yield lambda url, body: index.matched(toy_tokens(prompt_text(body)), [url])[0][0]
+    finally:
+        subscriber.close()
 
 
 @contextlib.contextmanager
@@ -268,6 +319,8 @@ class _Drive:
             result.unfinished += 1
             raise
         result.ttft.append((first - start) * self._speed)
+        if result.held_tokens is not None:
+            result.held_tokens += int(answer.headers.get("x-kv-held", 0))
         used = last_usage(tail)
         result.prompt_tokens += used.get("prompt_tokens", 0)
         result.cached_tokens += used.get("prompt_tokens_details", {}).get("cached_tokens", 0)

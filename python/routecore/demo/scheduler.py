@@ -4,6 +4,10 @@ import asyncio
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from routecore.demo.events import BlockLog
 
 BLOCK_TOKENS = 16
 
@@ -31,8 +35,9 @@ class Profile:
 class BlockCache:
     """KV blocks: shared while in use, evicted least recently freed first afterwards."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, log: "BlockLog | None" = None) -> None:
         self.total = blocks
+        self._log = log
         self.active: dict[int, int] = {}
         self.free: OrderedDict[int, None] = OrderedDict()
 
@@ -53,7 +58,9 @@ class BlockCache:
         elif len(self.active) >= self.total:
             return False
         elif len(self.active) + len(self.free) >= self.total:
-            self.free.popitem(last=False)
+            gone, _ = self.free.popitem(last=False)
+            if self._log is not None:
+                self._log.evicted(gone)
         self.active[key] = 1
         return True
 
@@ -79,11 +86,15 @@ class Sequence:
     cached: int = 0
     started: bool = False
     held: list[int] = field(default_factory=list)
+    token_ids: Any = None
     tokens: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
 
 
 class Scheduler:
-    """Decode first, chunked prefill, first come first served, on simulated milliseconds."""
+    """Decode first, chunked prefill, first come first served, on simulated milliseconds.
+
+    With a `log`, what happens to the blocks of prompts is told to it.
+    """
 
     def __init__(
         self,
@@ -92,16 +103,20 @@ class Scheduler:
         kv_tokens: int = 131_072,
         budget: int = 8192,
         max_sequences: int = 256,
+        log: "BlockLog | None" = None,
     ) -> None:
         self.profile = profile or Profile()
         self.blocks = kv_tokens // BLOCK_TOKENS
         self.budget, self.max_sequences = budget, max_sequences
         self._fresh = itertools.count(-1, -1)
+        self.log = log
         self.reset()
 
     def reset(self) -> None:
         """Forget requests, cache and counts."""
-        self.cache = BlockCache(self.blocks)
+        self.cache = BlockCache(self.blocks, self.log)
+        if self.log is not None:
+            self.log.cleared()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.hits = self.queries = self.preemptions = 0
@@ -119,6 +134,8 @@ class Scheduler:
         self.waiting.append(sequence)
         if self._step_end is None:
             self._start(now)
+        if self.log is not None:
+            self.log.flush()
 
     def abort(self, sequence: Sequence) -> None:
         """Drop a request wherever it is; unknown ones change nothing."""
@@ -135,6 +152,8 @@ class Scheduler:
             end = self._step_end
             self._finish()
             self._start(end)
+        if self.log is not None:
+            self.log.flush()
 
     def _drop(self, sequence: Sequence) -> None:
         self.cache.release(sequence.held)
@@ -144,9 +163,12 @@ class Scheduler:
         while len(sequence.held) * BLOCK_TOKENS < tokens:
             index = len(sequence.held)
             key = sequence.keys[index] if index < len(sequence.keys) else next(self._fresh)
+            new = key not in self.cache.active and key not in self.cache.free
             if not self.cache.take(key):
                 return False
             sequence.held.append(key)
+            if new and self.log is not None and index < len(sequence.keys):
+                self.log.stored(sequence, index)
         return True
 
     def _preempt(self) -> Sequence:

@@ -52,7 +52,10 @@ class CacheRouter(KeyedRouter):
             )
         self._block_chars, self._block_tokens = block_chars, block_tokens
         self._hash_seed = hash_seed
-        self._build(seed, kv_tokens=kv_tokens, **params)
+        if not (isinstance(kv_tokens, int | float) and 1 <= kv_tokens <= 1e12):
+            raise RouteError(f"kv_tokens: expected tokens from 1 to 1e12, got {kv_tokens!r}")
+        self._kv_tokens = float(kv_tokens)
+        self._build(seed, **params)
 
     def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
         return None, body_of(request, request_json)

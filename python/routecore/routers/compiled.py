@@ -54,6 +54,7 @@ class CompiledRouter(RoutingInterface):
     _block_chars = 128
     _block_tokens = 16
     _hash_seed = 0
+    _kv_tokens = 400_000.0
     # Whether it looks at the request, not only at the load.
     _keyed = False
 
@@ -63,8 +64,8 @@ class CompiledRouter(RoutingInterface):
         elif not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise RouteError(f"seed: expected None or an integer from 0 to 2**64 - 1, got {seed!r}")
         given = {name: value for name, value in params.items() if value is not None}
-        blocks = (self._block_chars, self._block_tokens, self._hash_seed)
-        self._core = _core.Router(self.strategy, given, seed, blocks)
+        prompts = (self._block_chars, self._block_tokens, self._hash_seed, self._kv_tokens)
+        self._core = _core.Router(self.strategy, given, seed, prompts)
         self._route = self._core.route
         if not self._keyed and type(self).route_request is CompiledRouter.route_request:
             # Nobody overrides it: calls on the instance go straight to the core.

@@ -4,6 +4,7 @@ mod attribute;
 mod desk;
 mod errors;
 mod known_list;
+mod kv_events;
 mod prompt;
 mod replay;
 mod router;
@@ -15,6 +16,8 @@ use pyo3::prelude::*;
 /// The compiled core of routecore.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::kv_events::KvIndex;
     #[pymodule_export]
     use crate::replay::{Trace, prompt_blocks, replay};
     #[pymodule_export]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{KV_TOKENS, Lookup, SharedIndex};
+use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
@@ -113,14 +113,13 @@ impl Router {
         let counted = matches!(source, Source::Plain(..));
         if let Source::Plain(columns, _) | Source::Own(columns, _) = source {
             for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
-                state.scratch.fill(stat, column);
+                state.scratch.fill(stat, column.iter().copied());
             }
             if let Some(inner) = &inner {
                 let ours = |stat: &&Stat| is_own(**stat) || (counted && !is_scraped(**stat));
                 for &stat in self.reads.iter().filter(ours) {
-                    for (at, &row) in state.rows.iter().enumerate() {
-                        state.scratch.set(stat, at as u32, inner.fleet.table.get(stat, row));
-                    }
+                    let values = state.rows.iter().map(|&row| inner.fleet.table.get(stat, row));
+                    state.scratch.fill(stat, values);
                 }
             }
             if self.reads.contains(&Stat::InFlight) {
@@ -163,12 +162,11 @@ impl Router {
         request_stats: &Bound<'_, PyAny>,
         f: impl FnOnce(&mut Lookup) -> T,
     ) -> T {
+        let (Key::Prompt(prompt), Some(index)) = (key, self.index(request_stats)) else {
+            return f(&mut Lookup::default());
+        };
         let mut lookup = LOOKUP.take();
-        if let Key::Prompt(prompt) = key
-            && let Some(index) = self.index(request_stats)
-        {
-            lookup.find(&index.read(), prompt);
-        }
+        lookup.find(&index.read(), prompt);
         let result = f(&mut lookup);
         LOOKUP.set(lookup);
         result
@@ -183,26 +181,40 @@ impl Router {
         key: &Key,
     ) -> PyResult<Py<PyString>> {
         self.looked_up(key, request_stats, |lookup| {
-            for whole in [false, true] {
-                let (open, mut source) =
-                    self.open(endpoints, engine_stats, request_stats, whole)?;
-                let kind = Kind::of(&source);
-                let list = endpoints.cast_exact::<PyList>().ok().filter(|_| open.glanced);
-                let url = self.with_view(open, &mut source, |router, known, state, fleet| {
-                    let at = pick(router, state, fleet.as_deref(), kind, key, lookup)?;
-                    if list.is_some_and(|list| !known.stands(list, at)) {
-                        return Some(None);
-                    }
-                    count(state, fleet, kind, at, key, lookup);
-                    Some(Some(known.url(endpoints.py(), at)))
-                });
-                match url {
-                    Some(Some(url)) => return Ok(url),
-                    Some(None) => {}
-                    None => break,
-                }
+            let first = self.attempt(endpoints, engine_stats, request_stats, key, lookup, false)?;
+            match first {
+                Some(url) => Ok(url),
+                // The choice has left a list that was only glanced at.
+                None => self
+                    .attempt(endpoints, engine_stats, request_stats, key, lookup, true)?
+                    .ok_or_else(|| self.none()),
             }
-            Err(self.none())
+        })
+    }
+
+    /// One choice, or nothing if the list was glanced at and the chosen endpoint has left it.
+    fn attempt(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        engine_stats: &Bound<'_, PyAny>,
+        request_stats: &Bound<'_, PyAny>,
+        key: &Key,
+        lookup: &mut Lookup,
+        whole: bool,
+    ) -> PyResult<Option<Py<PyString>>> {
+        let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
+        let kind = Kind::of(&source);
+        let glanced = open.glanced;
+        self.with_view(open, &mut source, |router, known, state, fleet| {
+            let Some(at) = pick(router, state, fleet.as_deref(), kind, key, lookup) else {
+                return Err(self.none());
+            };
+            if glanced && !endpoints.cast_exact::<PyList>().is_ok_and(|list| known.stands(list, at))
+            {
+                return Ok(None);
+            }
+            count(state, fleet, kind, at, key, lookup);
+            Ok(Some(known.url(endpoints.py(), at)))
         })
     }
 }
@@ -289,11 +301,10 @@ impl Router {
         strategy: &str,
         params: &Bound<'_, PyDict>,
         seed: u64,
-        blocks: (u32, u32, u64),
+        prompts: (u32, u32, u64, f64),
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
-        let mut kv_tokens = KV_TOKENS;
         for (name, value) in params {
             let name: String = name.extract()?;
             if name == "endpoint_weights" {
@@ -305,13 +316,6 @@ impl Router {
                 {
                     return Err(to_py(format!(
                         "endpoint_weights[{url:?}]: expected a finite number above 0, got {w}"
-                    )));
-                }
-            } else if name == "kv_tokens" {
-                kv_tokens = value.extract().unwrap_or(f64::NAN);
-                if !(1.0..=1e12).contains(&kv_tokens) {
-                    return Err(to_py(format!(
-                        "kv_tokens: expected tokens from 1 to 1e12, got {value}"
                     )));
                 }
             } else if let Ok(number) = value.extract::<f64>() {
@@ -330,7 +334,7 @@ impl Router {
         let router = guarded(|| routecore::Router::new(strategy, read, seed).map_err(to_py))?;
         let reads = router.reads();
         let is_window = |stat: &Stat| matches!(stat, Stat::Qps | Stat::Ttft | Stat::AvgLatency);
-        let (chars, tokens, hash_seed) = blocks;
+        let (chars, tokens, hash_seed, kv_tokens) = prompts;
         Ok(Self {
             name: strategy.to_owned(),
             blocks: Blocks { chars, tokens, seed: hash_seed },

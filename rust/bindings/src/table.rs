@@ -262,6 +262,17 @@ impl Table {
         self.event(url, |fleet, row| fleet.usage(row, id, prompt, cached, generated))
     }
 
+    /// What other routers have in flight on the endpoint.
+    fn elsewhere(&self, url: &Bound<'_, PyString>, count: u32) -> PyResult<()> {
+        let name = text(url);
+        self.with(|inner| {
+            let row = inner.add(&name);
+            let Fleet { table, load, .. } = &mut inner.fleet;
+            load.elsewhere(table, row, count);
+            Ok(())
+        })
+    }
+
     /// What the index holds for an endpoint: blocks held, blocks in use, blocks it may hold.
     fn held(&self, url: &Bound<'_, PyString>) -> PyResult<(u32, u32, u32)> {
         let name = text(url);

@@ -63,6 +63,38 @@ pub struct Least {
     pub equals: usize,
 }
 
+/// Some rows as a part of a block, whole blocks, and a part of a block, each with its first row.
+struct Cut<'a> {
+    head: (usize, Block),
+    blocks: (usize, &'a [Block]),
+    tail: (usize, Block),
+}
+
+impl Cut<'_> {
+    fn least(&self) -> Least {
+        let less =
+            |value: f64, block: &Block| if block.least < value { block.least } else { value };
+        let blocks = self.blocks.1;
+        let value = blocks.iter().fold(less(self.head.1.least, &self.tail.1), less);
+        let ends = self.head.1.count(value) + self.tail.1.count(value);
+        let inner: usize = blocks.iter().map(|block| block.count(value)).sum();
+        Least { value, equals: ends + inner }
+    }
+
+    fn nth(&self, value: f64, mut nth: usize) -> Result<usize, usize> {
+        let (start, blocks) = self.blocks;
+        let inner = blocks.iter().enumerate().map(|(at, &block)| (start + at * BLOCK, block));
+        for (start, block) in [self.head].into_iter().chain(inner).chain([self.tail]) {
+            let here = block.count(value);
+            if nth < here {
+                return Ok(start + nth_bit(block.rows, nth as u32));
+            }
+            nth -= here;
+        }
+        Err(nth)
+    }
+}
+
 /// The least of each block of a column.
 #[derive(Debug, Clone, Default)]
 pub struct Minima {
@@ -98,13 +130,7 @@ impl Minima {
 
     /// The least among `rows` of the column.
     pub fn least(&self, column: &[f64], rows: Range<usize>) -> Least {
-        let (head, blocks, tail) = self.cut(column, rows);
-        let ends = [head.1, tail.1];
-        let least =
-            |value: f64, block: &Block| if block.least < value { block.least } else { value };
-        let value = ends.iter().fold(blocks.iter().fold(f64::INFINITY, least), least);
-        let count = |block: &Block| block.count(value);
-        Least { value, equals: blocks.iter().chain(&ends).map(count).sum() }
+        self.cut(column, rows).least()
     }
 
     /// The row of the `nth` value among `rows` that equals `value`; else how many do not remain.
@@ -116,35 +142,37 @@ impl Minima {
         column: &[f64],
         rows: Range<usize>,
         value: f64,
-        mut nth: usize,
+        nth: usize,
     ) -> Result<usize, usize> {
-        let (head, blocks, tail) = self.cut(column, rows.clone());
-        let inner = blocks.iter().enumerate().map(|(at, &block)| (head.0.end + at * BLOCK, block));
-        let ends = |(rows, block): (Range<usize>, Block)| (rows.start / BLOCK * BLOCK, block);
-        for (start, block) in [ends(head.clone())].into_iter().chain(inner).chain([ends(tail)]) {
-            let here = block.count(value);
-            if nth < here {
-                return Ok(start + nth_bit(block.rows, nth as u32));
-            }
-            nth -= here;
-        }
-        Err(nth)
+        self.cut(column, rows).nth(value, nth)
     }
 
-    /// `rows` as a part of a block, whole blocks, and a part of a block.
-    fn cut(
+    /// A row with the least value among `rows`: of so many the one that `which` names. `None`
+    /// where no value is known.
+    pub fn draw(
         &self,
         column: &[f64],
         rows: Range<usize>,
-    ) -> ((Range<usize>, Block), &[Block], (Range<usize>, Block)) {
+        which: impl FnOnce(usize) -> usize,
+    ) -> Option<usize> {
+        let cut = self.cut(column, rows);
+        let Least { value, equals } = cut.least();
+        if equals == 0 { None } else { cut.nth(value, which(equals)).ok() }
+    }
+
+    fn cut(&self, column: &[f64], rows: Range<usize>) -> Cut<'_> {
         let first = rows.start.div_ceil(BLOCK);
         let all = rows.end == column.len();
         let last = if all { self.blocks.len() } else { rows.end / BLOCK }.max(first);
         let head = rows.start..rows.end.min(first * BLOCK);
         let tail = (last * BLOCK).min(rows.end)..rows.end;
         let blocks = &self.blocks[first.min(self.blocks.len())..last.min(self.blocks.len())];
-        let part = |rows: Range<usize>| (rows.clone(), self.part(column, rows));
-        (part(head), blocks, part(tail))
+        let start = |rows: &Range<usize>| rows.start / BLOCK * BLOCK;
+        Cut {
+            head: (start(&head), self.part(column, head)),
+            blocks: (first * BLOCK, blocks),
+            tail: (start(&tail), self.part(column, tail)),
+        }
     }
 
     /// The summary of the part of a block.

@@ -214,9 +214,9 @@ impl StatTable {
     }
 
     /// Stores a value for each row from row 0 on, as [`StatTable::set`] does.
-    pub fn fill(&mut self, stat: Stat, values: &[f64]) {
+    pub fn fill(&mut self, stat: Stat, values: impl Iterator<Item = f64>) {
         let column = &mut self.columns[stat as usize];
-        for (slot, &value) in column.iter_mut().zip(values) {
+        for (slot, value) in column.iter_mut().zip(values) {
             *slot = if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
         }
         if stat == Stat::InFlight {

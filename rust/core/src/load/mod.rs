@@ -200,6 +200,15 @@ impl Load {
         served
     }
 
+    /// What other routers have in flight on the row, from now until the next report.
+    pub fn elsewhere(&mut self, table: &mut StatTable, row: u32, count: u32) {
+        if table.id(row).is_none() {
+            return;
+        }
+        self.row(row).elsewhere = count;
+        self.publish(table, row);
+    }
+
     /// The engine swapped the request out.
     pub fn swapped(&mut self, row: u32) {
         self.row(row).swapped += 1;
@@ -362,6 +371,18 @@ mod tests {
         load.first_token(&mut table, 1, 7, 2.0);
         load.sent(&mut table, 0, 7, 2.5); // a namesake, not a failover
         assert_eq!(loads(&table), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_report_from_elsewhere_adds_to_the_load_until_the_next() {
+        let (mut load, mut table) = two_rows();
+        load.sent(&mut table, 0, 7, 1.0);
+        load.elsewhere(&mut table, 0, 3);
+        load.elsewhere(&mut table, 9, 3); // no such row
+        assert_eq!(loads(&table), [4.0, 0.0]);
+        load.elsewhere(&mut table, 0, 0);
+        load.end(&mut table, 0, 7, 2.0, true);
+        assert_eq!((loads(&table), load.in_flight()), (vec![0.0, 0.0], 0));
     }
 
     #[test]

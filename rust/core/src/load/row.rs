@@ -17,6 +17,8 @@ pub(super) struct RowLoad {
     reported: u32,
     prefill: u32,
     decode: u32,
+    /// In flight from other routers, as the endpoint last reported.
+    pub elsewhere: u32,
     /// Prompt tokens of the requests that decode, and of all in flight.
     decoding_tokens: u64,
     context_tokens: u64,
@@ -178,7 +180,8 @@ impl RowLoad {
 
     pub fn publish(&self, table: &mut StatTable, row: u32) {
         let (prefill, decode) = (f64::from(self.prefill), f64::from(self.decode));
-        table.set(Stat::InFlight, row, self.waiting.len() as f64 + prefill + decode);
+        let unseen = self.waiting.len() as f64 + f64::from(self.elsewhere);
+        table.set(Stat::InFlight, row, unseen + prefill + decode);
         table.set(Stat::InPrefill, row, prefill);
         table.set(Stat::InDecoding, row, decode);
         table.set(Stat::QueuedTokens, row, self.queued_tokens as f64);

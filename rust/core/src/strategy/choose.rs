@@ -32,6 +32,14 @@ pub fn least(costs: impl Iterator<Item = f64> + Clone, ties: Ties, rng: &mut Rng
 fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
     let (column, minima) = (view.table.column(Stat::InFlight), view.table.minima());
     let runs = view.candidates.runs();
+    let unknown = |rng: &mut Rng| if ties == Ties::First { 0 } else { rng.below(view.len()) };
+    let which = |equals: usize, rng: &mut Rng| {
+        if ties == Ties::Random && equals > 1 { rng.below(equals) } else { 0 }
+    };
+    if let [run] = runs {
+        let row = minima.draw(column, run.clone(), |equals| which(equals, rng));
+        return Some(row.map_or_else(|| unknown(rng), |row| row - run.start));
+    }
     let mut least = Least { value: f64::INFINITY, equals: 0 };
     for run in runs {
         let here = minima.least(column, run.clone());
@@ -42,10 +50,9 @@ fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
         }
     }
     if least.equals == 0 {
-        return Some(if ties == Ties::First { 0 } else { rng.below(view.len()) });
+        return Some(unknown(rng));
     }
-    let drawn = ties == Ties::Random && least.equals > 1;
-    let mut nth = if drawn { rng.below(least.equals) } else { 0 };
+    let mut nth = which(least.equals, rng);
     let mut before = 0;
     for run in runs {
         match minima.nth(column, run.clone(), least.value, nth) {
@@ -94,7 +101,7 @@ mod tests {
 
     fn pick(loads: &[f64], rows: &[u32], ties: Ties, seed: u64) -> Option<usize> {
         let mut table = StatTable::scratch(loads.len());
-        table.fill(Stat::InFlight, loads);
+        table.fill(Stat::InFlight, loads.iter().copied());
         let ids = rows.iter().map(|&row| u64::from(row)).collect();
         let order = (0..rows.len() as u32).collect();
         let candidates = Candidates::new(rows.to_vec(), ids, Vec::new(), order);

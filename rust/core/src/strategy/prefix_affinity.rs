@@ -65,7 +65,7 @@ impl PrefixAffinity {
 
 impl Rule for PrefixAffinity {
     const NAME: &'static str = "prefix_affinity";
-    const PARAMS: &'static str = "load_factor, block_chars";
+    const PARAMS: &'static str = "load_factor, block_chars, endpoint_weights";
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
         let keys = WINDOW * crate::hash::MAX_SEGMENTS;

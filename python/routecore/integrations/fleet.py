@@ -1,0 +1,142 @@
+"""The interchangeable endpoints behind one name in a host: their strategy and their load."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple, Protocol, cast
+
+from routecore.integrations.settings import Settings
+from routecore.integrations.shadow import Record, ShadowLog
+from routecore.monitor import RequestStatsMonitor
+from routecore.stats import EndpointInfo
+from routecore.table import EndpointTable
+
+WINDOW = 60.0  # seconds of the monitor's sliding window
+_MAX_LISTS = 32  # as many as a router keeps; a cooldown or a locality makes a new one
+_FAULT_LOG_SECONDS = 60.0
+
+
+class Asked(NamedTuple):
+    """What of a request a router may read beside its body."""
+
+    headers: Mapping[str, str]
+
+
+class Counts(Protocol):
+    """Where decisions are counted; `telemetry.Telemetry`, or the same in a host's registry."""
+
+    def decided(self, seconds: float) -> None:
+        """The strategy chose, in that time."""
+        ...
+
+    def shadowed(self, seconds: float) -> None:
+        """The strategy chose beside the host, without effect."""
+        ...
+
+    def fell_back(self) -> None:
+        """The strategy failed and the host chose."""
+        ...
+
+
+class Fleet:
+    """A strategy with a table and a monitor of its own, apart from the process's singletons.
+
+    Errors inside the strategy are for the host to catch, and for `fault` to count and log.
+
+    Args:
+        settings: Strategy, parameters, mode.
+        name: The deployment or model group, for the log.
+        telemetry: Where decisions are counted.
+        log: The host's logger.
+
+    Raises:
+        RouteError: As `Settings.router`.
+    """
+
+    def __init__(
+        self, settings: Settings, name: str, telemetry: Counts, log: logging.Logger
+    ) -> None:
+        self.settings, self.name = settings, name
+        self.shadow: ShadowLog | None = None
+        if settings.mode == "shadow":
+            path = settings.shadow_file.replace("{pid}", str(os.getpid()))
+            self.shadow = _shadow_log(path, settings.shadow_max_bytes)
+        self.router = settings.router()
+        self.table = EndpointTable()
+        # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
+        self.monitor = cast(
+            RequestStatsMonitor,
+            type.__call__(
+                RequestStatsMonitor,
+                WINDOW,
+                lease_timeout=settings.lease_timeout,
+                table=self.table,
+            ),
+        )
+        self.faults = 0
+        self._log, self.telemetry = log, telemetry
+        self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
+        self._fault_logged = float("-inf")
+        self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
+        params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
+        log.info("routecore %s %r: %s(%s)", settings.mode, name, settings.strategy, params)
+
+    def endpoints(self, urls: tuple[str, ...]) -> tuple[EndpointInfo, ...]:
+        """The same tuple for the same URLs, which the router knows by identity."""
+        found = self._lists.get(urls)
+        if found is None:
+            if len(self._lists) >= _MAX_LISTS:
+                del self._lists[next(iter(self._lists))]
+            found = self._lists[urls] = tuple(EndpointInfo(url=url) for url in urls)
+        return found
+
+    def choose(
+        self,
+        endpoints: tuple[EndpointInfo, ...],
+        headers: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> str:
+        """The URL to send the request to; counts and times the decision."""
+        start, now = time.perf_counter(), time.time()
+        stats = self.monitor.get_request_stats(now)
+        asked = None if headers is None else Asked(headers)
+        url = self.router.route_request(endpoints, None, stats, asked, body)
+        self._count(time.perf_counter() - start)
+        if self.shadow is not None:  # a choice counts as load, but nothing will be sent
+            self.monitor.on_new_request(url, "shadow", now)
+            self.monitor.on_request_failed(url, "shadow", now)
+        return url
+
+    def beside(self, ours: str, host: str) -> None:
+        """Shadow mode: record where the request went and where we would have sent it."""
+        if self.shadow is None:
+            return
+        strategy = self.settings.strategy
+        try:
+            self.shadow.write(Record(time=time.time(), strategy=strategy, host=host, ours=ours))
+        except OSError as error:
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """Our strategy failed and the host chose: counted, logged at most once a minute."""
+        self.faults += 1
+        self.telemetry.fell_back()
+        now = time.monotonic()
+        if now - self._fault_logged >= _FAULT_LOG_SECONDS:
+            self._fault_logged = now
+            self._log.warning(
+                "routecore %r: the host chose, %d times so far, because %s failed: %s: %s",
+                self.name,
+                self.faults,
+                self.settings.strategy,
+                type(error).__name__,
+                error,
+            )
+
+
+@cache
+def _shadow_log(path: str, max_bytes: int) -> ShadowLog:
+    """One per file: two buffers would tear each other's lines."""
+    return ShadowLog(path, max_bytes)

@@ -1,0 +1,321 @@
+"""LiteLLM: any strategy among the deployments of a model group, by configuration alone.
+
+Proxy: `litellm_settings: {callbacks: ["routecore.integrations.litellm.callback"]}`.
+SDK: `litellm.callbacks.append(RoutecoreCallback(strategy="least_connections"))`.
+
+LiteLLM filters by health, cooldown, budget and so on before; of what is left we return one.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from datetime import datetime
+from operator import is_
+from typing import Any, cast
+
+import msgspec
+
+from routecore.errors import RouteError
+from routecore.integrations.fleet import Fleet
+from routecore.integrations.litellm_request import (
+    body_of,
+    failed_before,
+    headers_of,
+    ids_of,
+    narrowing,
+    permitted,
+)
+from routecore.integrations.settings import environment, settings
+from routecore.integrations.telemetry import Telemetry, watch
+from routecore.stats import EndpointInfo
+
+try:
+    import litellm
+    from litellm.integrations.custom_logger import CustomLogger
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.partition(".")[0] != "litellm":
+        raise
+    raise ImportError(
+        "routecore.integrations.litellm needs LiteLLM: pip install 'routecore[litellm]'"
+    ) from missing
+
+_log = logging.getLogger("LiteLLM.routecore")
+_MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
+_MAX_DEPLOYMENTS = 65_536
+_MAX_OPEN = 65_536  # calls whose end is awaited; an abandoned stream's never comes
+_OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
+
+
+class _Group:
+    """A model group: its fleet, and the deployments that it last had."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.list: tuple[list[Any], tuple[str, ...], tuple[EndpointInfo, ...]] = ([], (), ())
+        self.narrows = False
+
+    def is_last(self, deployments: list[Any]) -> bool:
+        """Whether these are the very objects that were met last; LiteLLM replaces what changes."""
+        last = self.list[0]
+        return len(last) == len(deployments) and all(map(is_, last, deployments))
+
+    def meet(self, deployments: list[Any]) -> tuple[str, ...]:
+        """Read them once; gives their ids."""
+        ids = ids_of(deployments)
+        self.list = (list(deployments), ids, self.fleet.endpoints(ids))
+        self.narrows = narrowing(deployments)
+        return ids
+
+
+class RoutecoreCallback(CustomLogger):
+    """Chooses a deployment, and counts requests from LiteLLM's call to its end.
+
+    Settings come from the arguments; without any, from `litellm_settings: routecore_params: {…}`,
+    which variables (ROUTECORE_STRATEGY, ROUTECORE_PARAMS, …) override. See `Settings`.
+
+    Args:
+        groups: Model group → settings that differ there.
+        given: The settings.
+
+    Raises:
+        RouteError: A setting or parameter is refused.
+    """
+
+    def __init__(self, groups: Mapping[str, Mapping[str, Any]] | None = None, **given: Any) -> None:
+        super().__init__()
+        self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
+        self._groups: OrderedDict[str, _Group | None] = OrderedDict()
+        self._fleet_of: OrderedDict[str, Fleet] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Wrong settings fail here, at start; those of the proxy are not known yet.
+        if groups or given:
+            self._configure({**given, "groups": groups})
+        else:
+            self._environment = environment()
+            read = settings(self._environment)
+            if "strategy" in self._environment:
+                read.router()
+
+    async def async_filter_deployments(
+        self,
+        model: str,
+        healthy_deployments: list[Any],
+        messages: list[Any] | None,
+        request_kwargs: dict[str, Any] | None = None,
+        parent_otel_span: Any = None,
+    ) -> list[Any]:
+        """The one deployment to call; or all that came, for LiteLLM to choose, if we cannot."""
+        fleet = None
+        try:
+            if not healthy_deployments or not self._is_last():
+                return healthy_deployments
+            group = self._group(model)
+            if group is None:
+                return healthy_deployments
+            fleet, kwargs = group.fleet, request_kwargs or {}
+            if not group.is_last(healthy_deployments):
+                self._know(group.meet(healthy_deployments), fleet)
+            candidates: Sequence[Any]
+            candidates, ids, endpoints = group.list
+            if group.narrows or failed_before(kwargs):
+                narrowed = permitted(candidates, kwargs)
+                if not narrowed:
+                    return healthy_deployments
+                candidates, ids = narrowed, ids_of(narrowed)
+                endpoints = fleet.endpoints(ids)
+            key = fleet.router.session_key
+            headers = headers_of(kwargs, key) if key else None
+            ours = fleet.choose(endpoints, headers, body_of(model, messages, kwargs))
+            if fleet.shadow is not None:
+                _OURS.set((fleet, ours))
+                return healthy_deployments
+            return [candidates[ids.index(ours)]]
+        except Exception as error:
+            self._fault(fleet, error)
+            return healthy_deployments
+
+    # Lifecycle. LiteLLM calls these by keyword. Which of the ends it calls, and how often,
+    # depends on the request: the first counts.
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """The request is about to be sent."""
+        seen = self._seen(kwargs)
+        if seen is None or seen[1:] in self._open:
+            return
+        fleet, deployment, call = seen
+        self._open[deployment, call] = None
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)
+        fleet.monitor.on_new_request(deployment, call, time.time())
+        chosen = _OURS.get()
+        if chosen is not None:
+            _OURS.set(None)
+            if chosen[0] is fleet:
+                fleet.beside(chosen[1], deployment)
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: Any, response: Any, call_type: Any
+    ) -> None:
+        """Served, if not streamed; comes before the log event, which waits in a queue."""
+        if not request_data.get("stream"):
+            self._served(request_data, response)
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
+    ) -> None:
+        """This attempt failed."""
+        self._failed(request_data)
+
+    async def async_log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Served to its end; for streams this is the only word of it."""
+        self._served(kwargs, response_obj, end_time)
+
+    async def async_log_failure_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Failed."""
+        self._failed(kwargs)
+
+    def log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Served, for callers of LiteLLM's synchronous functions."""
+        self._served(kwargs, response_obj, end_time)
+
+    def log_failure_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Failed, for callers of LiteLLM's synchronous functions."""
+        self._failed(kwargs)
+
+    def _served(self, data: Any, response: Any, end_time: Any = None) -> None:
+        over = self._over(data)
+        if over is None:
+            return
+        fleet, deployment, call = over
+        first = _seconds(data.get("completion_start_time"))
+        if first is not None and data.get("stream"):
+            fleet.monitor.on_request_response(deployment, call, first)
+        usage = getattr(response, "usage", None)
+        if usage is not None:
+            self._used(fleet, deployment, call, usage)
+        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
+
+    def _used(self, fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
+        details = getattr(usage, "prompt_tokens_details", None)
+        prompt, cached, generated = (
+            value if isinstance(value, int) and value >= 0 else None
+            for value in (
+                getattr(usage, "prompt_tokens", None),
+                getattr(details, "cached_tokens", None),
+                getattr(usage, "completion_tokens", None),
+            )
+        )
+        if cached is not None:
+            cast(Telemetry, fleet.telemetry).used(cached)
+        learn = getattr(fleet.monitor, "on_usage", None)
+        if learn is not None:
+            learn(deployment, call, prompt, cached, generated)
+
+    def _failed(self, data: Any) -> None:
+        over = self._over(data)
+        if over is not None:
+            fleet, deployment, call = over
+            fleet.monitor.on_request_failed(deployment, call, time.time())
+
+    def _over(self, data: Any) -> tuple[Fleet, str, str] | None:
+        """As `_seen`, for the first end of a call that was counted."""
+        seen = self._seen(data)
+        if seen is None or seen[1:] not in self._open:
+            return None
+        del self._open[seen[1:]]
+        return seen
+
+    def _seen(self, data: Any) -> tuple[Fleet, str, str] | None:
+        """Fleet, deployment and call of an event; None for a call that is not ours to count."""
+        try:
+            info = (data.get("litellm_params") or data).get("model_info") or data["model_info"]
+            deployment, call = info["id"], data["litellm_call_id"]
+        except (AttributeError, KeyError, TypeError):
+            return None
+        fleet = self._fleet_of.get(deployment)
+        return None if fleet is None or call is None else (fleet, deployment, call)
+
+    # Settings, and the fleet of each model group.
+
+    def _configure(self, given: Mapping[str, Any]) -> None:
+        base = dict(given)
+        groups = msgspec.convert(base.pop("groups", None) or {}, dict[str, dict[str, Any]])
+        for differing in ({}, *groups.values()):
+            settings({**base, **differing}).router()
+        self._configured = base, groups
+
+    def _group(self, name: str) -> _Group | None:
+        try:
+            self._groups.move_to_end(name)
+            return self._groups[name]
+        except KeyError:
+            pass
+        group = None
+        try:
+            if self._configured is None:
+                given = getattr(litellm, "routecore_params", None) or {}
+                self._configure({**given, **self._environment})
+            assert self._configured is not None
+            base, groups = self._configured
+            read = settings({**base, **groups.get(name, {})})
+            group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
+            watch(group.fleet.monitor)
+        except (RouteError, TypeError, msgspec.ValidationError) as error:
+            _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", name, error)
+        self._groups[name] = group
+        if len(self._groups) > _MAX_GROUPS:
+            self._groups.popitem(last=False)
+        return group
+
+    def _know(self, ids: tuple[str, ...], fleet: Fleet) -> None:
+        for deployment in ids:
+            self._fleet_of[deployment] = fleet
+            self._fleet_of.move_to_end(deployment)
+        while len(self._fleet_of) > _MAX_DEPLOYMENTS:
+            self._fleet_of.popitem(last=False)
+
+    def _is_last(self) -> bool:
+        """Whether no callback filters after us; if one does, we go behind it for the next request.
+
+        One that came to our single deployment and refused it would fail the request.
+        """
+        plain = CustomLogger.async_filter_deployments
+        callbacks = litellm.callbacks
+        for callback in reversed(callbacks):
+            if callback is self:
+                return True
+            kind = type(callback)
+            filters = getattr(kind, "async_filter_deployments", plain) is not plain
+            if filters and not issubclass(kind, RoutecoreCallback):
+                break
+        if self in callbacks:
+            # A new list: requests that are between two filters go on with the old one.
+            litellm.callbacks = [*(c for c in callbacks if c is not self), self]
+            return False
+        return True
+
+    def _fault(self, fleet: Fleet | None, error: Exception) -> None:
+        if fleet is None:
+            _log.warning("routecore: LiteLLM chose, because of %s: %s", type(error).__name__, error)
+        else:
+            fleet.fault(error)
+
+
+def _seconds(moment: Any) -> float | None:
+    if isinstance(moment, datetime):
+        return moment.timestamp()
+    return float(moment) if isinstance(moment, (int, float)) else None
+
+
+callback = RoutecoreCallback()
+"""For `litellm_settings.callbacks` of the proxy."""

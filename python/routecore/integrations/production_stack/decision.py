@@ -1,0 +1,205 @@
+"""One strategy behind one routing logic of the host: chooses, measures, never fails a request."""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from routecore.errors import RouteError
+from routecore.integrations.production_stack import host
+from routecore.integrations.production_stack.life import follow
+from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
+from routecore.integrations.production_stack.settings import Settings, accepts, build
+from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, ShadowLog
+from routecore.integrations.telemetry import Telemetry
+from routecore.routers import ROUTERS
+
+_log = host.logger("routecore.production_stack")
+_LOG_SECONDS = 60.0
+
+_prefix = "prefix_cache" if "prefix_cache" in ROUTERS else "prefix_affinity"
+_latency = "expected_latency" if "expected_latency" in ROUTERS else _prefix
+
+# The host's routing logics, each with our equal.
+EQUALS = {
+    "roundrobin": "round_robin",
+    "session": "least_connections",  # of requests without a session; the others go by the ring
+    "prefixaware": _prefix,
+    "kvaware": _prefix,
+    "loadaware": _latency,
+    "disaggregated_prefill": "prefill_decode",
+    "disaggregated_prefill_orchestrated": "prefill_decode",
+}
+
+
+class Decision:
+    """The strategy that the settings name, or our equal of the host's logic.
+
+    Args:
+        logic: The host's word for its routing logic.
+        settings: What the user chose.
+        flags: Parameters that the host's own flags say, for strategies that take them.
+
+    Raises:
+        RouteError: The settings name a parameter wrongly.
+    """
+
+    def __init__(self, logic: str, settings: Settings, flags: Mapping[str, Any]) -> None:
+        self.strategy = settings.strategy or EQUALS[logic]
+        self.is_equal = settings.strategy is None
+        self._settings, self._session_key = settings, flags.get("session_key")
+        taken = accepts(self.strategy)
+        params = {name: flags[name] for name in flags if name in taken} | settings.params
+        self.router: Any = build(self.strategy, params)
+        self.telemetry = Telemetry("production_stack", self.strategy)
+        self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
+        self._logged = float("-inf")
+        self._unlogged = 0
+        shown = "".join(f" {name}={value!r}" for name, value in params.items())
+        _log.info(
+            "routecore: routing logic %s, strategy %s%s, mode %s",
+            logic,
+            self.strategy,
+            shown or " with its defaults",
+            settings.mode,
+        )
+
+    def choose(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Any,
+        request_stats: Any,
+        request: Any,
+        body: Any = None,
+        rule: Callable[..., str] | None = None,
+    ) -> str:
+        """The URL to send the request to; on any error of ours, the one with the least load.
+
+        Args:
+            endpoints: Candidates; not empty.
+            engine_stats: As the host has them.
+            request_stats: As the host has them.
+            request: The Starlette request, or whatever stands for it.
+            body: Its parsed body; the one that the callbacks saw if left out.
+            rule: Chooses instead of the strategy; takes the arguments of `route_request`.
+
+        Raises:
+            RouteError: There are no endpoints.
+        """
+        if not endpoints:
+            raise RouteError(f"{self.strategy}: needs at least one endpoint")
+        began = time.perf_counter()
+        try:
+            life = follow(request)
+            given = life.body if body is None else body
+            route = self.router.route_request if rule is None else rule
+            url: str = route(endpoints, engine_stats, request_stats, request, given)
+        except Exception as error:
+            self._failed(error)
+            return fewest_in_flight(endpoints, request_stats)
+        self.telemetry.decided(time.perf_counter() - began)
+        return url
+
+    def beside(
+        self, url: str, endpoints: Sequence[Any], engine_stats: Any, request: Any, body: Any
+    ) -> None:
+        """Record what we would have chosen where the host chose `url`. Never raises."""
+        shadow = self.shadow
+        if shadow is None:
+            return
+        try:
+            life = follow(request)
+            given = life.body if body is None else body
+            stats = shadow.request_stats()
+            asked = (endpoints, engine_stats, stats, request, given)
+            # Before the choice, which counts as load where it falls.
+            expected = shadow.expected(self.router, asked)
+            began = time.perf_counter()
+            ours = self.router.route_request(*asked)
+            self.telemetry.shadowed(time.perf_counter() - began)
+            life.choice = ours
+            record = Record(
+                time=time.time(),
+                strategy=self.strategy,
+                host=url,
+                ours=ours,
+                host_latency_ms=expected.get(url),
+                our_latency_ms=expected.get(ours),
+            )
+            shadow.predict(record, given)
+            shadow.log.write(record)
+        except Exception as error:
+            self._failed(error)
+
+    def is_like(self, other: "Decision") -> bool:
+        """Whether the other would choose alike, had it learned the same."""
+        return (self._settings, self._session_key) == (other._settings, other._session_key)
+
+    def close(self) -> None:
+        """Write what is buffered; the decision goes on working."""
+        if self.shadow is not None:
+            self.shadow.log.close()
+
+    def _failed(self, error: Exception) -> None:
+        self.telemetry.fell_back()
+        self._unlogged += 1
+        now = time.monotonic()
+        if now - self._logged >= _LOG_SECONDS:
+            _log.warning(
+                "routecore: %s failed %d times since the last such line; "
+                "requests went to the least loaded endpoint instead: %s: %s",
+                self.strategy,
+                self._unlogged,
+                type(error).__name__,
+                error,
+            )
+            self._logged, self._unlogged = now, 0
+
+
+class _Shadow:
+    """Two indexes, of what the host sent where and of what we would have."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.log = ShadowLog(settings.shadow_file, settings.shadow_max_bytes)
+        self._explains = True
+        self._host, self._ours = PromptIndex(), PromptIndex()
+
+    def request_stats(self) -> Any:
+        """The load that our choices would have made, as far as our shadow monitor knows it."""
+        monitor = host.request_stats.get_request_stats_monitor()
+        return getattr(monitor, "core", monitor).get_request_stats(time.time())
+
+    def predict(self, record: Record, body: Any) -> None:
+        text = prompt_text(body)
+        sides = ((self._host, record.host, "host"), (self._ours, record.ours, "our"))
+        for index, url, who in sides:
+            length, urls = index.match(text, {url})
+            hit = min(length, len(text)) if url in urls else 0
+            setattr(record, f"{who}_hit_tokens", hit / CHARS_PER_TOKEN)
+            index.add(text, url)
+        record.prompt_tokens = len(text) / CHARS_PER_TOKEN
+
+    def expected(self, router: Any, asked: tuple[Any, ...]) -> dict[str, float]:
+        """URL → latency in milliseconds, from a strategy whose score is a sum of them."""
+        if not self._explains or not hasattr(router, "explain"):
+            return {}
+        ms: dict[str, float] = {}
+        for candidate in router.explain(*asked).candidates:
+            terms = [term.value for term in candidate.terms if term.unit == "ms"]
+            if terms:
+                ms[candidate.url] = sum(terms)
+        self._explains = bool(ms)
+        return ms
+
+
+def fewest_in_flight(endpoints: Sequence[Any], request_stats: Mapping[str, Any] | None) -> str:
+    """The endpoint with the fewest requests, by plain means; any, when those fail as well."""
+
+    def load(endpoint: Any) -> float:
+        stats = (request_stats or {}).get(endpoint.url)
+        return 0 if stats is None else stats.in_prefill_requests + stats.in_decoding_requests
+
+    try:
+        return str(min(endpoints, key=load).url)
+    except Exception:
+        return str(random.choice(endpoints).url)

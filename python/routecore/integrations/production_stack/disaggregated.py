@@ -1,0 +1,229 @@
+"""The host's two routers for engines that only prefill or only decode."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import msgspec
+
+from routecore.integrations.production_stack import host
+from routecore.integrations.production_stack.routers import Routed
+
+_logic: Any = host.routing_logic
+
+
+class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):  # type: ignore[misc]
+    """Either half of a pair, where the host asks: its JSON handler keeps clients of its own.
+
+    Args:
+        prefill_model_labels: Labels of the endpoints that prefill.
+        decode_model_labels: Labels of the endpoints that decode.
+    """
+
+    logic = "disaggregated_prefill"
+
+    def __init__(
+        self,
+        prefill_model_labels: list[str] | None = None,
+        decode_model_labels: list[str] | None = None,
+    ) -> None:
+        super(Routed, self).__init__(prefill_model_labels or [], decode_model_labels or [])
+        self._begin()
+
+    def route_request(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Any,
+        request_stats: Any,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """A prefill endpoint for a body with `max_tokens` 1, else a decode endpoint.
+
+        Raises:
+            RouteError: There are no endpoints.
+        """
+        if self.decision.shadow is not None:
+            url: str = super().route_request(
+                endpoints, engine_stats, request_stats, request, request_json
+            )
+            return url
+        one = isinstance(request_json, dict) and request_json.get("max_tokens") == 1
+        labels = self.prefill_model_labels if one else self.decode_model_labels
+        # Without an endpoint of that half any answers better than none.
+        half = [e for e in endpoints if e.model_label in labels] or endpoints
+        return self.decision.choose(
+            half, engine_stats, request_stats, request, request_json, _half(self, one)
+        )
+
+
+class DisaggregatedPrefillOrchestratedRouter(
+    Routed,
+    _logic.DisaggregatedPrefillOrchestratedRouter,  # type: ignore[misc]
+):
+    """The pair that the host's own orchestration asks for, and its load, which the host omits.
+
+    Args:
+        prefill_model_labels: Labels of the endpoints that prefill.
+        decode_model_labels: Labels of the endpoints that decode.
+    """
+
+    logic = "disaggregated_prefill_orchestrated"
+    _serial = itertools.count(1)
+
+    def __init__(
+        self,
+        prefill_model_labels: list[str] | None = None,
+        decode_model_labels: list[str] | None = None,
+    ) -> None:
+        super(Routed, self).__init__(prefill_model_labels, decode_model_labels)
+        self._begin()
+
+    def select_prefill_endpoint(self, prefiller_endpoints: Sequence[Any]) -> Any:
+        """The endpoint whose cache and load suit the prompt.
+
+        Raises:
+            ValueError: No endpoints.
+        """
+        if self.decision.shadow is not None:
+            return super().select_prefill_endpoint(prefiller_endpoints)
+        return self._select(prefiller_endpoints, True)
+
+    def select_decode_endpoint(self, decoder_endpoints: Sequence[Any]) -> Any:
+        """The endpoint with the fewest requests in flight.
+
+        Raises:
+            ValueError: No endpoints.
+        """
+        if self.decision.shadow is not None:
+            return super().select_decode_endpoint(decoder_endpoints)
+        return self._select(decoder_endpoints, False)
+
+    async def route_request(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Any,
+        request_stats: Any,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """For requests that the host does not split: multipart ones.
+
+        Raises:
+            HTTPException: 503, no endpoint prefills or none decodes.
+        """
+        half, _ = self._find_endpoints(endpoints)
+        if self.decision.shadow is not None:
+            return str(half[0].url)
+        return self.decision.choose(
+            half, engine_stats, request_stats, request, request_json, _half(self, True)
+        )
+
+    def _select(self, endpoints: Sequence[Any], prefill: bool) -> Any:
+        monitor = _monitor()
+        exchange = _exchange.get()
+        body = None if exchange is None else exchange.body()
+        now = time.time()
+        stats = monitor.get_request_stats(now) if monitor is not None else {}
+        url = self.decision.choose(endpoints, None, stats, _task(), body, _half(self, prefill))
+        if monitor is not None:
+            # The host reports neither half. What is open when its task ends has failed.
+            half = _Half(monitor, prefill, url, f"routecore-{next(self._serial)}")
+            monitor.on_new_request(url, half.request_id, now)
+            if exchange is not None:
+                exchange.halves.append(half)
+        return next(endpoint for endpoint in endpoints if endpoint.url == url)
+
+
+class _Half(NamedTuple):
+    monitor: Any
+    prefill: bool
+    url: str
+    request_id: str
+
+
+class _Exchange:
+    """A request and the start of its answer, as they pass."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.halves: list[_Half] = []
+        self._good = False
+
+    def body(self) -> Any:
+        try:
+            return msgspec.json.decode(b"".join(self.pieces))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def answered(self, status: int) -> None:
+        """The answer begins: the prompt is computed, and the first token is there."""
+        self._good = status < 400
+        for half in self.halves if self._good else ():
+            half.monitor.on_request_response(half.url, half.request_id, time.time())
+            if half.prefill:
+                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+
+    def ended(self) -> None:
+        """The answer was passed on to its end."""
+        for half in self.halves if self._good else ():
+            if not half.prefill:
+                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+
+
+_exchange: ContextVar[_Exchange | None] = ContextVar("routecore_exchange", default=None)
+
+
+class Tap:
+    """ASGI middleware that lets the orchestrated router see a request and its answer's status.
+
+    The host asks it for endpoints without the request, and reports nothing of what follows.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass everything on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange()
+        _exchange.set(exchange)
+
+        async def seen_receive() -> Any:
+            message = await receive()
+            if message["type"] == "http.request":
+                exchange.pieces.append(message.get("body", b""))
+            return message
+
+        async def seen_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                exchange.answered(message["status"])
+            await send(message)
+
+        await self._app(scope, seen_receive, seen_send)
+        exchange.ended()
+
+
+def _half(router: Routed, prefill: bool) -> Any:
+    """The half of `prefill_decode`; None, the strategy itself, for any other strategy."""
+    return getattr(router.decision.router, "prefill" if prefill else "decode", None)
+
+
+def _task() -> Any:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _monitor() -> Any:
+    try:
+        monitor = host.request_stats.get_request_stats_monitor()
+    except ValueError:  # the host has none yet
+        return None
+    return monitor if hasattr(monitor, "on_request_failed") else None

@@ -1,0 +1,44 @@
+"""Finds production-stack's router, and tells it from the other package of its name."""
+
+import importlib
+import importlib.util
+import logging
+from typing import Any
+
+_ROUTING = "vllm_router.routers.routing_logic"
+_INSTALL = (
+    "install production-stack's router from a checkout of vllm-project/production-stack: "
+    "pip install ./production-stack (it is not on the package index)"
+)
+
+
+def _has(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # a parent is missing, or is no package
+        return False
+
+
+def _found() -> Any:
+    if not _has("vllm_router"):
+        raise ImportError(f"production-stack's vllm_router is not installed: {_INSTALL}")
+    module = importlib.import_module(_ROUTING) if _has(_ROUTING) else None
+    if module is None or not hasattr(module, "RoutingInterface"):
+        raise ImportError(
+            "the vllm_router that is installed is not production-stack's but another project's "
+            f"(it has no {_ROUTING}): uninstall the package vllm-router, then {_INSTALL}"
+        )
+    return module
+
+
+routing_logic: Any = _found()
+request_stats: Any = importlib.import_module("vllm_router.stats.request_stats")
+
+
+def logger(name: str) -> logging.Logger:
+    """A logger whose lines look like the host's."""
+    try:
+        made: logging.Logger = importlib.import_module("vllm_router.log").init_logger(name)
+    except (ImportError, AttributeError):
+        return logging.getLogger(name)
+    return made

@@ -1,0 +1,172 @@
+"""The host's request-stats monitor, counted in Rust and told of every end."""
+
+from typing import Any
+
+from routecore.integrations.production_stack import host, settings
+from routecore.integrations.production_stack.life import current
+from routecore.integrations.telemetry import watch
+from routecore.monitor import RequestStatsMonitor as Core
+from routecore.table import EndpointTable
+from routecore.views import RequestStatsView
+
+
+class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[misc]
+    """Replaces the host's class: same calls, O(1) each, and no request stays for ever.
+
+    Args:
+        sliding_window_size: Seconds of the window; required at the first construction.
+        lease_timeout: Seconds after which a request that never ended leaves the load; the
+            settings' if left out.
+
+    Raises:
+        ValueError: At the first construction without a window.
+    """
+
+    def __init__(
+        self, sliding_window_size: float | None = None, lease_timeout: float | None = None
+    ) -> None:
+        # Not the host's __init__: its dicts would only grow.
+        self.core = core(sliding_window_size, lease_timeout)
+        watch(self.core)
+        self.sliding_window_size = sliding_window_size
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end."""
+        return self.core.in_flight
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        return self.core.leases_expired
+
+    def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request is about to be sent; an earlier attempt of it has failed."""
+        life = current()
+        if life is not None:
+            life.sent(self, engine_url, request_id)
+        self.core.on_new_request(engine_url, request_id, timestamp)
+
+    def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The first chunk came back."""
+        self.core.on_request_response(engine_url, request_id, timestamp)
+
+    def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end."""
+        life = current()
+        if life is not None:
+            life.ended(engine_url, request_id)
+            if life.shows_usage and hasattr(self.core, "on_usage"):
+                # Its usage comes right after, and must come before its end.
+                life.served = (self, engine_url, request_id, timestamp)
+                return
+        self.count_complete(engine_url, request_id, timestamp)
+
+    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end, and nothing more will be told of it."""
+        self.core.on_request_complete(engine_url, request_id, timestamp)
+
+    def on_usage(
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        """What the engine counted of a request, in tokens; before its end."""
+        told: Any = getattr(self.core, "on_usage", None)
+        if told is not None:
+            told(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+
+    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request failed or its client left."""
+        self.core.on_request_failed(engine_url, request_id, timestamp)
+
+    def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The engine swapped the request out."""
+        self.core.on_request_swapped(engine_url, request_id, timestamp)
+
+    def get_request_stats(self, current_time: float) -> RequestStatsView:
+        """URL → stats, as a mapping that costs O(1) to make."""
+        return self.core.get_request_stats(current_time)
+
+
+class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[misc]
+    """The host's monitor as it is, and beside it the load that our choices would have made.
+
+    Each request counts, in `core`, on the endpoint that we would have chosen, for as long as it
+    really took on the other one.
+    """
+
+    def __init__(
+        self, sliding_window_size: float | None = None, lease_timeout: float | None = None
+    ) -> None:
+        super().__init__(sliding_window_size)
+        self.core = core(sliding_window_size, lease_timeout, EndpointTable())
+        watch(self.core)
+        self._moved: dict[tuple[str, str], str] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end."""
+        return self.core.in_flight
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        return self.core.leases_expired
+
+    def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """Counted by the host at its choice, by us at ours."""
+        super().on_new_request(engine_url, request_id, timestamp)
+        life = current()
+        if life is None or life.choice is None:
+            return
+        life.sent(self, engine_url, request_id)
+        self._moved[engine_url, request_id] = life.choice
+        self.core.on_new_request(life.choice, request_id, timestamp)
+
+    def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The first chunk came back."""
+        super().on_request_response(engine_url, request_id, timestamp)
+        ours = self._moved.get((engine_url, request_id))
+        if ours is not None:
+            self.core.on_request_response(ours, request_id, timestamp)
+
+    def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end."""
+        super().on_request_complete(engine_url, request_id, timestamp)
+        life = current()
+        if life is not None:
+            life.ended(engine_url, request_id)
+        self.count_complete(engine_url, request_id, timestamp)
+
+    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The request was served to its end, and nothing more will be told of it."""
+        ours = self._moved.pop((engine_url, request_id), None)
+        if ours is not None:
+            self.core.on_request_complete(ours, request_id, timestamp)
+
+    def on_usage(
+        self,
+        engine_url: str,
+        request_id: str,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        """Not told: it is of the host's choice, not of ours."""
+
+    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """Ours alone: the host's monitor has no such call, and stays as it is."""
+        ours = self._moved.pop((engine_url, request_id), None)
+        if ours is not None:
+            self.core.on_request_failed(ours, request_id, timestamp)
+
+
+def core(window: float | None, lease: float | None, table: EndpointTable | None = None) -> Core:
+    """A compiled monitor of one's own, whatever other the process has."""
+    lease = settings.load().lease_timeout if lease is None else lease
+    made: Any = type.__call__(Core, window, lease_timeout=lease, table=table)
+    return made  # type: ignore[no-any-return]

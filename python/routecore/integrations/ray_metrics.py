@@ -1,0 +1,79 @@
+"""The metrics of `telemetry` in Ray's own registry; Ray exports them with the prefix `ray_`."""
+
+from typing import Any
+
+from ray.util import metrics
+
+from routecore.integrations.telemetry import Monitor
+
+_SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
+
+
+class RayTelemetry:
+    """The metrics of one deployment's strategy.
+
+    Args:
+        strategy: Tag: the word of the strategy.
+        deployment: Tags `deployment` and `application`, as on Serve's own metrics.
+    """
+
+    def __init__(self, strategy: str, deployment: Any) -> None:
+        self._tags = {
+            "strategy": strategy,
+            "deployment": deployment.name,
+            "application": deployment.app_name,
+        }
+        self._decisions = self._made(
+            metrics.Counter, "routecore_decisions", "Requests routed.", ("outcome",)
+        )
+        self._seconds = self._made(
+            metrics.Histogram,
+            "routecore_decision_seconds",
+            "Time that one choice takes.",
+            boundaries=_SECONDS,
+        )
+        self._in_flight = self._made(
+            metrics.Gauge, "routecore_in_flight_requests", "Requests between sending and end."
+        )
+        self._expired = self._made(
+            metrics.Counter,
+            "routecore_leases_expired",
+            "Requests that left the load because they never ended.",
+        )
+        self._outcomes = {name: {"outcome": name} for name in ("strategy", "fallback", "shadow")}
+        self._monitor: Monitor | None = None
+        self._reported = 0
+
+    def _made(
+        self, kind: Any, name: str, text: str, tags: tuple[str, ...] = (), **options: Any
+    ) -> Any:
+        made = kind(name, description=text, tag_keys=(*self._tags, *tags), **options)
+        return made.set_default_tags(self._tags)
+
+    def decided(self, seconds: float) -> None:
+        """The strategy chose, in that time."""
+        self._decisions.inc(tags=self._outcomes["strategy"])
+        self._seconds.observe(seconds)
+
+    def shadowed(self, seconds: float) -> None:
+        """The strategy chose beside Serve, without effect."""
+        self._decisions.inc(tags=self._outcomes["shadow"])
+        self._seconds.observe(seconds)
+
+    def fell_back(self) -> None:
+        """The strategy failed and Serve's own rule chose."""
+        self._decisions.inc(tags=self._outcomes["fallback"])
+
+    def watch(self, monitor: Monitor) -> None:
+        """The monitor whose figures `report` brings up to date."""
+        self._monitor, self._reported = monitor, monitor.leases_expired
+
+    def report(self) -> None:
+        """Bring requests in flight and expired leases up to date."""
+        if self._monitor is None:
+            return
+        self._in_flight.set(self._monitor.in_flight)
+        expired = self._monitor.leases_expired
+        if expired > self._reported:
+            self._expired.inc(expired - self._reported)
+            self._reported = expired

@@ -1,0 +1,285 @@
+"""Ray Serve: any strategy as the request router of a deployment, by configuration alone.
+
+    RequestRouterConfig(
+        request_router_class="routecore.integrations.ray_serve.RoutecoreRequestRouter",
+        request_router_kwargs={"strategy": "prefix_affinity", "load_factor": 1.25},
+    )
+
+The index and the counts live in the process that routes: no actor is called for a choice.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections import deque
+from typing import Any
+
+from routecore.errors import RouteError
+from routecore.integrations.fleet import Fleet
+from routecore.integrations.ray_prompt import body_of
+from routecore.integrations.settings import Settings, settings
+from routecore.stats import EndpointInfo
+
+try:
+    from ray.serve.request_router import LocalityMixin, MultiplexMixin, RequestRouter
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.partition(".")[0] != "ray":
+        raise
+    raise ImportError(
+        "routecore.integrations.ray_serve needs Ray Serve: pip install 'routecore[ray]'"
+    ) from missing
+
+from routecore.integrations.ray_metrics import RayTelemetry
+
+_log = logging.getLogger("ray.serve.routecore")
+_TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics
+_SPILL = 8  # replicas offered after ours: each may be probed by RPC when the fleet is full
+_MAX_SHADOWED = 65_536
+_MAX_OVER = 256  # ends whose acceptance may still be told; the two are one loop turn apart
+_SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
+
+
+class _Seat:
+    """A replica as we see it: its name, our requests on it, what others have there."""
+
+    __slots__ = ("away", "elsewhere", "open", "replica", "unanswered", "url")
+
+    def __init__(self, url: str, replica: Any) -> None:
+        self.url, self.replica = url, replica
+        self.open = 0  # sent and not over
+        self.unanswered: deque[str] = deque()  # of these, neither accepted nor rejected yet
+        self.elsewhere = 0
+        self.away = False  # did not answer Serve
+
+    @property
+    def load(self) -> int:
+        return self.open + self.elsewhere
+
+
+class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
+    """Serve's request router with a routecore strategy.
+
+    `request_router_kwargs`: `strategy` (a key of `ROUTERS`), `mode` ("active" or "shadow"),
+    `lease_timeout` (seconds); all others are parameters of the strategy. Settings that are
+    refused are logged, and Serve's power of two chooses; so it does, request by request, when a
+    strategy fails.
+    """
+
+    _fleet: Fleet | None = None
+
+    def initialize_state(self, **kwargs: Any) -> None:
+        """Take the settings; Serve calls this once, before the first replica is known."""
+        self._seats: dict[Any, _Seat] = {}
+        self._all: tuple[EndpointInfo, ...] = ()
+        self._by_url: dict[str, _Seat] = {}
+        self._tokens = itertools.count()
+        self._accepted: dict[str, tuple[_Seat, str]] = {}
+        self._over: dict[str, None] = {}
+        self._shadowed: dict[str, str] = {}
+        self._ticking = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        chosen: dict[str, Any] = {name: kwargs[name] for name in kwargs if name in _SETTINGS}
+        chosen["params"] = {name: kwargs[name] for name in kwargs if name not in _SETTINGS}
+        # Serve ends each request by itself; the lease is for bugs, not for long answers.
+        chosen.setdefault("lease_timeout", 86_400.0)
+        name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
+        try:
+            read = settings(chosen)
+            self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
+            self._fleet = Fleet(read, name, self._telemetry, _log)
+            self._telemetry.watch(self._fleet.monitor)
+        except (RouteError, TypeError) as error:
+            _log.error("routecore %r: %s. Power of two routes until this is mended.", name, error)
+
+    async def choose_replicas(
+        self, candidate_replicas: list[Any], pending_request: Any = None
+    ) -> list[list[Any]]:
+        """Ranks, best first: our choice, then the least loaded of the rest."""
+        if pending_request is not None and pending_request.metadata.multiplexed_model_id:
+            ids = self.apply_multiplex_routing(pending_request=pending_request)
+        else:
+            ids = self.apply_locality_routing(pending_request=pending_request)
+        if len(ids) == len(candidate_replicas):
+            candidates = candidate_replicas
+        else:
+            candidates = [r for r in candidate_replicas if r.replica_id in ids]
+        fleet = self._fleet
+        if fleet is None or pending_request is None or not candidates:
+            return _two(candidates)
+        self._loop = asyncio.get_running_loop()
+        self._tick_later()
+        try:
+            seat = self._choose(fleet, candidates, pending_request)
+        except Exception as error:
+            fleet.fault(error)
+            return _two(candidates)
+        if fleet.shadow is not None:
+            request_id = pending_request.metadata.internal_request_id
+            _put(self._shadowed, request_id, seat.url, _MAX_SHADOWED)
+            return _two(candidates)
+        rest = [r for r in candidates if r is not seat.replica]
+        if len(rest) > _SPILL:
+            rest = heapq.nsmallest(_SPILL, rest, key=lambda r: self._load(r.replica_id))
+        return [[seat.replica], rest] if rest else [[seat.replica]]
+
+    def _choose(self, fleet: Fleet, candidates: list[Any], pending_request: Any) -> _Seat:
+        if len(candidates) == len(self._all):
+            endpoints = self._all
+        else:
+            endpoints = fleet.endpoints(
+                tuple(sorted(self._seats[r.replica_id].url for r in candidates))
+            )
+        metadata = pending_request.metadata
+        key = fleet.router.session_key
+        session = getattr(metadata, "session_id", "") if key else ""
+        headers = {key: session} if key and session else None
+        body = body_of(
+            pending_request.args, pending_request.kwargs, key, metadata.multiplexed_model_id
+        )
+        return self._by_url[fleet.choose(endpoints, headers, body)]
+
+    def _load(self, replica_id: Any) -> int:
+        seat = self._seats.get(replica_id)
+        return 0 if seat is None else seat.load
+
+    # Lifecycle. Serve calls these on the router's loop.
+
+    def on_send_request(self, replica_id: Any) -> None:
+        """A request goes to the replica: one more in flight."""
+        super().on_send_request(replica_id)
+        seat = self._seats.get(replica_id)
+        if seat is not None and self._fleet is not None:
+            # Serve names no request here. The acceptances come in the order of the sendings, or
+            # so nearly that a name given to the wrong one of two changes no figure.
+            token = str(next(self._tokens))
+            seat.unanswered.append(token)
+            seat.open += 1
+            self._fleet.monitor.on_new_request(seat.url, token, time.time())
+
+    def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
+        """The replica accepted it."""
+        super().on_request_routed(pending_request, replica_id, result)
+        seat = self._seats.get(replica_id)
+        if seat is None or self._fleet is None:
+            return
+        request_id = pending_request.metadata.internal_request_id
+        if request_id in self._over:
+            del self._over[request_id]  # so short that its end was told first
+        elif seat.unanswered:
+            self._accepted[request_id] = seat, seat.unanswered.popleft()
+        ours = self._shadowed.pop(request_id, None)
+        if ours is not None:
+            self._fleet.beside(ours, seat.url)
+
+    def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
+        """A request sent to the replica is over: served, failed, or rejected at the door."""
+        super().on_request_completed(replica_id, internal_request_id)
+        accepted = self._accepted.pop(internal_request_id, None)
+        seat = self._seats.get(replica_id)
+        if seat is None or self._fleet is None:
+            return
+        monitor, now = self._fleet.monitor, time.time()
+        if accepted is not None:
+            if accepted[0] is seat:  # else the replica was replaced, and its counts with it
+                seat.open -= 1
+                monitor.on_request_complete(seat.url, accepted[1], now)
+        elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
+            _put(self._over, internal_request_id, None, _MAX_OVER)
+            seat.open -= 1
+            # A rejection follows at once, so it is the last one sent.
+            monitor.on_request_failed(seat.url, seat.unanswered.pop(), now)
+        self._tick_later()
+
+    def on_new_queue_len_info(self, replica_id: Any, num_ongoing_requests: int) -> None:
+        """The replica tells how many requests it has, those of other routers included."""
+        super().on_new_queue_len_info(replica_id, num_ongoing_requests)
+        self._reported(replica_id, num_ongoing_requests)
+
+    def _reported(self, replica_id: Any, ongoing: int | None) -> None:
+        seat = self._seats.get(replica_id)
+        if seat is None or self._fleet is None:
+            return
+        elsewhere = 0 if ongoing is None else max(0, ongoing - seat.open)
+        if elsewhere != seat.elsewhere:
+            seat.elsewhere = elsewhere
+            self._fleet.monitor.on_load_elsewhere(seat.url, elsewhere)
+        if ongoing is not None and seat.away:
+            self._offer(seat, True)
+
+    # Membership.
+
+    def update_replicas(self, replicas: list[Any]) -> None:
+        """Replicas came or went; what we know of those that stay is kept."""
+        super().update_replicas(replicas)
+        current = {replica.replica_id: replica for replica in replicas}
+        for replica_id in [known for known in self._seats if known not in current]:
+            self._leave(replica_id)
+        for replica_id, replica in current.items():
+            seat = self._seats.get(replica_id)
+            if seat is None:
+                self._seats[replica_id] = seat = _Seat(replica_id.to_full_id_str(), replica)
+                if self._fleet is not None:
+                    self._fleet.table.add(seat.url)
+            seat.replica = replica
+        self._relist()
+
+    def on_replica_actor_died(self, replica_id: Any) -> None:
+        """The replica is gone; so are its requests in flight."""
+        super().on_replica_actor_died(replica_id)
+        self._leave(replica_id)
+        self._relist()
+
+    def on_replica_actor_unavailable(self, replica_id: Any) -> None:
+        """Not chosen first until it answers a probe of Serve's again."""
+        super().on_replica_actor_unavailable(replica_id)
+        seat = self._seats.get(replica_id)
+        # Without the cache no probe would tell us of its return.
+        if seat is not None and getattr(self, "_use_replica_queue_len_cache", False):
+            self._offer(seat, False)
+
+    def _offer(self, seat: _Seat, here: bool) -> None:
+        seat.away = not here
+        if self._fleet is not None:
+            self._fleet.table.add(seat.url)  # it may have lost its row by not being used
+            self._fleet.table.set_eligible(seat.url, here)
+
+    def _leave(self, replica_id: Any) -> None:
+        seat = self._seats.pop(replica_id, None)
+        if seat is not None and self._fleet is not None:
+            self._fleet.table.remove(seat.url)
+
+    def _relist(self) -> None:
+        self._by_url = {seat.url: seat for seat in self._seats.values()}
+        if self._fleet is not None:
+            self._all = self._fleet.endpoints(tuple(sorted(self._by_url)))
+
+    # Once a second while there is traffic, and once after it.
+
+    def _tick_later(self) -> None:
+        if not self._ticking and self._loop is not None:
+            self._ticking = True
+            self._loop.call_later(_TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        cache = self.replica_queue_len_cache
+        for replica_id in self._seats:
+            self._reported(replica_id, cache.get(replica_id))
+        self._telemetry.report()
+
+
+def _two(candidates: list[Any]) -> list[list[Any]]:
+    """Serve's own rule: of two random replicas it takes the one with the shorter queue."""
+    if not candidates:
+        return []
+    return [random.sample(candidates, min(2, len(candidates)))]
+
+
+def _put(into: dict[str, Any], key: str, value: Any, limit: int) -> None:
+    """Add to a dict that forgets its oldest above a limit."""
+    into[key] = value
+    if len(into) > limit:
+        del into[next(iter(into))]

@@ -1,0 +1,141 @@
+"""Prometheus metrics of our decisions, in whatever registry the host scrapes."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+# A decision takes microseconds; a bucket of milliseconds means that something is wrong.
+_BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
+
+
+class Monitor(Protocol):
+    """What is read of a request monitor when the host is scraped.
+
+    One that keeps account of its index's predictions has them as `predictions`, with
+    `predicted_tokens` and `over_predicted`.
+    """
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end."""
+        ...
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        ...
+
+
+class _Families(NamedTuple):
+    decisions: Counter
+    seconds: Histogram
+    actual: Counter
+    load: "_Load"
+
+
+class _Load:
+    """Reads the monitors when the registry is collected, so that requests pay nothing."""
+
+    def __init__(self) -> None:
+        self.monitors: WeakSet[Any] = WeakSet()
+
+    def collect(self) -> Iterator[Metric]:
+        monitors = list(self.monitors)
+        yield GaugeMetricFamily(
+            "routecore_in_flight_requests",
+            "Requests between their choice and their end, as the router counts them.",
+            value=sum(monitor.in_flight for monitor in monitors),
+        )
+        yield CounterMetricFamily(
+            "routecore_leases_expired",
+            "Requests that left the load because they never ended.",
+            value=sum(monitor.leases_expired for monitor in monitors),
+        )
+        known = [monitor.predictions for monitor in monitors if hasattr(monitor, "predictions")]
+        if known:
+            yield CounterMetricFamily(
+                "routecore_predicted_hit_tokens",
+                "Prompt tokens expected in the cache, of requests whose engine told what it found.",
+                value=sum(predictions.predicted_tokens for predictions in known),
+            )
+            yield CounterMetricFamily(
+                "routecore_over_predicted_requests",
+                "Of these requests, those that found at least a block less than expected.",
+                value=sum(predictions.over_predicted for predictions in known),
+            )
+
+
+@cache
+def _families(registry: CollectorRegistry) -> _Families:
+    """Made once per registry: it refuses a name that it knows."""
+    labels = ["host", "strategy"]
+    load = _Load()
+    registry.register(load)
+    return _Families(
+        Counter(
+            "routecore_decisions",
+            "Requests routed: by the strategy, by fallback after an error, or in the shadow.",
+            [*labels, "outcome"],
+            registry=registry,
+        ),
+        Histogram(
+            "routecore_decision_seconds",
+            "Time that one choice takes.",
+            labels,
+            buckets=_BUCKETS,
+            registry=registry,
+        ),
+        Counter(
+            "routecore_actual_hit_tokens",
+            "Prompt tokens that engines report as read from their prefix cache.",
+            labels,
+            registry=registry,
+        ),
+        load,
+    )
+
+
+class Telemetry:
+    """The metrics of one strategy behind one host.
+
+    Args:
+        host: Label: `production_stack`, `ray_serve`, `litellm`.
+        strategy: Label: the word of the strategy.
+        registry: Where the host's own metrics are; prometheus_client's default if left out.
+    """
+
+    def __init__(self, host: str, strategy: str, registry: CollectorRegistry | None = None) -> None:
+        families = _families(REGISTRY if registry is None else registry)
+        labels = (host, strategy)
+        self._strategy = families.decisions.labels(*labels, "strategy")
+        self._fallback = families.decisions.labels(*labels, "fallback")
+        self._shadow = families.decisions.labels(*labels, "shadow")
+        self._seconds = families.seconds.labels(*labels)
+        self._actual = families.actual.labels(*labels)
+
+    def decided(self, seconds: float) -> None:
+        """The strategy chose, in that time."""
+        self._strategy.inc()
+        self._seconds.observe(seconds)
+
+    def shadowed(self, seconds: float) -> None:
+        """The strategy chose beside the host, without effect."""
+        self._shadow.inc()
+        self._seconds.observe(seconds)
+
+    def fell_back(self) -> None:
+        """The strategy failed and the request was routed without it."""
+        self._fallback.inc()
+
+    def used(self, cached: float) -> None:
+        """Prompt tokens that the engine reports as read from its cache."""
+        self._actual.inc(max(0.0, cached))
+
+
+def watch(monitor: Monitor, registry: CollectorRegistry | None = None) -> None:
+    """Show the monitor's requests in flight and expired leases for as long as it lives."""
+    _families(REGISTRY if registry is None else registry).load.monitors.add(monitor)

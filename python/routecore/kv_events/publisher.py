@@ -1,0 +1,215 @@
+"""The sockets of one publisher: live messages, connection events, replays."""
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from routecore.kv_events.index import KVIndex
+
+END = (1 << 64) - 1
+PER_TURN = 256  # messages of one publisher before the next one's turn
+IDLE_SECONDS = 2.0  # without an answer of a replay
+TRIES = 3  # of a replay, without progress
+TOTAL_SECONDS = 120.0  # of making good one loss
+COOL_SECONDS = 30.0  # after a replay that failed
+_WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+class Publisher:
+    """One rank's event stream, fed into the index. All calls come from the subscriber's thread.
+
+    Args:
+        context: Of the sockets.
+        index: Where events go.
+        url: The endpoint.
+        rank: Its data-parallel rank.
+        address: Where it publishes.
+        replay: Where it answers replays, if it does.
+        topic: Subscription.
+        bind: Bind the address instead of connecting.
+        hwm: Messages that may wait in the socket; beyond that they are lost, and seen as a gap.
+        slot: Called for leave to start a replay; False means later.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        index: KVIndex,
+        url: str,
+        rank: int,
+        address: str,
+        replay: str | None,
+        *,
+        topic: str,
+        bind: bool,
+        hwm: int,
+        slot: Callable[["Publisher"], bool],
+    ) -> None:
+        self.url, self.rank, self.address = url, rank, address
+        self._context, self._core, self._replay_address = context, index.core, replay
+        self._slot = slot
+        self.connected = False
+        self.since = time.monotonic()
+        self.last_event: float | None = None
+        self.replay: zmq.Socket[bytes] | None = None
+        self._wanted: int | None = None
+        self._tries = 0
+        self._deadline = self._give_up = self._cool_until = 0.0
+        self._broken = False
+        self.live = context.socket(zmq.SUB)
+        self.live.setsockopt(zmq.LINGER, 0)
+        self.live.setsockopt(zmq.RCVHWM, hwm)
+        self.live.setsockopt(zmq.RECONNECT_IVL, 100)
+        self.live.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        # A peer that vanished without a word is noticed, and connected to anew.
+        self.live.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self.live.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        self.monitor = self.live.get_monitor_socket(_WATCHED)
+        try:
+            (self.live.bind if bind else self.live.connect)(address)
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    @property
+    def can_replay(self) -> bool:
+        """Whether a loss may be asked for now."""
+        return self._replay_address is not None and time.monotonic() >= self._cool_until
+
+    @property
+    def resyncing(self) -> bool:
+        """Whether a replay runs or waits for leave to."""
+        return self._wanted is not None
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self.live.disable_monitor()
+        for socket in (self.live, self.monitor, self.replay):
+            if socket is not None:
+                socket.close(0)
+        self.replay = None
+
+    def on_monitor(self) -> bool:
+        """Connection events; True if more may wait."""
+        for event in _drain(self.monitor):
+            kind = parse_monitor_message(event)["event"]
+            if kind == zmq.EVENT_DISCONNECTED:
+                # What the old connection brought comes before the news of its end.
+                while self.on_live():
+                    pass
+                self.connected, self._broken = False, True
+                self._core.disconnected(self.url, self.rank, self.can_replay)
+            elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.connected, self.since = True, time.monotonic()
+                if self._broken or self.can_replay:
+                    # An engine that was there before tells what it holds; see also restarts.
+                    self._ask(self._core.reconnected(self.url, self.rank, self.can_replay))
+                self._broken = False
+        return False
+
+    def on_live(self) -> bool:
+        """Live messages; True if more may wait."""
+        messages = []
+        for frames in _drain(self.live):
+            # topic, sequence number, payload; other shapes are no events
+            if len(frames) == 3 and len(frames[1]) == 8:
+                messages.append((int.from_bytes(frames[1]), frames[2]))
+        if messages:
+            self.last_event = time.monotonic()
+            self._ask(self._core.live(self.url, self.rank, messages, self.can_replay))
+        return len(messages) >= PER_TURN
+
+    def on_replay(self) -> bool:
+        """Answers of a replay; True if more may wait."""
+        if self.replay is None:
+            return False
+        messages, ended = [], False
+        for frames in _drain(self.replay):
+            seq, payload = read_reply(frames)
+            if seq is None:
+                continue
+            if seq == END or not payload:
+                ended = True
+                break
+            messages.append((seq, payload))
+        if messages:
+            self._tries, self._deadline = 0, time.monotonic() + IDLE_SECONDS
+            again = self._core.replayed(self.url, self.rank, messages)
+            if again is not None:
+                self._ask(again)
+                return False
+        if ended:
+            self._end(True)
+        return len(messages) >= PER_TURN
+
+    def tick(self, now: float) -> None:
+        """Start what waits for leave; give up what takes too long."""
+        if self._wanted is None:
+            return
+        if now > self._give_up:
+            self._end(False)
+        elif self.replay is None:
+            self._start()
+        elif now > self._deadline:
+            self._tries += 1
+            if self._tries >= TRIES:
+                self._end(False)
+            else:
+                self._start()
+
+    def _ask(self, start: int | None) -> None:
+        """Ask for a replay; one that runs is void then."""
+        if start is None:
+            return
+        if self._wanted is None:
+            self._give_up = time.monotonic() + TOTAL_SECONDS
+        self._wanted, self._tries = start, 0
+        self._hang_up()
+        self._start()
+
+    def _start(self) -> None:
+        if self._wanted is None or self._replay_address is None or not self._slot(self):
+            return
+        self._hang_up()
+        self.replay = self._context.socket(zmq.DEALER)
+        self.replay.setsockopt(zmq.LINGER, 0)
+        self.replay.setsockopt(zmq.RCVHWM, 0)  # an answer that were dropped would be a gap
+        self.replay.connect(self._replay_address)
+        self.replay.send_multipart([b"", struct.pack(">Q", self._wanted)])
+        self._deadline = time.monotonic() + IDLE_SECONDS
+
+    def _hang_up(self) -> None:
+        if self.replay is not None:
+            self.replay.close(0)
+            self.replay = None
+
+    def _end(self, complete: bool) -> None:
+        self._hang_up()
+        self._wanted = None
+        if not complete:
+            self._cool_until = time.monotonic() + COOL_SECONDS
+        give_up = self._give_up
+        self._ask(self._core.replay_end(self.url, self.rank, complete))
+        if self._wanted is not None:
+            self._give_up = give_up  # one loss after another is one: it must end too
+
+
+def _drain(socket: "zmq.Socket[bytes]") -> Any:
+    for _ in range(PER_TURN):
+        try:
+            yield socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+
+def read_reply(frames: list[bytes]) -> tuple[int | None, bytes]:
+    """Sequence number and payload of an answer, with a topic frame or without; None if neither."""
+    if frames and not frames[0]:
+        frames = frames[1:]  # the delimiter; a topic may be empty too
+    if len(frames) not in (2, 3) or len(frames[-2]) != 8:
+        return None, b""
+    return int.from_bytes(frames[-2]), frames[-1]

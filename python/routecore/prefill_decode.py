@@ -1,0 +1,107 @@
+"""Two engines for one request: one computes its prompt, another writes its answer."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from routecore.errors import RouteError
+from routecore.interface import RoutingInterface
+from routecore.routers import ROUTERS, CompiledRouter
+from routecore.stats import EngineStats, RequestStats
+
+
+class PrefillDecodeRouter(RoutingInterface):
+    """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
+
+    Each half is a strategy of its own over its own endpoints, told apart by `model_label`.
+
+    Args:
+        prefill: Strategy of the prefill half; a word of `ROUTERS`.
+        decode: Strategy of the decode half; a word of `ROUTERS`.
+        prefill_labels: `model_label` of the endpoints that prefill.
+        decode_labels: `model_label` of the endpoints that decode.
+        seed: Makes both halves repeatable.
+
+    Raises:
+        RouteError: No strategy has that word.
+    """
+
+    strategy: ClassVar[str] = "prefill_decode"
+
+    def __init__(
+        self,
+        *,
+        prefill: str = "prefix_cache" if "prefix_cache" in ROUTERS else "prefix_affinity",
+        decode: str = "least_connections",
+        prefill_labels: Sequence[str] = ("prefill",),
+        decode_labels: Sequence[str] = ("decode",),
+        seed: int | None = None,
+    ) -> None:
+        self.prefill_labels, self.decode_labels = tuple(prefill_labels), tuple(decode_labels)
+        draws = random.Random(seed)
+        self._prefill = _half("prefill", prefill, draws.getrandbits(64))
+        self._decode = _half("decode", decode, draws.getrandbits(64))
+
+    def prefill(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """The URL that computes the prompt, among endpoints that all prefill.
+
+        Raises:
+            RouteError: No endpoints, or none eligible.
+        """
+        return self._prefill.route_request(
+            endpoints, engine_stats, request_stats, request, request_json
+        )
+
+    def decode(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """The URL that writes the answer, among endpoints that all decode.
+
+        Raises:
+            RouteError: No endpoints, or none eligible.
+        """
+        return self._decode.route_request(
+            endpoints, engine_stats, request_stats, request, request_json
+        )
+
+    def route_request(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """One half's URL: prefill for a body with `max_tokens` 1, as production-stack sends it.
+
+        Raises:
+            RouteError: No endpoint has a label of that half.
+        """
+        one = isinstance(request_json, dict) and request_json.get("max_tokens") == 1
+        labels = self.prefill_labels if one else self.decode_labels
+        half = [e for e in endpoints if getattr(e, "model_label", None) in labels]
+        if not half:
+            raise RouteError(
+                f"{self.strategy}: no endpoint has a model_label of {', '.join(labels)}"
+            )
+        route = self.prefill if one else self.decode
+        return route(half, engine_stats, request_stats, request, request_json)
+
+
+def _half(name: str, word: str, seed: int) -> CompiledRouter:
+    if word not in ROUTERS:
+        raise RouteError(f"{name}: unknown strategy {word!r}; valid: {', '.join(ROUTERS)}")
+    made: CompiledRouter = type.__call__(ROUTERS[word], seed=seed)
+    return made

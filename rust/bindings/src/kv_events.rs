@@ -1,0 +1,283 @@
+//! The exact index of KV events: messages in, held prefixes out.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyDict, PyList, PyString};
+use routecore::exact::decode::extra_keys;
+use routecore::exact::publisher::{Publisher, Work};
+use routecore::exact::{ExactIndex, Feed, Scratch, TIERS, keys};
+use routecore::hash::endpoint_id;
+
+use crate::errors::{guarded, lock, to_py};
+use crate::table::text;
+
+/// Turns that a lookup waits for a writer before it sleeps: longer than any write lock is held.
+const SPINS: usize = 2000;
+
+/// Which token blocks the engines hold, by their own events.
+///
+/// The lock is std's: lookups take it shared, and writers hold it for some 256 edits only, so its
+/// queue hardly matters; the spin before it sleeps spares a lookup the wake-up.
+#[pyclass(frozen)]
+pub struct KvIndex {
+    index: RwLock<ExactIndex>,
+    feed: Mutex<Feed>,
+}
+
+/// Memory of one thread's lookups.
+#[derive(Default)]
+struct Lookup {
+    tokens: Vec<u32>,
+    keys: Vec<u64>,
+    rows: Vec<u32>,
+    depths: Vec<[u32; TIERS]>,
+    scratch: Scratch,
+}
+
+thread_local! {
+    static LOOKUP: RefCell<Lookup> = RefCell::default();
+}
+
+fn id(url: &Bound<'_, PyString>) -> u64 {
+    endpoint_id(text(url).as_bytes())
+}
+
+/// Token ids of a buffer of 32 or 64 bit integers, or of a sequence of integers.
+fn read_tokens(given: &Bound<'_, PyAny>, out: &mut Vec<u32>) -> PyResult<()> {
+    let py = given.py();
+    let bad = || to_py("token_ids: expected integers of 0 to 2**32 - 1, in a list or a buffer");
+    out.clear();
+    if let Ok(list) = given.cast::<PyList>() {
+        out.reserve(list.len());
+        for token in list.iter() {
+            out.push(token.extract().map_err(|_| bad())?);
+        }
+    } else if let Ok(buffer) = PyBuffer::<u32>::get(given) {
+        out.resize(buffer.item_count(), 0);
+        buffer.copy_to_slice(py, out)?;
+    } else if let Ok(buffer) = PyBuffer::<i64>::get(given) {
+        let mut all = 0;
+        let mut narrow = |token: i64| {
+            all |= token;
+            token as u32
+        };
+        match buffer.as_slice(py) {
+            Some(tokens) => out.extend(tokens.iter().map(|token| narrow(token.get()))),
+            None => out.extend(buffer.to_vec(py)?.into_iter().map(narrow)),
+        }
+        u32::try_from(all).map_err(|_| bad())?; // a bit too high in any, or a sign
+    } else if let Ok(buffer) = PyBuffer::<i32>::get(given) {
+        for token in buffer.to_vec(py)? {
+            out.push(u32::try_from(token).map_err(|_| bad())?);
+        }
+    } else {
+        for token in given.try_iter().map_err(|_| bad())? {
+            out.push(token?.extract().map_err(|_| bad())?);
+        }
+    }
+    Ok(())
+}
+
+impl KvIndex {
+    fn read(&self) -> RwLockReadGuard<'_, ExactIndex> {
+        for _ in 0..SPINS {
+            if let Ok(index) = self.index.try_read() {
+                return index;
+            }
+            std::hint::spin_loop();
+        }
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `f` on a publisher without the GIL.
+    fn feed<T: Send>(
+        &self,
+        url: &Bound<'_, PyString>,
+        rank: u32,
+        f: impl FnOnce(&mut Publisher, &mut Work, &RwLock<ExactIndex>) -> T + Send,
+    ) -> PyResult<T> {
+        let id = id(url);
+        guarded(|| {
+            Ok(url.py().detach(|| {
+                let mut feed = lock(&self.feed);
+                let (publisher, work) = feed.publisher(id, rank, &self.index);
+                f(publisher, work, &self.index)
+            }))
+        })
+    }
+}
+
+#[pymethods]
+impl KvIndex {
+    #[new]
+    fn new(seed: u64, max_blocks: usize) -> Self {
+        Self { index: RwLock::new(ExactIndex::new(seed)), feed: Mutex::new(Feed::new(max_blocks)) }
+    }
+
+    fn live(
+        &self,
+        url: &Bound<'_, PyString>,
+        rank: u32,
+        messages: Vec<(u64, PyBackedBytes)>,
+        can_replay: bool,
+    ) -> PyResult<Option<u64>> {
+        self.feed(url, rank, |publisher, work, index| {
+            let each = |(seq, payload): &(u64, PyBackedBytes)| {
+                publisher.live(*seq, payload, can_replay, work, index)
+            };
+            messages.iter().filter_map(each).last()
+        })
+    }
+
+    fn replayed(
+        &self,
+        url: &Bound<'_, PyString>,
+        rank: u32,
+        messages: Vec<(u64, PyBackedBytes)>,
+    ) -> PyResult<Option<u64>> {
+        self.feed(url, rank, |publisher, work, index| {
+            // What follows a new request belongs to the old one: another process' answers.
+            messages.iter().find_map(|(seq, m)| publisher.replayed(*seq, m, work, index))
+        })
+    }
+
+    fn replay_end(
+        &self,
+        url: &Bound<'_, PyString>,
+        rank: u32,
+        complete: bool,
+    ) -> PyResult<Option<u64>> {
+        self.feed(url, rank, |publisher, work, index| publisher.replay_end(complete, work, index))
+    }
+
+    fn disconnected(&self, url: &Bound<'_, PyString>, rank: u32, can_replay: bool) -> PyResult<()> {
+        self.feed(url, rank, |publisher, work, index| {
+            publisher.disconnected(can_replay, work, index);
+        })
+    }
+
+    fn reconnected(
+        &self,
+        url: &Bound<'_, PyString>,
+        rank: u32,
+        can_replay: bool,
+    ) -> PyResult<Option<u64>> {
+        self.feed(url, rank, |publisher, work, index| {
+            publisher.reconnected(can_replay, work, index)
+        })
+    }
+
+    fn drop_endpoint(&self, url: &Bound<'_, PyString>) -> PyResult<bool> {
+        let id = id(url);
+        guarded(|| Ok(url.py().detach(|| lock(&self.feed).drop_endpoint(id, &self.index))))
+    }
+
+    #[pyo3(signature = (token_ids, urls, lora_name=None, extras=None, /))]
+    fn matched<'py>(
+        &self,
+        token_ids: &Bound<'py, PyAny>,
+        urls: Vec<Bound<'py, PyString>>,
+        lora_name: Option<&Bound<'py, PyString>>,
+        extras: Option<&[u8]>,
+    ) -> PyResult<Vec<(u32, u32, u32)>> {
+        let lora = lora_name.map(|name| text(name));
+        let lora = lora.as_ref().map(|name| name.as_bytes());
+        let extras = match extras {
+            Some(raw) => extra_keys(raw, lora)
+                .map_err(|_| to_py("extra_keys: expected a list, or None, per block"))?,
+            None => Vec::new(),
+        };
+        guarded(|| {
+            LOOKUP.with_borrow_mut(|lookup| {
+                read_tokens(token_ids, &mut lookup.tokens)?;
+                let mut out = vec![(0, 0, 0); urls.len()];
+                let index = self.read();
+                let root = keys::root(index.seed(), lora.map_or(0, keys::text_key));
+                let rows: Vec<(usize, u32, u32)> = urls
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, url)| {
+                        let row = index.row(id(url))?;
+                        Some((at, row, index.block(row)))
+                    })
+                    .filter(|&(_, _, block)| block > 0)
+                    .collect();
+                lookup.answer(&index, root, &extras, rows, &mut out);
+                Ok(out)
+            })
+        })
+    }
+
+    fn exact(&self, urls: Vec<Bound<'_, PyString>>) -> Vec<bool> {
+        let index = self.read();
+        urls.iter().map(|url| index.row(id(url)).is_some_and(|row| index.is_exact(row))).collect()
+    }
+
+    fn block_size(&self, url: &Bound<'_, PyString>) -> u32 {
+        let index = self.read();
+        index.row(id(url)).map_or(0, |row| index.block(row))
+    }
+
+    fn counters<'py>(
+        &self,
+        url: &Bound<'py, PyString>,
+        rank: u32,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let feed = lock(&self.feed);
+        let Some(publisher) = feed.get(id(url), rank) else { return Ok(None) };
+        let out = PyDict::new(url.py());
+        for (name, count) in publisher.counters().iter() {
+            out.set_item(name, count)?;
+        }
+        out.set_item("blocks", publisher.blocks())?;
+        out.set_item("block_size", publisher.block())?;
+        out.set_item("last_seq", publisher.stream().last())?;
+        out.set_item("exact", publisher.stream().is_exact())?;
+        Ok(Some(out))
+    }
+
+    #[getter]
+    fn blocks(&self) -> usize {
+        self.read().blocks()
+    }
+
+    #[getter]
+    fn bytes(&self) -> usize {
+        lock(&self.feed).bytes() + self.read().bytes()
+    }
+}
+
+impl Lookup {
+    /// Tokens held per tier, for rows of any block sizes: each size is hashed once.
+    fn answer(
+        &mut self,
+        index: &ExactIndex,
+        root: u64,
+        extras: &[u64],
+        mut rows: Vec<(usize, u32, u32)>,
+        out: &mut [(u32, u32, u32)],
+    ) {
+        rows.sort_unstable_by_key(|&(at, _, block)| (block, at));
+        for group in rows.chunk_by(|a, b| a.2 == b.2) {
+            let block = group[0].2;
+            let blocks = keys::usable(self.tokens.len(), block as usize);
+            let tokens = &self.tokens[..blocks * block as usize];
+            self.keys.clear();
+            let extra = |i: usize| extras.get(i).copied().unwrap_or(0);
+            keys::chain(root, tokens, block as usize, extra, &mut self.keys);
+            self.rows.clear();
+            self.rows.extend(group.iter().map(|&(_, row, _)| row));
+            self.depths.clear();
+            self.depths.resize(group.len(), [0; TIERS]);
+            index.match_tiers_into(&self.keys, &self.rows, &mut self.depths, &mut self.scratch);
+            for (&(at, _, _), depth) in group.iter().zip(&self.depths) {
+                let [device, host, disk] = depth.map(|blocks| blocks * block);
+                out[at] = (device, host, disk);
+            }
+        }
+    }
+}

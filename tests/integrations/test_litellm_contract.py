@@ -1,0 +1,354 @@
+"""The LiteLLM adapter against a stand-in of its callback contract: no LiteLLM needed."""
+
+import asyncio
+import importlib
+import itertools
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from litellm_stand_in import Call, CustomLogger, at, deployments, install
+from prometheus_client import REGISTRY
+from routecore import RouteError
+
+MODULE = "routecore.integrations.litellm"
+
+
+def chat(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text * 40}]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield install(monkeypatch)
+    sys.modules.pop(MODULE, None)
+
+
+def made(host: ModuleType, **given: Any) -> Any:
+    callback = importlib.import_module(MODULE).RoutecoreCallback(**given)
+    host.callbacks[:] = [callback]
+    return callback
+
+
+def ask(
+    host: ModuleType,
+    found: list[dict[str, Any]],
+    messages: Any = None,
+    model: str = "m",
+    **kwargs: Any,
+) -> list[str]:
+    """What LiteLLM does before its own strategy: every callback filters what the last left."""
+
+    async def inside() -> list[dict[str, Any]]:
+        left = found
+        for callback in host.callbacks:
+            left = await callback.async_filter_deployments(
+                model=model,
+                healthy_deployments=left,
+                messages=messages,
+                request_kwargs=kwargs,
+                parent_otel_span=None,
+            )
+        return left
+
+    return [d["model_info"]["id"] for d in asyncio.run(inside())]
+
+
+_LAPSE = itertools.count(2, 2)  # seconds
+
+
+def loads(callback: Any, group: str = "m") -> dict[str, float]:
+    fleet = callback._groups[group].fleet
+    fleet.monitor.get_request_stats(time.time() + next(_LAPSE))  # choices never sent lapse
+    columns = zip(fleet.table.urls, fleet.table.column("in_flight"), strict=True)
+    return {url: load for url, load in columns if url is not None and load}
+
+
+def test_the_prompts_home_alone_is_returned(host: ModuleType) -> None:
+    made(host, strategy="prefix_affinity", params={"load_factor": 50.0})
+    found = deployments(8)
+    homes = {text: ask(host, found, chat(text)) for text in "abcdefghijkl"}
+    assert all(len(home) == 1 for home in homes.values())
+    assert len({home[0] for home in homes.values()}) > 1
+    assert all(ask(host, found, chat(text)) == home for text, home in homes.items())
+    assert ask(host, [], chat("a")) == []
+
+
+def test_groups_are_apart(host: ModuleType) -> None:
+    callback = made(
+        host, strategy="round_robin", groups={"other": {"strategy": "least_connections"}}
+    )
+    found = deployments(3)
+    first = [ask(host, found)[0] for _ in range(2)]
+    ask(host, deployments(2), model="other")
+    assert [*first, ask(host, found)[0]] == ["d0", "d1", "d2"]
+    assert callback._groups["other"].fleet.settings.strategy == "least_connections"
+
+
+def test_a_request_counts_from_its_call_to_its_first_end(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    found = deployments(2)
+    busy = ask(host, found)[0]
+    call = Call(callback, busy)
+    assert loads(callback) == {busy: 1}
+    assert ask(host, found)[0] != busy
+    asyncio.run(call.succeeded())
+    asyncio.run(call.succeeded())
+    asyncio.run(call.failed())
+    assert loads(callback) == {}
+    assert callback._groups["m"].fleet.monitor.get_request_stats(0.0)[busy].finished_requests == 1
+
+
+def test_cached_tokens_are_counted_once_for_the_hosts_registry(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    labels = {"host": "litellm", "strategy": "least_connections"}
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("routecore_actual_hit_tokens_total", labels) or 0.0
+
+    before = counted()
+    asyncio.run(Call(callback, "d0").succeeded())  # both the hook and the log event tell
+    assert counted() == before + 16
+    (metric,) = [m for m in REGISTRY.collect() if m.name == "routecore_in_flight_requests"]
+    Call(callback, "d0")
+    (after,) = [m for m in REGISTRY.collect() if m.name == "routecore_in_flight_requests"]
+    assert after.samples[0].value == metric.samples[0].value + 1
+
+
+def test_a_call_announced_twice_counts_once(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    call = Call(callback, "d0")
+    callback.log_pre_api_call(model="m", messages=[], kwargs=call.kwargs)
+    assert loads(callback) == {"d0": 1}
+    asyncio.run(call.succeeded())
+    assert loads(callback) == {}
+
+
+def test_calls_that_never_end_are_forgotten(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    for _ in range(70_000):
+        Call(callback, "d0", stream=True)
+    assert len(callback._open) == 65_536
+
+
+def test_a_failed_attempt_leaves_the_load_whichever_hook_tells(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    asyncio.run(Call(callback, "d0").failed())
+    assert loads(callback) == {}
+    once = Call(callback, "d1")
+    callback.log_failure_event(
+        kwargs=once.kwargs, response_obj=None, start_time=at(0), end_time=at(0)
+    )
+    assert loads(callback) == {}
+
+
+def test_a_stream_gives_time_to_first_token(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(1))
+    begin = time.time()
+    call = Call(callback, "d0", stream=True)
+    asyncio.run(call.succeeded(start=begin, first=begin + 0.25, end=begin + 1.0))
+    stats = callback._groups["m"].fleet.monitor.get_request_stats(begin + 1.0)["d0"]
+    assert stats.ttft == pytest.approx(0.25, abs=0.05)
+    assert stats.avg_latency == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_abandoned_stream_leaves_the_load_after_its_lease(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections", lease_timeout=30.0)
+    ask(host, deployments(2))
+    Call(callback, "d0", stream=True)  # LiteLLM says nothing more of it
+    monitor = callback._groups["m"].fleet.monitor
+    assert loads(callback) == {"d0": 1}
+    monitor.get_request_stats(time.time() + 31.0)
+    assert (monitor.in_flight, monitor.leases_expired) == (0, 1)
+
+
+def test_deployments_that_failed_this_request_are_passed_over(host: ModuleType) -> None:
+    made(host, strategy="prefix_affinity")
+    found = deployments(4)
+    (home,) = ask(host, found, chat("a"))
+    for key, failed in (
+        ("_excluded_deployment_ids", [home]),
+        ("_retry_skipped_deployment_ids", (home,)),
+        ("metadata", {"previous_models": ({"deployment_id": home},)}),
+        ("litellm_metadata", {"previous_models": [{"deployment_id": home}, "odd"]}),
+    ):
+        (second,) = ask(host, found, chat("a"), **{key: failed})
+        assert second != home
+    everyone = [d["model_info"]["id"] for d in found]
+    assert ask(host, found, chat("a"), _retry_skipped_deployment_ids=tuple(everyone)) == [home]
+
+
+def test_what_the_host_filters_later_is_filtered_before(host: ModuleType) -> None:
+    made(host, strategy="round_robin")
+    found = deployments(6)
+    for i, deployment in enumerate(found):
+        deployment["litellm_params"] |= {"order": 1 + i // 4}
+    assert {ask(host, found)[0] for _ in range(8)} == {"d0", "d1", "d2", "d3"}
+    assert {ask(host, found, _target_order=2)[0] for _ in range(8)} == {"d4", "d5"}
+
+
+def test_tags_of_request_and_deployment_meet(host: ModuleType) -> None:
+    made(host, strategy="round_robin")
+    found = deployments(6)
+    for i, tags in enumerate((["a"], ["a", "b"], ["b"], ["default"], ["default"], None)):
+        found[i]["litellm_params"]["tags"] = tags
+
+    def to(*tags: str) -> set[str]:
+        return {ask(host, found, metadata={"tags": [*tags]})[0] for _ in range(12)}
+
+    assert to("a") == {"d0", "d1"}
+    assert to("a", "b") == {"d1"}
+    assert to("a", "User-Agent: x") == {"d0", "d1"}
+    assert to("unknown") == to() == {"d3", "d4"}
+    # Signs and patterns are the host's.
+    assert len(ask(host, found, metadata={"tags": ["!a"]})) == 6
+    found = deployments(3, tag_regex=["^x"])
+    assert len(ask(host, found)) == 3
+
+
+def test_a_later_filter_comes_first_from_the_next_request_on(host: ModuleType) -> None:
+    class Budget(CustomLogger):
+        async def async_filter_deployments(
+            self, model: str, healthy_deployments: list[Any], *_args: Any, **_kwargs: Any
+        ) -> list[Any]:
+            return [d for d in healthy_deployments if d["model_info"]["id"] == "d3"]
+
+    callback = made(host, strategy="round_robin")
+    host.callbacks.append(Budget())
+    host.callbacks.append(CustomLogger())  # filters nothing: no reason to move
+    found = deployments(4)
+    assert [ask(host, found) for _ in range(3)] == [["d3"]] * 3
+    assert host.callbacks[-1] is callback
+    assert len(host.callbacks) == 3
+
+
+def test_a_failing_strategy_fails_no_request_and_is_logged_once(
+    host: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = made(host, strategy="round_robin")
+    found = deployments(3)
+    ask(host, found)
+
+    def broken(*_args: Any) -> str:
+        raise ZeroDivisionError("boom")
+
+    callback._groups["m"].fleet.router.route_request = broken
+    for _ in range(5):
+        assert len(ask(host, found)) == 3
+    assert callback._groups["m"].fleet.faults == 5
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 1
+    assert "ZeroDivisionError: boom" in lines[0]
+
+
+def test_odd_deployments_and_events_fail_nothing(host: ModuleType) -> None:
+    callback = made(host, strategy="round_robin")
+    odd: list[Any] = [{}, {"model_info": None}]
+    assert len(asyncio.run(callback.async_filter_deployments("m", odd, None))) == 2
+    for data in ({}, {"litellm_params": None}, {"litellm_params": {"model_info": None}}, None):
+        callback.log_pre_api_call(model=None, messages=None, kwargs=data)
+        callback.log_failure_event(kwargs=data, response_obj=None, start_time=None, end_time=None)
+
+
+def test_sessions_come_from_headers_or_the_hosts_own_ids(host: ModuleType) -> None:
+    made(host, strategy="session_affinity")
+    found = deployments(8)
+    headers = {"proxy_server_request": {"headers": {"X-Session-Id": "s7"}}}
+    home = ask(host, found, **headers)
+    for other in (
+        {"litellm_session_id": "s7"},
+        {"metadata": {"session_id": "s7"}},
+        {"metadata": {"headers": {"x-session-id": "s7"}}},
+    ):
+        assert ask(host, found, **other) == home
+    homes = {ask(host, found, litellm_session_id=f"s{i}")[0] for i in range(20)}
+    assert len(homes) > 1
+
+
+def test_groups_that_clients_make_up_are_bounded(host: ModuleType) -> None:
+    callback = made(host, strategy="round_robin")
+    found = deployments(2)
+    for i in range(600):
+        ask(host, found, model=f"made-up-{i}")
+    assert len(callback._groups) == 256
+
+
+def test_shadow_mode_returns_all_and_records_what_was_called(
+    host: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "shadow.jsonl"
+    callback = made(host, strategy="prefix_affinity", mode="shadow", shadow_file=str(path))
+    found = deployments(4)
+
+    async def request(to: str) -> None:
+        left = await callback.async_filter_deployments("m", found, chat("a"), {}, None)
+        assert left is found
+        await Call(callback, to).succeeded()
+
+    for to in ("d0", "d1", "d2", "d3"):
+        asyncio.run(request(to))
+    callback._groups["m"].fleet.shadow.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["host"] for r in records] == ["d0", "d1", "d2", "d3"]
+    assert len({r["ours"] for r in records}) == 1
+
+
+def test_variables_override_the_hosts_settings(
+    host: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.routecore_params = {  # type: ignore[attr-defined]
+        "strategy": "least_connections",
+        "lease_timeout": 45.0,
+        "params": {"ties": "first"},
+    }
+    callback = importlib.import_module(MODULE).callback
+    host.callbacks.append(callback)
+    assert ask(host, deployments(3)) == ["d0"]
+    assert callback._groups["m"].fleet.settings.strategy == "least_connections"
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "prefix_affinity")
+    monkeypatch.setenv("ROUTECORE_PARAMS", '{"load_factor": 2.0}')
+    again = made(host)
+    ask(host, deployments(3))
+    read = again._groups["m"].fleet.settings
+    assert (read.strategy, read.params, read.lease_timeout) == (
+        "prefix_affinity",
+        {"load_factor": 2.0},
+        45.0,
+    )
+
+
+def test_wrong_settings_fail_at_start_or_leave_the_choice(
+    host: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(RouteError, match="unknown 'fastest'"):
+        made(host, strategy="fastest")
+    with pytest.raises(RouteError, match="unknown parameter 'x'"):
+        made(host, strategy="round_robin", groups={"m": {"params": {"x": 1}}})
+    monkeypatch.setenv("ROUTECORE_PARAMS", "load=1")
+    with pytest.raises(RouteError, match="ROUTECORE_PARAMS"):
+        made(host)
+    monkeypatch.delenv("ROUTECORE_PARAMS")
+    host.routecore_params = {"strategie": "round_robin"}  # type: ignore[attr-defined]
+    made(host)
+    assert len(ask(host, deployments(3))) == 3
+    assert any("strategie" in r.getMessage() for r in caplog.records)
+
+
+def test_without_litellm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [m for m in sys.modules if m.partition(".")[0] == "litellm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
+    with pytest.raises(ImportError, match=r"pip install 'routecore\[litellm\]'"):
+        importlib.import_module(MODULE)

@@ -1,0 +1,209 @@
+"""Each routing logic of production-stack; against a stand-in."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from production_stack_host import (
+    BODY,
+    CALLBACKS,
+    URLS,
+    endpoints,
+    good,
+    run,
+)
+
+
+def test_sessions_are_where_the_hosts_ring_has_them(stand_in: Any) -> None:
+    # Made with uhashring 2.3, HashRing() and add_node for each URL; then two removed.
+    from routecore.integrations.production_stack.ring import SessionRing
+
+    urls = [f"http://engine{n}:8000" for n in range(6)]
+    ids = ["abc123", "", "user-7", "séance", "42", "x" * 300]
+    ring = SessionRing()
+    assert [urls.index(ring.owner(i, set(urls))) for i in ids] == [4, 5, 0, 4, 1, 0]
+    left = {url for url in urls if url not in (urls[1], urls[5])}
+    assert [urls.index(ring.owner(i, left)) for i in ids] == [4, 4, 0, 4, 4, 0]
+    alone = SessionRing()
+    assert [alone.owner(i, left) for i in ids] == [ring.owner(i, left) for i in ids]
+
+
+def test_the_session_ring_forgets_endpoints_that_are_gone(stand_in: Any) -> None:
+    from routecore.integrations.production_stack.ring import SessionRing
+
+    ring = SessionRing()
+    for n in range(600):
+        ring.owner("s", {f"http://gone{n}", "http://stays"})
+    assert len(ring._known) < 300
+    assert len(ring._points) == 160 * len(ring._known)
+
+
+def test_sessions_stay_and_other_requests_go_by_load(stand_in: Any) -> None:
+    app = stand_in.start("session", CALLBACKS, URLS, session_key="user")
+    assert len({run(stand_in.handle({"user": 7}, str(n), good)) for n in range(5)}) == 1
+    monitor = app.state.request_stats_monitor
+    for url in URLS[:3]:
+        monitor.on_new_request(url, url, time.time())
+    assert run(stand_in.handle({}, "1", good)) == URLS[3]
+
+
+def test_prefixes_stay_together_while_load_allows(stand_in: Any) -> None:
+    stand_in.start("prefixaware", CALLBACKS, URLS)
+
+    async def many() -> Counter[str]:
+        tasks = [asyncio.create_task(stand_in.handle(BODY, str(n), good)) for n in range(40)]
+        return Counter(await asyncio.gather(*tasks))
+
+    assert len({run(stand_in.handle(BODY, str(n), good)) for n in range(5)}) == 1
+    assert len(run(many())) == 4  # all at once: no endpoint gets the crowd
+
+
+def test_another_hashtrie_is_asked_in_place_of_ours(stand_in: Any) -> None:
+    app = stand_in.start("prefixaware", CALLBACKS, URLS, prefix_min_match_length=128)
+    asked: list[Any] = []
+
+    class Trie:
+        async def longest_prefix_match(self, text: str, urls: set[str]) -> Any:
+            return 128, {URLS[2]}
+
+        async def insert(self, text: str, url: str) -> None:
+            asked.append((text, url))
+
+    app.state.router.hashtrie = Trie()
+    assert run(stand_in.handle({"prompt": "p"}, "1", good)) == URLS[2]
+    assert asked == [("p", URLS[2])]
+
+
+def test_the_prompt_index_is_bounded_and_keeps_what_is_used(stand_in: Any) -> None:
+    from routecore.integrations.production_stack.prompts import PromptIndex
+
+    index = PromptIndex(max_chunks=8)
+    index.add("a" * 256, URLS[0])
+    for n in range(20):
+        index.add(f"{n:0128d}", URLS[1])
+        assert index.match("a" * 256 + "more", {URLS[0], URLS[1]}) == (256, {URLS[0]})
+    assert len(index) == 8
+    assert index.match(f"{0:0128d}", {URLS[1]}) == (0, {URLS[1]})
+    assert index.match("a" * 256, {URLS[1]}) == (0, {URLS[1]})
+
+
+def test_kvaware_says_what_it_does_without_events(
+    stand_in: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in.start("kvaware", CALLBACKS, URLS, session_key="user", lmcache_controller_port=9)
+    said = [r.getMessage() for r in caplog.records if "no index of KV events" in r.getMessage()]
+    assert len(said) == 1
+    assert "does not start the LMCache controller" in said[0]
+
+
+def test_a_pair_is_chosen_by_cache_and_load_and_counts_until_its_request_ends(
+    stand_in: Any,
+) -> None:
+    flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
+    app = stand_in.start("disaggregated_prefill_orchestrated", CALLBACKS, URLS, **flags)
+    router, monitor = app.state.router, app.state.request_stats_monitor
+    both = endpoints(*URLS[:2], label="p") + endpoints(*URLS[2:], label="d")
+    go = asyncio.Event()
+
+    async def asked() -> tuple[str, str]:
+        prefill, decode = router._find_endpoints(both)
+        pair = (router.select_prefill_endpoint(prefill), router.select_decode_endpoint(decode))
+        await go.wait()
+        return pair[0].url, pair[1].url
+
+    async def two() -> list[tuple[str, str]]:
+        tasks = [asyncio.create_task(asked()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert monitor.in_flight == 4
+        go.set()
+        return await asyncio.gather(*tasks)
+
+    pairs = run(two())
+    assert {pair[1] for pair in pairs} == set(URLS[2:])
+    assert monitor.in_flight == 0
+
+
+def through_the_tap(app: Any, host: Any, text: str) -> None:
+    raw = json.dumps({"prompt": text * 100}).encode()
+    pieces = [
+        {"type": "http.request", "body": raw[:50], "more_body": True},
+        {"type": "http.request", "body": raw[50:]},
+    ]
+
+    async def receive() -> Any:
+        return pieces.pop(0)
+
+    async def send(_message: Any) -> None: ...
+
+    async def ask() -> None:
+        tap = disaggregated().Tap(host)
+        await asyncio.create_task(tap({"type": "http"}, receive, send))
+
+    run(ask())
+
+
+def disaggregated() -> Any:
+    from routecore.integrations.production_stack import disaggregated
+
+    return disaggregated
+
+
+def test_the_orchestrated_router_sees_the_prompt_and_the_answers_start(stand_in: Any) -> None:
+    flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
+    app = stand_in.start("disaggregated_prefill_orchestrated", CALLBACKS, URLS, **flags)
+    monitor = app.state.request_stats_monitor
+    chosen: list[str] = []
+    loads: list[tuple[int, int]] = []
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        prefill = app.state.router.select_prefill_endpoint(endpoints(*URLS[:3])).url
+        app.state.router.select_decode_endpoint(endpoints(URLS[3]))
+        chosen.append(prefill)
+        await send({"type": "http.response.start", "status": 200})
+        stats = monitor.get_request_stats(time.time())
+        loads.append((monitor.in_flight, stats[URLS[3]].in_decoding_requests))
+
+    for _ in range(4):
+        through_the_tap(app, host, "same ")
+    for n in range(12):
+        through_the_tap(app, host, f"other{n} ")
+    assert len(set(chosen[:4])) == 1
+    assert len(set(chosen[4:])) > 1
+    assert loads == [(1, 1)] * 16  # the prompt is done, the answer is being written
+    assert monitor.in_flight == 0
+    assert monitor.get_request_stats(time.time())[URLS[3]].finished_requests == 16
+
+
+def test_a_pair_whose_engine_fails_is_not_taken_for_served(stand_in: Any) -> None:
+    flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
+    app = stand_in.start("disaggregated_prefill_orchestrated", CALLBACKS, URLS, **flags)
+    monitor = app.state.request_stats_monitor
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        app.state.router.select_prefill_endpoint(endpoints(URLS[0]))
+        app.state.router.select_decode_endpoint(endpoints(URLS[1]))
+        await send({"type": "http.response.start", "status": 503})
+
+    through_the_tap(app, host, "text ")
+    assert monitor.in_flight == 0
+    stats = monitor.get_request_stats(time.time())
+    assert [stats[url].finished_requests for url in URLS[:2]] == [0, 0]
+
+
+def test_halves_of_disaggregated_prefill_go_to_endpoints_of_their_label(stand_in: Any) -> None:
+    flags = {"prefill_model_labels": ["p"], "decode_model_labels": ["d"]}
+    app = stand_in.start("disaggregated_prefill", CALLBACKS, URLS, **flags)
+    both = endpoints(*URLS[:2], label="p") + endpoints(*URLS[2:], label="d")
+    request = stand_in.Request()
+
+    def route(body: Any, of: list[Any]) -> str:
+        return app.state.router.route_request(of, {}, {}, request, body)
+
+    assert route({"max_tokens": 1}, both) in URLS[:2]
+    assert route({"max_tokens": 9}, both) in URLS[2:]
+    assert route({}, endpoints(*URLS[:1])) == URLS[0]

@@ -1,0 +1,326 @@
+"""End to end: production-stack's own router, unmodified, before the demo's engines."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from production_stack_host import real_host
+from routecore.demo.engine import Engine
+from routecore.demo.runner import serve
+from routecore.integrations.shadow import summarise
+
+pytestmark = [
+    pytest.mark.production_stack,
+    pytest.mark.skipif(not real_host(), reason="production-stack's router is not installed"),
+]
+
+CALLBACKS = ("--callbacks", "routecore.integrations.production_stack.callbacks")
+HOST = ("-m", "vllm_router.app", *CALLBACKS)
+LAUNCHER = ("-m", "routecore.integrations.production_stack")
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Router:
+    """A router process and a client of it."""
+
+    def __init__(self, url: str, client: aiohttp.ClientSession, log: Path) -> None:
+        self.url, self._client, self._log = url, client, log
+
+    async def post(self, path: str, **options: Any) -> tuple[int, bytes]:
+        async with self._client.post(self.url + path, **options) as answer:
+            return answer.status, await answer.read()
+
+    async def chat(self, text: str, **more: Any) -> int:
+        status, _ = await self.post("/v1/chat/completions", json=chat(text, **more))
+        return status
+
+    async def metric(self, name: str, *labels: str) -> float:
+        async with self._client.get(self.url + "/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        found = [line for line in lines if line.startswith(name) and all(x in line for x in labels)]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    async def until(self, name: str, value: float) -> None:
+        for _ in range(100):
+            if await self.metric(name) == value:
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail(f"{name} is {await self.metric(name)}, not {value}")
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+@contextlib.asynccontextmanager
+async def started(
+    tmp_path: Path, urls: list[str], *flags: str, command: tuple[str, ...] = HOST, **env: str
+) -> AsyncIterator[Router]:
+    port = free_port()
+    log = tmp_path / "router.log"
+    arguments = (
+        *command,
+        *("--host", "127.0.0.1", "--port", str(port), "--service-discovery", "static"),
+        *("--static-backends", ",".join(urls), "--static-models", ",".join(["m"] * len(urls))),
+        *flags,
+    )
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdout=output,
+            stderr=output,
+            cwd=tmp_path,
+            env={**os.environ, **env},
+        )
+    one_each = aiohttp.TCPConnector(force_close=True)  # the host closes after a 500
+    async with aiohttp.ClientSession(connector=one_each) as client:
+        router = Router(f"http://127.0.0.1:{port}", client, log)
+        try:
+            for _ in range(300):
+                if process.returncode is not None:
+                    break
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with client.get(router.url + "/health"):
+                        break
+                await asyncio.sleep(0.1)
+            yield router
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def fleet(count: int) -> AsyncIterator[tuple[list[Engine], list[str]]]:
+    engines = [Engine(model="m", speed=50.0) for _ in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        yield engines, [await stack.enter_async_context(serve(e.app)) for e in engines]
+
+
+def served(engines: list[Engine]) -> list[int]:
+    """Prompt tokens that each engine has looked up in its cache."""
+    return [engine.scheduler.queries for engine in engines]
+
+
+def test_a_prompt_stays_with_its_engine_and_all_ends_are_seen(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with (
+            fleet(3) as (engines, urls),
+            started(tmp_path, urls, "--routing-logic", "prefixaware") as router,
+        ):
+            text = "".join(f"{n:05d}" for n in range(400))
+            for stream in (False, True) * 3:
+                assert await router.chat(text, stream=stream, max_tokens=4) == 200
+            assert sorted(served(engines))[:2] == [0, 0]
+            assert "routing logic prefixaware, strategy" in router.log()
+            await router.until("vllm:num_requests_running", 0)
+            assert await router.metric("routecore_decisions_total", '"strategy"') == 6
+            assert await router.metric("routecore_decision_seconds_count") == 6
+            assert await router.metric("routecore_actual_hit_tokens_total") > 0
+            assert await router.metric("routecore_in_flight_requests") == 0
+
+    asyncio.run(test())
+
+
+def test_no_kind_of_request_fails_in_the_router(tmp_path: Path) -> None:
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/embeddings", {"model": "m", "input": ["a", "b"]}),
+        ("/v1/rerank", {"model": "m", "query": "q", "documents": ["d"]}),
+        ("/v1/responses", {"model": "m", "input": "text"}),
+        ("/v1/completions", {"model": "m", "prompt": [1, 2, 3]}),
+        ("/v1/completions", {"model": "m", "prompt": ["a", "b"]}),
+        ("/v1/completions", {"model": "m"}),
+        ("/v1/chat/completions", {"model": "m", "messages": []}),
+    ]
+
+    async def test() -> None:
+        async with (
+            fleet(2) as (_, urls),
+            started(tmp_path, urls, "--routing-logic", "prefixaware") as router,
+        ):
+            for path, body in bodies:
+                status, answer = await router.post(path, json=body)
+                assert status in (200, 404), (path, answer)  # 404: the demo's engines have no such
+            form = aiohttp.FormData({"model": "m"})
+            form.add_field("file", b"RIFF", filename="a.wav", content_type="audio/wav")
+            status, answer = await router.post("/v1/audio/transcriptions", data=form)
+            assert b"non-JSON response" in answer, (status, answer)  # the engine's 404, relayed
+            await router.until("vllm:num_requests_running", 0)
+            assert await router.metric("routecore_decisions_total", '"fallback"') == 0
+
+    asyncio.run(test())
+
+
+def test_failures_and_clients_that_leave_take_their_load_along(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fleet(2) as (_, urls):
+            dead = f"http://127.0.0.1:{free_port()}"
+            flags = ("--routing-logic", "prefixaware")
+            async with started(tmp_path, [*urls, dead], *flags) as router:
+                codes = Counter([await router.chat(f"{n} " * 300) for n in range(24)])
+                assert codes[500] > 0
+                assert codes[200] > 0
+                await router.until("vllm:num_requests_running", 0)
+                leaving = [
+                    asyncio.create_task(router.chat(f"{n}", max_tokens=4096, stream=True))
+                    for n in range(8)
+                ]
+                await asyncio.sleep(0.5)
+                assert await router.metric("routecore_in_flight_requests") > 0
+                for task in leaving:
+                    task.cancel()
+                await asyncio.gather(*leaving, return_exceptions=True)
+                await router.until("routecore_in_flight_requests", 0)
+                assert await router.metric("routecore_leases_expired_total") == 0
+
+    asyncio.run(test())
+
+
+def test_a_failover_reaches_a_live_engine_and_clears_the_dead_one(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fleet(1) as (_, urls):
+            dead = f"http://127.0.0.1:{free_port()}"
+            flags = ("--max-instance-failover-reroute-attempts", "1")
+            async with started(
+                tmp_path, [*urls, dead], "--routing-logic", "prefixaware", *flags
+            ) as router:
+                codes = Counter([await router.chat(f"{n} " * 300) for n in range(24)])
+                assert codes == {200: 24}
+                assert "attempt 2/2" in router.log()
+                await router.until("vllm:num_requests_running", 0)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("logic", ["roundrobin", "session", "kvaware", "prefixaware"])
+def test_each_routing_logic_starts_and_routes(tmp_path: Path, logic: str) -> None:
+    async def test() -> None:
+        flags = ("--routing-logic", logic, "--session-key", "x-user")
+        async with fleet(2) as (_, urls), started(tmp_path, urls, *flags) as router:
+            for n in range(4):
+                assert await router.chat(f"{n}") == 200
+            assert await router.metric("routecore_decisions_total", '"strategy"') == 4
+            assert f"routing logic {logic}" in router.log()
+
+    asyncio.run(test())
+
+
+def test_an_orchestrated_pair_serves_a_request(tmp_path: Path) -> None:
+    async def test() -> None:
+        flags = ("--static-model-labels", "p,p,d,d", "--prefill-model-labels", "p")
+        logic = ("--routing-logic", "disaggregated_prefill_orchestrated")
+        async with (
+            fleet(4) as (engines, urls),
+            started(tmp_path, urls, *logic, *flags, "--decode-model-labels", "d") as router,
+        ):
+            text = "".join(f"{n:05d}" for n in range(400))
+            for _ in range(4):
+                assert await router.chat(text, max_tokens=4) == 200
+            tokens = served(engines)
+            assert sorted(tokens[:2])[0] == 0  # the prompt has one home
+            await router.until("routecore_in_flight_requests", 0)
+            assert await router.metric("routecore_decisions_total", '"strategy"') == 8
+
+    asyncio.run(test())
+
+
+def test_a_dynamic_reload_keeps_us_in_place(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fleet(3) as (engines, urls):
+            config = tmp_path / "dynamic.json"
+
+            def write(backends: list[str]) -> None:
+                chosen = {
+                    "service_discovery": "static",
+                    "routing_logic": "prefixaware",
+                    "static_backends": ",".join(backends),
+                    "static_models": ",".join(["m"] * len(backends)),
+                    "callbacks": CALLBACKS[1],
+                }
+                config.write_text(json.dumps(chosen))
+
+            write(urls[:2])
+            flags = ("--routing-logic", "prefixaware", "--dynamic-config-json", str(config))
+            async with started(tmp_path, urls, *flags) as router:
+                assert await router.chat("x" * 600) == 200
+                write(urls[2:])
+                for _ in range(150):
+                    if "Config reconfiguration complete" in router.log().rpartition("x" * 9)[2]:
+                        await router.chat("y" * 600)
+                        if served(engines)[2]:
+                            break
+                    await asyncio.sleep(0.1)
+                assert served(engines)[2] > 0
+                made = await router.metric("routecore_decisions_total", '"strategy"')
+                assert await router.chat("z" * 600) == 200
+                again = await router.metric("routecore_decisions_total", '"strategy"')
+                assert again == made + 1
+                assert "routed with its" not in router.log()
+
+    asyncio.run(test())
+
+
+def test_the_launcher_routes_with_the_strategy_it_is_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        flags = ("--strategy", "least_connections", "--param", "ties=first")
+        async with (
+            fleet(2) as (_, urls),
+            started(tmp_path, urls, *flags, command=LAUNCHER) as router,
+        ):
+            assert await router.chat("one") == 200
+            assert "strategy least_connections ties='first', mode active" in router.log()
+            assert await router.metric("routecore_decisions_total", "least_connections") == 1
+
+    asyncio.run(test())
+
+
+def test_in_the_shadow_the_host_routes_and_a_report_can_be_made(tmp_path: Path) -> None:
+    async def test() -> None:
+        env = {"ROUTECORE_MODE": "shadow", "ROUTECORE_STRATEGY": "prefix_affinity"}
+        async with (
+            fleet(2) as (engines, urls),
+            started(tmp_path, urls, "--routing-logic", "roundrobin", **env) as router,
+        ):
+            text = "".join(f"{n:05d}" for n in range(400))
+            for _ in range(6):
+                assert await router.chat(text) == 200
+            one, two = served(engines)
+            assert one == two  # the host's turns
+            assert await router.metric("routecore_decisions_total", '"shadow"') == 6
+            assert await router.metric("routecore_in_flight_requests") == 0
+            await asyncio.sleep(1.1)
+            await router.chat(text)  # records are written when a second has passed
+
+    asyncio.run(test())
+    summary = summarise([tmp_path / "routecore-shadow.jsonl"])
+    assert summary.requests >= 6
+    assert summary.busiest_share["ours"] == 1.0
+    assert summary.hit_rate["ours"] > summary.hit_rate["host"]
+
+
+def test_a_wrong_setting_ends_the_start(tmp_path: Path) -> None:
+    async def test() -> None:
+        flags = ("--routing-logic", "prefixaware")
+        env = {"ROUTECORE_STRATEGY": "fastest"}
+        async with started(tmp_path, ["http://127.0.0.1:1"], *flags, **env) as router:
+            assert "RouteError: strategy: unknown 'fastest'; valid: " in router.log()
+
+    asyncio.run(test())

@@ -1,0 +1,384 @@
+"""The Ray Serve adapter against a stand-in of Serve's router: no Ray needed."""
+
+import asyncio
+import importlib
+import itertools
+import json
+import logging
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray_stand_in
+from ray_stand_in import Pending, Replica
+
+TEXTS = [f"conversation {i} " + f"{i:03d}" * 200 for i in range(40)]
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    yield ray_stand_in.install(monkeypatch)
+    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def make(metrics: dict[str, float]) -> Callable[..., Any]:
+    module = importlib.import_module("routecore.integrations.ray_serve")
+
+    def made(replicas: int = 4, **kwargs: Any) -> Any:
+        router = module.RoutecoreRequestRouter(SimpleNamespace(name="deployment", app_name="app"))
+        router.initialize_state(**{"seed": 1, **kwargs})
+        router.update_replicas([Replica(f"r{i}") for i in range(replicas)])
+        return router
+
+    return made
+
+
+def ranks(router: Any, pending: Pending | None) -> list[list[str]]:
+    async def inside() -> Any:
+        return await router.choose_replicas(list(router._replicas.values()), pending)
+
+    return [[r.replica_id.unique_id for r in rank] for rank in asyncio.run(inside())]
+
+
+def serve(router: Any, pending: Pending) -> Any:
+    """Choose, send, accept: what Serve does; gives the replica."""
+    name = ranks(router, pending)[0][0]
+    replica_id = next(r for r in router._replicas if r.unique_id == name)
+    router.on_send_request(replica_id)
+    router.on_request_routed(pending, replica_id, None)
+    return replica_id
+
+
+def in_flight(router: Any) -> dict[str, float]:
+    table = router._fleet.table
+    loads = zip(table.urls, table.column("in_flight"), strict=True)
+    return {url[-2:]: load for url, load in loads if url is not None}
+
+
+def test_a_conversation_returns_to_its_replica_and_the_rest_follow(make: Any) -> None:
+    router = make(strategy="prefix_affinity")
+    homes = {}
+    for number, text in enumerate(TEXTS):
+        pending = Pending(number, SimpleNamespace(prompt=text))
+        first, rest = ranks(router, pending)
+        assert pending.routing_context.should_backoff
+        assert sorted(first + rest) == ["r0", "r1", "r2", "r3"]
+        homes[text] = first
+        router._fleet.monitor.get_request_stats(2.0e9 + 10.0 * number)  # choices lapse
+    assert len({home[0] for home in homes.values()}) == 4
+    again = make(strategy="prefix_affinity")  # another router process
+    assert [ranks(again, Pending(0, {"prompt": TEXTS[5]}))[0]] == [homes[TEXTS[5]]]
+
+
+def test_requests_count_from_sending_to_their_one_end(make: Any) -> None:
+    router = make(2, strategy="least_connections")
+    a = serve(router, Pending(1, "x"))
+    b = serve(router, Pending(2, "x"))
+    assert a != b
+    assert in_flight(router) == {"r0": 1, "r1": 1}
+    router.on_request_completed(a, "r1")
+    router.on_request_completed(a, "r1")
+    router.on_request_completed(a, "never sent")
+    assert in_flight(router)[a.unique_id] == 0
+    assert router._fleet.monitor.in_flight == 1
+    assert serve(router, Pending(3, "x")) == a
+
+
+def test_a_rejection_leaves_the_load_and_is_no_latency(make: Any) -> None:
+    router = make(1, strategy="least_connections")
+    replica_id = next(iter(router._replicas))
+    served = Pending(1, "x")
+    serve(router, served)
+    router.on_send_request(replica_id)
+    router.on_new_queue_len_info(replica_id, 1)
+    router.on_request_completed(replica_id, "rejected")
+    assert in_flight(router) == {"r0": 1}
+    router.on_request_completed(replica_id, served.metadata.internal_request_id)
+    assert in_flight(router) == {"r0": 0}
+    stats = router._fleet.monitor.get_request_stats(0.0)[replica_id.to_full_id_str()]
+    assert stats.finished_requests == 1
+    assert not router._accepted
+
+
+def test_an_end_told_before_the_acceptance_leaves_nothing_behind(make: Any) -> None:
+    router = make(1, strategy="least_connections")
+    replica_id = next(iter(router._replicas))
+    for number in range(600):
+        pending = Pending(number, "x")
+        router.on_send_request(replica_id)
+        router.on_request_completed(replica_id, pending.metadata.internal_request_id)
+        if number % 2:  # the others were rejected
+            router.on_request_routed(pending, replica_id, None)
+    assert in_flight(router) == {"r0": 0}
+    assert not router._accepted
+    assert len(router._over) <= 256
+
+
+def test_a_reserved_slot_that_was_never_sent_ends_nobody_elses_request(make: Any) -> None:
+    router = make(1, strategy="least_connections")
+    replica_id = serve(router, Pending(1, "x"))
+    router.on_request_completed(replica_id, "reserved")
+    assert in_flight(router) == {"r0": 1}
+
+
+def test_queue_lengths_count_what_other_routers_sent(make: Any) -> None:
+    router = make(2, strategy="least_connections")
+    busy = serve(router, Pending(1, "x"))
+    router.on_new_queue_len_info(busy, 4)  # ours and three more
+    assert in_flight(router)[busy.unique_id] == 4
+    for number in range(2, 5):
+        assert serve(router, Pending(number, "x")) != busy
+    router.on_new_queue_len_info(busy, 0)  # an end that has not reached us yet
+    assert in_flight(router)[busy.unique_id] == 1
+
+
+def test_an_old_queue_length_is_forgotten(make: Any, metrics: dict[str, float]) -> None:
+    router = make(2, strategy="least_connections")
+    busy = next(iter(router._replicas))
+    router.on_new_queue_len_info(busy, 4)
+    router._tick()
+    assert in_flight(router)[busy.unique_id] == 4
+    router.replica_queue_len_cache.clear()  # Serve's own timeout
+    router._tick()
+    assert in_flight(router)[busy.unique_id] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_counts_follow_any_order_of_events(make: Any, seed: int) -> None:
+    draw = random.Random(seed)
+    router = make(4, strategy="least_connections")
+    fresh = itertools.count(10)
+    open_: dict[str, Any] = {}  # request → replica, sent and not over
+    waiting: list[tuple[Pending, Any]] = []  # sent, not answered
+    for number in range(400):
+        event = draw.choice(["send", "send", "accept", "reject", "early", "end", "die", "grow"])
+        if event == "send" and router._replicas:
+            replica_id = draw.choice(list(router._replicas))
+            pending = Pending(number, "x")
+            router.on_send_request(replica_id)
+            open_[pending.metadata.internal_request_id] = replica_id
+            waiting.append((pending, replica_id))
+        elif event in ("accept", "early") and waiting:
+            pending, replica_id = waiting.pop(draw.randrange(len(waiting)))
+            request_id = pending.metadata.internal_request_id
+            if event == "early":
+                router.on_request_completed(replica_id, request_id)
+                del open_[request_id]
+            router.on_request_routed(pending, replica_id, None)
+        elif event == "reject" and waiting:
+            pending, replica_id = waiting.pop()
+            request_id = pending.metadata.internal_request_id
+            router.on_request_completed(replica_id, request_id)
+            del open_[request_id]
+        elif event == "end":
+            answered = set(open_) - {p.metadata.internal_request_id for p, _ in waiting}
+            if answered:
+                request_id = draw.choice(sorted(answered))
+                router.on_request_completed(open_.pop(request_id), request_id)
+        elif event == "die" and len(router._replicas) > 2:
+            router.on_replica_actor_died(draw.choice(list(router._replicas)))
+        elif event == "grow" and len(router._replicas) < 6:
+            added = Replica(f"r{next(fresh)}")
+            router.update_replicas([*router._replicas.values(), added])
+        alive = Counter(r for r in open_.values() if r in router._replicas)
+        fleet = router._fleet
+        for replica_id in router._replicas:
+            row = fleet.table.core.row(replica_id.to_full_id_str())
+            assert fleet.table.column("in_flight")[row] == alive[replica_id]
+        assert fleet.monitor.in_flight == sum(alive.values())
+    for request_id, replica_id in open_.items():
+        router.on_request_completed(replica_id, request_id)
+    assert router._fleet.monitor.in_flight == 0
+    assert not router._accepted
+
+
+def test_a_dead_replica_takes_its_requests_along(make: Any) -> None:
+    router = make(3, strategy="least_connections")
+    dead = serve(router, Pending(1, "x"))
+    router.on_replica_actor_died(dead)
+    router.on_request_completed(dead, "r1")
+    router.on_send_request(dead)
+    assert router._fleet.monitor.in_flight == 0
+    assert dead.unique_id not in in_flight(router)
+    for number in range(9):
+        assert all(dead.unique_id not in rank for rank in ranks(router, Pending(number, "x")))
+
+
+def test_a_new_replica_is_used_at_once_and_those_that_stay_keep_their_load(make: Any) -> None:
+    router = make(2, strategy="least_connections")
+    for number in range(4):
+        serve(router, Pending(number, "x"))
+    router.update_replicas([*router._replicas.values(), Replica("r9")])
+    assert in_flight(router) == {"r0": 2, "r1": 2, "r9": 0}
+    assert serve(router, Pending(5, "x")).unique_id == "r9"
+    router.update_replicas([r for r in router._replicas.values() if r.replica_id[0] != "r0"])
+    assert in_flight(router) == {"r1": 2, "r9": 1}
+
+
+def test_an_unavailable_replica_waits_for_a_probe(make: Any) -> None:
+    router = make(2, strategy="round_robin")
+    away = next(iter(router._replicas))
+    router.on_replica_actor_unavailable(away)
+    firsts = {ranks(router, Pending(n, "x"))[0][0] for n in range(6)}
+    assert firsts == {"r1"}
+    assert ranks(router, Pending(7, "x"))[1] == ["r0"]  # still offered after ours
+    router.replica_queue_len_cache[away] = 0
+    router._tick()
+    assert {ranks(router, Pending(n, "x"))[0][0] for n in range(6)} == {"r0", "r1"}
+
+
+def test_all_unavailable_is_left_to_power_of_two(make: Any, metrics: dict[str, float]) -> None:
+    router = make(3, strategy="round_robin")
+    for replica_id in list(router._replicas):
+        router.on_replica_actor_unavailable(replica_id)
+    assert [len(rank) for rank in ranks(router, Pending(1, "x"))] == [2]
+    assert metrics["routecore_decisions fallback"] == 1
+
+
+def test_a_failing_strategy_fails_no_request_and_is_logged_once(
+    make: Any, metrics: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    router = make(3, strategy="least_connections")
+
+    def broken(*_args: Any) -> str:
+        raise ZeroDivisionError("boom")
+
+    router._fleet.router.route_request = broken
+    for number in range(5):
+        (two,) = ranks(router, Pending(number, "x"))
+        assert len(set(two)) == 2
+    assert metrics["routecore_decisions fallback"] == 5
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 1
+    assert "ZeroDivisionError: boom" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"strategy": "fastest"}, "unknown 'fastest'; valid: round_robin"),
+        ({"strategy": "round_robin", "wieghts": 1}, "unknown parameter 'wieghts'"),
+        ({"strategy": "prefix_affinity", "load_factor": "x"}, "load_factor"),
+        ({"mode": "shade"}, "mode"),
+    ],
+)
+def test_refused_settings_are_named_and_serve_routes(
+    make: Any, caplog: pytest.LogCaptureFixture, kwargs: dict[str, Any], said: str
+) -> None:
+    router = make(3, **kwargs)
+    assert any(said in r.getMessage() for r in caplog.records if r.levelno == logging.ERROR)
+    (two,) = ranks(router, Pending(1, "x"))
+    assert len(two) == 2
+    replica_id = serve(router, Pending(2, "x"))
+    router.on_request_completed(replica_id, "r2")
+
+
+def test_a_multiplexed_model_is_served_where_it_is(make: Any) -> None:
+    router = make(4, strategy="least_connections")
+    for replica in list(router._replicas.values())[1:3]:
+        replica.multiplexed_model_ids.add("lora")
+    for number in range(6):
+        first, rest = ranks(router, Pending(number, "x", model="lora"))
+        assert sorted(first + rest) == ["r1", "r2"]
+    assert ranks(router, Pending(7, "x", model="nowhere")) == []
+
+
+def test_a_session_stays(make: Any) -> None:
+    router = make(4, strategy="session_affinity")
+    homes = {
+        session: {ranks(router, Pending(n, object(), session=session))[0][0] for n in range(5)}
+        for session in "abcdefgh"
+    }
+    assert all(len(home) == 1 for home in homes.values())
+    assert len(set().union(*homes.values())) > 1
+    by_field = ranks(make(4, strategy="session_affinity", session_key="user"), Pending(
+        1, {"prompt": "x", "user": "a"}))  # fmt: skip
+    assert by_field[0] == list(homes["a"])
+
+
+def test_a_full_fleet_is_not_probed_as_a_whole(make: Any) -> None:
+    router = make(40, strategy="least_connections")
+    for replica_id in list(router._replicas)[:35]:
+        router.on_send_request(replica_id)
+    first, rest = ranks(router, Pending(1, "x"))
+    assert len(rest) == 8
+    idle = {f"r{i}" for i in range(35, 40)}
+    assert set(first) <= idle
+    assert idle - set(first) <= set(rest)
+
+
+def test_shadow_mode_lets_serve_choose_and_records_both(
+    make: Any, metrics: dict[str, float], tmp_path: Path
+) -> None:
+    path = tmp_path / "shadow.jsonl"
+    router = make(3, strategy="prefix_affinity", mode="shadow", shadow_file=str(path))
+    replica_ids = list(router._replicas)
+    for number in range(3):
+        pending = Pending(number, {"prompt": TEXTS[0]})
+        assert [len(rank) for rank in ranks(router, pending)] == [2]
+        router.on_send_request(replica_ids[number])
+        router.on_request_routed(pending, replica_ids[number], None)
+        router.on_request_completed(replica_ids[number], f"r{number}")
+    router._fleet.shadow.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["host"][-2:] for r in records] == ["r0", "r1", "r2"]
+    assert len({r["ours"] for r in records}) == 1
+    assert metrics["routecore_decisions shadow"] == 3
+    assert not router._shadowed
+
+
+def test_metrics_go_to_the_host_and_one_line_says_what_runs(
+    make: Any, metrics: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    router = make(2, strategy="prefix_affinity", load_factor=2.0)
+    started = [r.getMessage() for r in caplog.records if "prefix_affinity" in r.getMessage()]
+    assert len(started) == 1
+    assert "load_factor=2.0" in started[0]
+    serve(router, Pending(1, "x"))
+    router._tick()
+    assert metrics["routecore_decisions strategy"] == 1
+    assert metrics["routecore_in_flight_requests"] == 1
+
+
+def test_prompts_are_found_wherever_a_call_carries_them(metrics: dict[str, float]) -> None:
+    body_of = importlib.import_module("routecore.integrations.ray_prompt").body_of
+    part = SimpleNamespace(type="text", text="hi")
+    message = SimpleNamespace(role="user", content=[part], name=None)
+    chat = SimpleNamespace(messages=[message], model="m", tools=None, prompt=None)
+    assert body_of([object(), chat], {}, None, "") == {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        "model": "m",
+    }
+    tokens = SimpleNamespace(prompt=[1, 2, 3], model=None, user="u")
+    assert body_of([], {"request": tokens}, "user", "lora") == {
+        "prompt": [1, 2, 3],
+        "model": "lora",
+        "user": "u",
+    }
+    assert body_of([{"messages": [{"role": "user"}]}], {}, None, "") == {
+        "messages": [{"role": "user"}],
+        "model": "",
+    }
+    assert body_of([7, "text"], {}, None, "") == {"prompt": "text", "model": ""}
+    assert body_of([7], {"prompt": "named"}, None, "") == {"prompt": "named", "model": ""}
+    assert body_of([7, None, object()], {}, None, "") is None
+    lazy = iter(["not", "ours", "to", "read"])
+    body_of([{"messages": [{"role": "user", "content": lazy}]}], {}, None, "")
+    assert next(lazy) == "not"
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [m for m in sys.modules if m.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "routecore.integrations.ray_serve", raising=False)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
+    with pytest.raises(ImportError, match=r"pip install 'routecore\[ray\]'"):
+        importlib.import_module("routecore.integrations.ray_serve")

@@ -1,0 +1,213 @@
+"""Ray Serve itself, on this machine: route, scale, lose a replica, fail."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("ray.serve", reason="Ray Serve is not installed: make test-hosts")
+
+import ray
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.ray_serve,
+    # Ray's own deprecations are not ours to mend.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+CLASS = "routecore.integrations.ray_serve.RoutecoreRequestRouter"
+TEXTS = [f"conversation {i} " + f"{i:03d}" * 700 for i in range(12)]
+
+
+class Chat:
+    """As Serve LLM hands requests over: an object with messages."""
+
+    def __init__(self, text: str) -> None:
+        self.model = "m"
+        self.messages = [{"role": "user", "content": text}]
+
+
+class Engine:
+    """Answers which process it is; `die` and `wait` make a call go wrong or slow."""
+
+    async def __call__(self, request: Any = None, die: bool = False, wait: float = 0.0) -> int:
+        if die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(wait)
+        return os.getpid()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests/integrations"])}},
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+def deploy(
+    name: str, replicas: int, limit: int = 8, route: str | None = None, **kwargs: Any
+) -> Any:
+    config = RequestRouterConfig(request_router_class=CLASS, request_router_kwargs=kwargs)
+    deployment = serve.deployment(
+        Engine,
+        name=name,
+        num_replicas=replicas,
+        max_ongoing_requests=limit,
+        health_check_period_s=1,
+        ray_actor_options={"num_cpus": 0.05},
+        request_router_config=config,
+    )
+    return serve.run(deployment.bind(), name=name, route_prefix=route)
+
+
+def router_of(handle: Any) -> Any:
+    """The request router of this process; asked of Serve only to look at counts."""
+    return handle._router._asyncio_router.request_router
+
+
+def settled(handle: Any) -> int:
+    """Requests in flight once Serve has reported all ends."""
+    deadline = time.monotonic() + 10
+    monitor = router_of(handle)._fleet.monitor
+    while monitor.in_flight and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return int(monitor.in_flight)
+
+
+def test_conversations_stay_together_and_spread() -> None:
+    handle = deploy("prefix", 3, strategy="prefix_affinity", load_factor=3.0)
+    homes: dict[str, set[int]] = {text: set() for text in TEXTS}
+    for _ in range(4):
+        for text in TEXTS:
+            homes[text].add(handle.remote(Chat(text)).result())
+            settled(handle)
+    assert all(len(pids) == 1 for pids in homes.values())
+    assert len(set().union(*homes.values())) > 1
+    assert router_of(handle)._fleet.faults == 0
+
+
+def test_a_burst_spreads_by_load_and_nothing_leaks() -> None:
+    handle = deploy("load", 3, limit=4, strategy="least_connections")
+    handle.remote().result()
+    settled(handle)
+    with ThreadPoolExecutor(48) as pool:  # four times what fits at once: Serve must queue
+        calls = [pool.submit(lambda: handle.remote(wait=0.1).result()) for _ in range(48)]
+        served = Counter(call.result() for call in calls)
+    assert sum(served.values()) == 48
+    assert len(served) == 3
+    assert max(served.values()) <= 2 * min(served.values())
+    assert settled(handle) == 0
+    assert not router_of(handle)._accepted
+
+
+def test_reserved_slots_beside_calls_leave_nothing_behind() -> None:
+    handle = deploy("slots", 2, strategy="least_connections")
+
+    async def reserved() -> int:
+        async with handle.choose_replica() as selection:
+            return int(await handle.dispatch(selection))
+
+    async def both() -> list[int]:
+        calls = [handle.remote(wait=0.05) for _ in range(20)]
+        return await asyncio.gather(*[reserved() for _ in range(10)], *calls)
+
+    assert len(asyncio.run(both())) == 30
+    assert settled(handle) == 0
+    seats = router_of(handle)._seats.values()
+    assert [seat.open + len(seat.unanswered) for seat in seats] == [0, 0]
+    assert router_of(handle)._fleet.faults == 0
+
+
+def test_scaling_up_and_down_is_followed() -> None:
+    handle = deploy("scale", 1, strategy="round_robin")
+    handle.remote().result()
+    handle = deploy("scale", 3, strategy="round_robin")
+    deadline = time.monotonic() + 30
+    seen: set[int] = set()
+    while len(seen) < 3 and time.monotonic() < deadline:
+        seen.add(handle.remote().result())
+    assert len(seen) == 3
+    handle = deploy("scale", 1, strategy="round_robin")
+    while len(router_of(handle)._seats) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len({handle.remote().result() for _ in range(6)}) == 1
+    assert len([url for url in router_of(handle)._fleet.table.urls if url]) == 1
+
+
+def test_a_killed_replica_costs_its_own_requests_only() -> None:
+    handle = deploy("kill", 3, strategy="prefix_affinity", load_factor=3.0)
+    home = handle.remote(Chat(TEXTS[0])).result()
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(lambda: handle.remote(wait=0.5).result()) for _ in range(6)]
+        with pytest.raises(ray.exceptions.RayError):
+            handle.remote(Chat(TEXTS[0]), die=True).result()
+        after = [handle.remote(Chat(TEXTS[0])).result() for _ in range(5)]
+        assert home not in after
+        ended = [call.exception() for call in others]
+    assert any(error is None for error in ended)
+    assert all(error is None or isinstance(error, ray.exceptions.RayError) for error in ended)
+    assert settled(handle) == 0
+
+
+def test_a_failing_strategy_fails_no_request() -> None:
+    handle = deploy("broken", 2, strategy="least_connections")
+    handle.remote().result()
+    router = router_of(handle)
+
+    def broken(*_args: Any) -> str:
+        raise ZeroDivisionError("boom")
+
+    router._fleet.router.route_request = broken
+    for _ in range(5):
+        handle.remote().result()
+    assert router._fleet.faults == 5
+
+
+def test_refused_settings_leave_serve_routing() -> None:
+    handle = deploy("refused", 2, strategy="fastest")
+    assert {handle.remote().result() for _ in range(20)}
+    assert router_of(handle)._fleet is None
+
+
+def test_shadow_mode_changes_nothing_and_records(tmp_path: Any) -> None:
+    path = tmp_path / "shadow.jsonl"
+    handle = deploy("shadow", 2, strategy="round_robin", mode="shadow", shadow_file=str(path))
+    for _ in range(10):
+        handle.remote().result()
+    router_of(handle)._fleet.shadow.close()
+    assert len(path.read_text().splitlines()) == 10
+
+
+def test_the_http_proxy_keeps_sessions_together() -> None:
+    deploy("http", 3, route="/http", strategy="session_affinity")
+    with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=30) as client:
+        homes = {
+            session: {
+                client.get("/http", headers={"x-session-id": session}).json() for _ in range(5)
+            }
+            for session in "abcdefghij"
+        }
+    assert all(len(pids) == 1 for pids in homes.values())
+    assert len(set().union(*homes.values())) > 1

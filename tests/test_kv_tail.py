@@ -1,0 +1,148 @@
+"""`routecore kv-events tail`, and the demo's engines as publishers."""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+
+import pytest
+import zmq
+from click.testing import CliRunner, Result
+from kv_messages import stored
+from kv_sockets import Sockets
+from routecore.cli import main
+from routecore.demo.engine import prompt_text, toy_tokens
+from routecore.demo.runner import run
+from routecore.demo.scheduler import Scheduler, Sequence
+from routecore.demo.traffic import conversations
+from routecore.kv_events.tail import state
+from test_demo import TEXT, finish
+from test_kv_index import prompt
+
+
+def tail(*args: str) -> Result:
+    return CliRunner().invoke(main, ["kv-events", "tail", *args])
+
+
+def test_tail_shows_rates_losses_and_held_blocks() -> None:
+    with zmq.Context() as context:
+        engine = Sockets(context)
+        stop = threading.Event()
+
+        def send() -> None:
+            for number in range(1000):
+                if stop.wait(0.01):
+                    return
+                engine.send(stored([number], None, prompt(number)[:-1]), lost=number == 3)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            address, replay = engine.address, ("--replay", engine.replay)
+            result = tail(address, *replay, "--json", "--every", "0.2", "--seconds", "0.8")
+            shown = tail(address, "--every", "0.2", "--seconds", "0.5")
+        finally:
+            stop.set()
+            sending.join()
+            engine.close()
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout.splitlines()[-1])
+    assert row["connected"]
+    assert row["exact"]
+    assert row["blocks"] > 10
+    assert row["stored_per_s"] > 10
+    assert row["hit_share"] is None
+    assert shown.exit_code == 0
+    assert "partial" in shown.output  # joined late, and nobody to ask
+
+
+def test_the_state_names_what_is_odd() -> None:
+    row = {"connected": False, "last_event_age_s": None, "resyncing": False}
+    assert state(row) == "not connected"
+    row = {"connected": True, "last_event_age_s": 1.0, "resyncing": False, "batches": 3}
+    assert state({**row, "gaps": 2, "unknown_media": 1}) == "partial, gaps 2, unknown_media 1"
+    assert state({**row, "exact": True}) == "exact"
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ((), "ADDRESS"),
+        (("http://a:1",), "tcp://host:port"),
+        (("tcp://127.0.0.1:1", "--replay", "tcp://a:1", "--replay", "tcp://a:2"), "--replay"),
+        (("tcp://127.0.0.1:1", "tcp://127.0.0.1:1"), "already"),
+    ],
+)
+def test_bad_arguments_are_one_line(args: tuple[str, ...], text: str) -> None:
+    result = tail(*args)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert text in result.stderr
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "routecore.kv_events.subscriber", raising=False)
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    result = tail("tcp://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "pip install 'routecore[kv-events]'" in result.stderr
+
+
+class Told:
+    """What a cache tells, without sockets."""
+
+    def __init__(self) -> None:
+        self.blocks: set[int] = set()
+
+    def stored(self, sequence: Sequence, index: int) -> None:
+        assert len(sequence.token_ids) >= 16 * (index + 1)
+        self.blocks.add(sequence.keys[index])
+
+    def evicted(self, key: int) -> None:
+        self.blocks.discard(key)
+
+    def cleared(self) -> None:
+        self.blocks.clear()
+
+    def flush(self) -> None: ...
+
+
+def test_the_log_follows_the_cache_through_evictions() -> None:
+    told = Told()
+    scheduler = Scheduler(kv_tokens=100 * 16, log=told)  # type: ignore[arg-type]
+    for i in range(8):
+        asked = finish(scheduler, f"{i:04d}" + TEXT[: 40 * 64 + i * 64], output=30, tokens=True)
+        assert asked.keys[0] in told.blocks
+        cache = scheduler.cache
+        held = {key for key in (*cache.active, *cache.free) if key >= 0}
+        assert told.blocks == held
+    scheduler.reset()
+    assert not told.blocks
+
+
+def test_equal_texts_have_equal_tokens_in_steps_of_four() -> None:
+    one, two = toy_tokens("abcdefgh"), toy_tokens("abcdEFGH")
+    assert len(one) == len(two) == 2
+    assert one[0] == two[0]
+    assert one[1] != two[1]
+    assert len(set(toy_tokens(TEXT).tolist())) > 1000  # of 1,024 different ones
+    assert len(toy_tokens("\ud800")) == 1
+    assert prompt_text({"prompt": "x"}) == "x"
+
+
+def test_the_demos_events_agree_with_its_engines_hits() -> None:
+    jobs = conversations(rate=20, seconds=6, seed=1)
+    run_ = run(jobs, ["prefix_affinity"], endpoints=2, seconds=1.0, speed=6, kv_events=True)
+    (result,) = asyncio.run(run_)
+    figures = result.as_dict()
+    assert figures["errors"] == 0
+    assert figures["token_hit_rate"] > 0.1
+    assert figures["event_hit_rate"] == pytest.approx(figures["token_hit_rate"], abs=0.1)
+
+
+def test_closing_leaves_no_thread() -> None:
+    before = threading.active_count()
+    tail("tcp://127.0.0.1:1", "--seconds", "0.1", "--every", "0.05")
+    time.sleep(0.05)
+    assert threading.active_count() <= before
