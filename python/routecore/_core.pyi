@@ -122,6 +122,7 @@ class Router:
         params: dict[str, Any],
         seed: int,
         prompts: tuple[int, int, int, float],
+        kv_index: KvIndex | None = None,
     ) -> Router: ...
     def route_request(
         self,
@@ -138,6 +139,7 @@ class Router:
         request_stats: Any,
         session: str | None = None,
         body: Any = None,
+        ids: Any = None,
         /,
     ) -> str: ...
     def route_batch(
@@ -150,6 +152,7 @@ class Router:
         request_stats: Any,
         session: str | None = None,
         body: Any = None,
+        ids: Any = None,
         /,
     ) -> tuple[str, list[tuple[str, bool, float, list[tuple[str, float, str]]]]]: ...
 

@@ -33,8 +33,8 @@ class SessionAffinityRouter(KeyedRouter):
         self.session_key = session_key
         self._build(seed, method=method, load_factor=load_factor, endpoint_weights=endpoint_weights)
 
-    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
-        return self.extract_session_id(request, body_of(request, request_json)), None
+    def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
+        return (self.extract_session_id(request, body_of(request, request_json)),)
 
 
 class PrefixAffinityRouter(KeyedRouter):
@@ -65,5 +65,5 @@ class PrefixAffinityRouter(KeyedRouter):
         self._block_chars = block_chars
         self._build(seed, load_factor=load_factor, endpoint_weights=endpoint_weights)
 
-    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
+    def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         return None, body_of(request, request_json)

@@ -1,10 +1,17 @@
 """Strategies that know which endpoint holds which prompt prefix in its KV cache."""
 
 import secrets
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from routecore.errors import RouteError
 from routecore.routers.compiled import KeyedRouter, body_of
+
+if TYPE_CHECKING:
+    from routecore.kv_events.index import KVIndex
+
+TokenIdsOf = Callable[[dict[str, Any]], Any]
+"""Token ids of a request body: a list or buffer of integers, or None where they are not known."""
 
 _PROCESS_SEED = secrets.randbits(64)
 
@@ -23,6 +30,10 @@ class CacheRouter(KeyedRouter):
         block_chars: Bytes of text in a block of the index, from 16 to 65536.
         block_tokens: Token ids in a block, for prompts given as such, from 1 to 65536.
         kv_tokens: Tokens that an endpoint's KV cache holds, where the engine does not tell.
+        kv_index: What the engines tell of their caches by KV events (the `index` of a
+            `KVEventSubscriber`); endpoints without events go by what was sent there.
+        prompt_tokens: Body → token ids, which KV events need: a `PromptTokens`' `ids`. Left out:
+            ids that the body brings.
         hash_seed: Fixes the hashes of the index; None: a random one per process.
         seed: Makes ties repeatable.
     """
@@ -34,6 +45,8 @@ class CacheRouter(KeyedRouter):
         block_chars: int,
         block_tokens: int,
         kv_tokens: float,
+        kv_index: "KVIndex | None",
+        prompt_tokens: "TokenIdsOf | None",
         hash_seed: int | None,
         seed: int | None,
         **params: Any,
@@ -55,10 +68,19 @@ class CacheRouter(KeyedRouter):
         if not (isinstance(kv_tokens, int | float) and 1 <= kv_tokens <= 1e12):
             raise RouteError(f"kv_tokens: expected tokens from 1 to 1e12, got {kv_tokens!r}")
         self._kv_tokens = float(kv_tokens)
+        self._kv_index = kv_index
+        if kv_index is not None and prompt_tokens is None:
+            from routecore.kv_events.tokens import PromptTokens
+
+            prompt_tokens = PromptTokens().ids
+        self._token_ids = prompt_tokens
         self._build(seed, **params)
 
-    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
-        return None, body_of(request, request_json)
+    def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
+        body = body_of(request, request_json)
+        if self._token_ids is None or not isinstance(body, dict):
+            return None, body
+        return None, body, self._token_ids(body)
 
 
 class PrefixCacheRouter(CacheRouter):
@@ -83,6 +105,8 @@ class PrefixCacheRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -90,6 +114,8 @@ class PrefixCacheRouter(CacheRouter):
             block_chars,
             block_tokens,
             kv_tokens,
+            kv_index,
+            prompt_tokens,
             hash_seed,
             seed,
             min_match_tokens=min_match_tokens,
@@ -119,11 +145,20 @@ class ExpectedLatencyRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
         self._build_cache(
-            block_chars, block_tokens, kv_tokens, hash_seed, seed, decode_weight=decode_weight
+            block_chars,
+            block_tokens,
+            kv_tokens,
+            kv_index,
+            prompt_tokens,
+            hash_seed,
+            seed,
+            decode_weight=decode_weight,
         )
 
 
@@ -148,6 +183,8 @@ class CacheAwareRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -155,6 +192,8 @@ class CacheAwareRouter(CacheRouter):
             block_chars,
             block_tokens,
             kv_tokens,
+            kv_index,
+            prompt_tokens,
             hash_seed,
             seed,
             cache_threshold=cache_threshold,
@@ -182,6 +221,8 @@ class DynamoCostRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -189,6 +230,8 @@ class DynamoCostRouter(CacheRouter):
             block_chars,
             block_tokens,
             kv_tokens,
+            kv_index,
+            prompt_tokens,
             hash_seed,
             seed,
             prefill_weight=prefill_weight,
@@ -211,10 +254,20 @@ class LMetricRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self._build_cache(block_chars, block_tokens, kv_tokens, hash_seed, seed)
+        self._build_cache(
+            block_chars,
+            block_tokens,
+            kv_tokens,
+            kv_index,
+            prompt_tokens,
+            hash_seed,
+            seed,
+        )
 
 
 class LlmDRouter(CacheRouter):
@@ -238,6 +291,8 @@ class LlmDRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -245,6 +300,8 @@ class LlmDRouter(CacheRouter):
             block_chars,
             block_tokens,
             kv_tokens,
+            kv_index,
+            prompt_tokens,
             hash_seed,
             seed,
             prefix_weight=prefix_weight,
@@ -274,6 +331,8 @@ class StickyUntilSaturatedRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
+        kv_index: "KVIndex | None" = None,
+        prompt_tokens: "TokenIdsOf | None" = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -281,6 +340,8 @@ class StickyUntilSaturatedRouter(CacheRouter):
             block_chars,
             block_tokens,
             kv_tokens,
+            kv_index,
+            prompt_tokens,
             hash_seed,
             seed,
             threshold=threshold,

@@ -55,6 +55,7 @@ class CompiledRouter(RoutingInterface):
     _block_tokens = 16
     _hash_seed = 0
     _kv_tokens = 400_000.0
+    _kv_index: Any = None
     # Whether it looks at the request, not only at the load.
     _keyed = False
 
@@ -65,15 +66,16 @@ class CompiledRouter(RoutingInterface):
             raise RouteError(f"seed: expected None or an integer from 0 to 2**64 - 1, got {seed!r}")
         given = {name: value for name, value in params.items() if value is not None}
         prompts = (self._block_chars, self._block_tokens, self._hash_seed, self._kv_tokens)
-        self._core = _core.Router(self.strategy, given, seed, prompts)
+        kv_index = None if self._kv_index is None else self._kv_index.core
+        self._core = _core.Router(self.strategy, given, seed, prompts, kv_index)
         self._route = self._core.route
         if not self._keyed and type(self).route_request is CompiledRouter.route_request:
             # Nobody overrides it: calls on the instance go straight to the core.
             vars(self)["route_request"] = self._core.route_request
 
-    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
-        """The session and the body that identify a request: neither, for load alone."""
-        return None, None
+    def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
+        """What identifies a request: its session, body and token ids; nothing for load alone."""
+        return ()
 
     def route_request(
         self,
@@ -97,8 +99,8 @@ class CompiledRouter(RoutingInterface):
         Raises:
             RouteError: No endpoints, or none eligible.
         """
-        session, body = self._keys(request, request_json)
-        return self._route(endpoints, engine_stats, request_stats, session, body)
+        keys = self._keys(request, request_json)
+        return self._route(endpoints, engine_stats, request_stats, *keys)
 
     def explain(
         self,
@@ -113,8 +115,8 @@ class CompiledRouter(RoutingInterface):
         Raises:
             RouteError: As `route_request`.
         """
-        session, body = self._keys(request, request_json)
-        url, rows = self._core.explain(endpoints, engine_stats, request_stats, session, body)
+        keys = self._keys(request, request_json)
+        url, rows = self._core.explain(endpoints, engine_stats, request_stats, *keys)
         scores = tuple(
             CandidateScore(
                 url=row_url, eligible=eligible, score=score, terms=tuple(Term(*t) for t in terms)

@@ -98,7 +98,7 @@ class WeightedScoreRouter(CompiledRouter):
         self._keyed = "session" in weights
         self._build(seed, weights=weights, normalise=normalise, endpoint_weights=endpoint_weights)
 
-    def _keys(self, request: Any, request_json: Any) -> tuple[str | None, Any]:
+    def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         if not self._keyed:
-            return None, None
-        return self.extract_session_id(request, body_of(request, request_json)), None
+            return ()
+        return (self.extract_session_id(request, body_of(request, request_json)),)

@@ -148,6 +148,11 @@ impl KnownList {
         self.names.len()
     }
 
+    /// The stable id of the endpoint at this place.
+    pub fn id(&self, at: usize) -> u64 {
+        self.ids[at]
+    }
+
     /// Whether this is the very tuple that was met: it cannot have changed. Runs no Python.
     pub fn is_tuple(&self, endpoints: &Bound<'_, PyAny>) -> bool {
         self.tuple.as_ref().is_some_and(|tuple| endpoints.is(tuple.bind(endpoints.py())))

@@ -47,7 +47,7 @@ fn id(url: &Bound<'_, PyString>) -> u64 {
 }
 
 /// Token ids of a buffer of 32 or 64 bit integers, or of a sequence of integers.
-fn read_tokens(given: &Bound<'_, PyAny>, out: &mut Vec<u32>) -> PyResult<()> {
+pub fn read_tokens(given: &Bound<'_, PyAny>, out: &mut Vec<u32>) -> PyResult<()> {
     let py = given.py();
     let bad = || to_py("token_ids: expected integers of 0 to 2**32 - 1, in a list or a buffer");
     out.clear();
@@ -82,7 +82,52 @@ fn read_tokens(given: &Bound<'_, PyAny>, out: &mut Vec<u32>) -> PyResult<()> {
     Ok(())
 }
 
+/// What a slower tier's token is worth beside one that the device holds (Dynamo's credits).
+const CREDITS: [f64; TIERS] = [1.0, 0.75, 0.25];
+
+/// What one engine holds of a prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Of the endpoint.
+    pub id: u64,
+    /// Leading tokens, less for slower tiers.
+    pub tokens: f64,
+    /// Whether it surely holds no more.
+    pub exact: bool,
+}
+
 impl KvIndex {
+    /// What every engine with events holds of a prompt, by endpoint id.
+    pub fn held(
+        &self,
+        tokens: &[u32],
+        model: Option<&[u8]>,
+        salt: Option<&[u8]>,
+        out: &mut Vec<Held>,
+    ) {
+        out.clear();
+        let index = self.read();
+        let salt = salt.map(|salt| keys::list_key([keys::text_key(salt)]));
+        let extras = salt.as_slice();
+        let (mut rows, mut matched) = (Vec::new(), Vec::new());
+        for (id, row) in index.endpoints() {
+            rows.push((out.len(), row, index.block(row)));
+            matched.push((0, 0, 0));
+            out.push(Held { id, tokens: 0.0, exact: index.is_exact(row) });
+        }
+        rows.retain(|&(_, _, block)| block > 0);
+        LOOKUP.with_borrow_mut(|lookup| {
+            lookup.tokens.clear();
+            lookup.tokens.extend_from_slice(tokens);
+            lookup.answer(&index, index.root(model), extras, rows, &mut matched);
+        });
+        for (held, (device, host, disk)) in out.iter_mut().zip(matched) {
+            let more = [device, host.saturating_sub(device), disk.saturating_sub(host)];
+            held.tokens = more.iter().zip(CREDITS).map(|(&n, credit)| f64::from(n) * credit).sum();
+        }
+        out.sort_unstable_by_key(|held| held.id);
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, ExactIndex> {
         for _ in 0..SPINS {
             if let Ok(index) = self.index.try_read() {

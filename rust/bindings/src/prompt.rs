@@ -165,6 +165,30 @@ pub fn blocks(body: &Bound<'_, PyAny>, blocks: Blocks) -> Key {
     Key::Prompt(hasher.finish())
 }
 
+/// The prompt as a chain of blocks, where its token ids are known.
+pub fn token_blocks(body: &Bound<'_, PyAny>, ids: &[u32], blocks: Blocks) -> Key {
+    let seed = body.cast::<PyDict>().map_or(0, |body| self::seed(body));
+    let seed = mix(blocks.seed ^ seed) ^ u64::from(blocks.tokens);
+    let mut hasher = BlockHasher::new(blocks.tokens, Unit::Tokens, seed);
+    hasher.reserve(4 * ids.len());
+    let mut bytes = [0; 4 * 64];
+    for ids in ids.chunks(64) {
+        for (bytes, id) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(ids) {
+            *bytes = id.to_le_bytes();
+        }
+        hasher.feed(&bytes[..4 * ids.len()]);
+    }
+    Key::Prompt(hasher.finish())
+}
+
+/// A text of the body, such as its model.
+pub fn text_of(body: &Bound<'_, PyAny>, name: &str) -> Option<Vec<u8>> {
+    let value = body.cast::<PyDict>().ok()?.get_item(name).ok()??;
+    let mut bytes = None;
+    with_bytes(value.cast::<PyString>().ok()?, 4096, |text| bytes = Some(text.to_vec()));
+    bytes
+}
+
 /// The session's key under the body's model, LoRA adapter and salt.
 pub fn session(id: &Bound<'_, PyString>) -> Key {
     let mut key = 0;

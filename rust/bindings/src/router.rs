@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{Lookup, SharedIndex};
+use routecore::fleet::{Lookup, SharedIndex, Told};
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
 use crate::desk::{Desk, Open, Weights, find, take_up};
 use crate::errors::{guarded, lock, to_py};
 use crate::known_list::{KnownList, State};
+use crate::kv_events::{Held, KvIndex, read_tokens};
 use crate::prompt::{self, Blocks};
 use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
 use crate::values::{Columns, is_own, is_scraped};
@@ -32,7 +33,16 @@ pub struct Router {
     own: Option<(Table, Instant)>,
     /// Tokens of a KV cache whose size no engine has told.
     kv_tokens: f64,
+    /// What engines tell of their caches themselves.
+    kv_index: Option<Py<KvIndex>>,
     desk: Mutex<Desk>,
+}
+
+/// What a strategy looks at of one request.
+struct Wanted {
+    key: Key,
+    /// What engines told that they hold of its prompt, by endpoint id.
+    held: Vec<Held>,
 }
 
 thread_local! {
@@ -135,13 +145,38 @@ impl Router {
         to_py(format!("{}: no endpoint is eligible; all are asleep or unhealthy", self.name))
     }
 
-    fn key(&self, session: Option<&Bound<'_, PyString>>, body: Option<&Bound<'_, PyAny>>) -> Key {
-        match (session, body) {
+    fn wanted(
+        &self,
+        session: Option<&Bound<'_, PyString>>,
+        body: Option<&Bound<'_, PyAny>>,
+        ids: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Wanted> {
+        let mut held = Vec::new();
+        let key = match (session, body) {
             (Some(id), _) => prompt::session(id),
-            (None, Some(body)) if self.own.is_some() => prompt::blocks(body, self.blocks),
+            (None, Some(body)) if self.own.is_some() => match ids {
+                Some(ids) => self.by_tokens(body, ids, &mut held)?,
+                None => prompt::blocks(body, self.blocks),
+            },
             (None, Some(body)) => prompt::prefix_key(body, self.blocks.chars as usize),
             (None, None) => Key::None,
+        };
+        Ok(Wanted { key, held })
+    }
+
+    fn by_tokens(
+        &self,
+        body: &Bound<'_, PyAny>,
+        ids: &Bound<'_, PyAny>,
+        held: &mut Vec<Held>,
+    ) -> PyResult<Key> {
+        let mut tokens = Vec::new();
+        read_tokens(ids, &mut tokens)?;
+        if let Some(index) = &self.kv_index {
+            let [model, salt] = ["model", "cache_salt"].map(|name| prompt::text_of(body, name));
+            index.get().held(&tokens, model.as_deref(), salt.as_deref(), held);
         }
+        Ok(prompt::token_blocks(body, &tokens, self.blocks))
     }
 
     /// The index that has what these stats are about.
@@ -158,11 +193,11 @@ impl Router {
     /// Runs `f` with what the endpoints hold of the prompt. Lookups do not wait for each other.
     fn looked_up<T>(
         &self,
-        key: &Key,
+        wanted: &Wanted,
         request_stats: &Bound<'_, PyAny>,
         f: impl FnOnce(&mut Lookup) -> T,
     ) -> T {
-        let (Key::Prompt(prompt), Some(index)) = (key, self.index(request_stats)) else {
+        let (Key::Prompt(prompt), Some(index)) = (&wanted.key, self.index(request_stats)) else {
             return f(&mut Lookup::default());
         };
         let mut lookup = LOOKUP.take();
@@ -178,15 +213,16 @@ impl Router {
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
-        key: &Key,
+        wanted: &Wanted,
     ) -> PyResult<Py<PyString>> {
-        self.looked_up(key, request_stats, |lookup| {
-            let first = self.attempt(endpoints, engine_stats, request_stats, key, lookup, false)?;
+        self.looked_up(wanted, request_stats, |lookup| {
+            let first =
+                self.attempt(endpoints, engine_stats, request_stats, wanted, lookup, false)?;
             match first {
                 Some(url) => Ok(url),
                 // The choice has left a list that was only glanced at.
                 None => self
-                    .attempt(endpoints, engine_stats, request_stats, key, lookup, true)?
+                    .attempt(endpoints, engine_stats, request_stats, wanted, lookup, true)?
                     .ok_or_else(|| self.none()),
             }
         })
@@ -198,7 +234,7 @@ impl Router {
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
-        key: &Key,
+        wanted: &Wanted,
         lookup: &mut Lookup,
         whole: bool,
     ) -> PyResult<Option<Py<PyString>>> {
@@ -206,14 +242,13 @@ impl Router {
         let kind = Kind::of(&source);
         let glanced = open.glanced;
         self.with_view(open, &mut source, |router, known, state, fleet| {
-            let Some(at) = pick(router, state, fleet.as_deref(), kind, key, lookup) else {
-                return Err(self.none());
-            };
+            let choice = pick(router, known, state, fleet.as_deref(), kind, wanted, lookup);
+            let Some((at, cached)) = choice else { return Err(self.none()) };
             if glanced && !endpoints.cast_exact::<PyList>().is_ok_and(|list| known.stands(list, at))
             {
                 return Ok(None);
             }
-            count(state, fleet, kind, at, key, lookup);
+            count(state, fleet, kind, (at, cached), wanted);
             Ok(Some(known.url(endpoints.py(), at)))
         })
     }
@@ -239,10 +274,11 @@ impl Kind {
 
 /// The candidates, and all there is to read of them for this request.
 fn view<'a>(
+    known: &KnownList,
     state: &'a State,
     fleet: Option<&'a Fleet>,
     kind: Kind,
-    key: &Key,
+    wanted: &Wanted,
     lookup: &'a mut Lookup,
 ) -> (View<'a>, &'a [u32]) {
     let (table, chosen) = match fleet {
@@ -250,24 +286,39 @@ fn view<'a>(
         _ => (&state.scratch, &state.plain),
     };
     let view = View::new(table, &chosen.candidates);
-    let (Key::Prompt(prompt), Some(fleet)) = (key, fleet) else { return (view, &chosen.positions) };
+    let (Key::Prompt(prompt), Some(fleet)) = (&wanted.key, fleet) else {
+        return (view, &chosen.positions);
+    };
     let (tokens, block_tokens) = fleet.tokens(prompt);
-    let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
+    let rows = chosen.positions.iter().map(|&at| {
+        let at = at as usize;
+        (state.rows[at], told(&wanted.held, known.id(at)))
+    });
     let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
     (view.asking(asked, fleet.engine()), &chosen.positions)
 }
 
-/// One choice: a place in the list.
+/// What the engine of this endpoint told.
+fn told(held: &[Held], id: u64) -> Option<Told> {
+    let at = held.binary_search_by_key(&id, |held| held.id).ok()?;
+    Some(Told { tokens: held[at].tokens, exact: held[at].exact })
+}
+
+/// A choice: the place in the list, and the tokens of the prompt that are cached there.
+type Choice = (usize, f64);
+
 fn pick(
     router: &mut routecore::Router,
+    known: &KnownList,
     state: &State,
     fleet: Option<&Fleet>,
     kind: Kind,
-    key: &Key,
+    wanted: &Wanted,
     lookup: &mut Lookup,
-) -> Option<usize> {
-    let (view, positions) = view(state, fleet, kind, key, lookup);
-    Some(positions[router.pick(view, key)?] as usize)
+) -> Option<Choice> {
+    let (view, positions) = view(known, state, fleet, kind, wanted, lookup);
+    let pos = router.pick(view, &wanted.key)?;
+    Some((positions[pos] as usize, view.cached(pos)))
 }
 
 /// Counts the choice as load where there is a table to count in.
@@ -275,21 +326,14 @@ fn count(
     state: &State,
     fleet: Option<&mut Fleet>,
     kind: Kind,
-    at: usize,
-    key: &Key,
-    lookup: &Lookup,
+    (at, cached): Choice,
+    wanted: &Wanted,
 ) {
     let Some(fleet) = fleet else { return };
     let row = state.rows[at];
-    match key {
-        Key::Prompt(prompt) => {
-            let depth = lookup.depth(row);
-            if kind == Kind::Own {
-                fleet.chosen_unfollowed(row, prompt, depth);
-            } else {
-                fleet.chosen_for(row, prompt, depth);
-            }
-        }
+    match &wanted.key {
+        Key::Prompt(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
+        Key::Prompt(prompt) => fleet.chosen_for(row, prompt, cached),
         _ => fleet.chosen(row),
     }
 }
@@ -297,11 +341,13 @@ fn count(
 #[pymethods]
 impl Router {
     #[new]
+    #[pyo3(signature = (strategy, params, seed, prompts, kv_index=None))]
     fn new(
         strategy: &str,
         params: &Bound<'_, PyDict>,
         seed: u64,
         prompts: (u32, u32, u64, f64),
+        kv_index: Option<Py<KvIndex>>,
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
@@ -339,6 +385,7 @@ impl Router {
             name: strategy.to_owned(),
             blocks: Blocks { chars, tokens, seed: hash_seed },
             kv_tokens,
+            kv_index,
             own: router.needs_prompt().then(|| (Table::new(60.0, 600.0), Instant::now())),
             weights,
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
@@ -359,10 +406,11 @@ impl Router {
         request_json: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         let _ = (request, request_json); // the documented call has them, load does not need them
-        guarded(|| self.choose(endpoints, engine_stats, request_stats, &Key::None))
+        let wanted = Wanted { key: Key::None, held: Vec::new() };
+        guarded(|| self.choose(endpoints, engine_stats, request_stats, &wanted))
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
     fn route(
         &self,
         endpoints: &Bound<'_, PyAny>,
@@ -370,10 +418,11 @@ impl Router {
         request_stats: &Bound<'_, PyAny>,
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
+        ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         guarded(|| {
-            let key = self.key(session, body);
-            self.choose(endpoints, engine_stats, request_stats, &key)
+            let wanted = self.wanted(session, body, ids)?;
+            self.choose(endpoints, engine_stats, request_stats, &wanted)
         })
     }
 
@@ -391,7 +440,7 @@ impl Router {
             for key in keys.try_iter()? {
                 let key = key?;
                 let session = key.cast::<PyString>().ok();
-                read.push(self.key(session, Some(&key)));
+                read.push(self.wanted(session, Some(&key), None)?);
             }
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
@@ -401,14 +450,16 @@ impl Router {
             let bytes = py.detach(|| {
                 let mut lookup = Lookup::default();
                 let open = take_up(&self.desk, &known);
-                self.with_view(open, &mut source, |router, _, state, mut fleet| {
+                self.with_view(open, &mut source, |router, known, state, mut fleet| {
                     let mut bytes = Vec::with_capacity(4 * read.len());
-                    for key in &read {
-                        if let (Key::Prompt(prompt), Some(index)) = (key, &index) {
+                    for wanted in &read {
+                        if let (Key::Prompt(prompt), Some(index)) = (&wanted.key, &index) {
                             lookup.find(&index.read(), prompt);
                         }
-                        let at = pick(router, state, fleet.as_deref(), kind, key, &mut lookup)?;
-                        count(state, fleet.as_deref_mut(), kind, at, key, &lookup);
+                        let now = fleet.as_deref();
+                        let choice = pick(router, known, state, now, kind, wanted, &mut lookup)?;
+                        count(state, fleet.as_deref_mut(), kind, choice, wanted);
+                        let (at, _) = choice;
                         // Without a table, choices of the batch count in the scratch copy.
                         state.scratch.bump(Stat::InFlight, at as u32, 1.0);
                         bytes.extend((at as u32).to_ne_bytes());
@@ -420,25 +471,27 @@ impl Router {
         })
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
     fn explain(
         &self,
-        py: Python<'_>,
         endpoints: &Bound<'_, PyAny>,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
+        ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
+        let py = endpoints.py();
         guarded(|| {
-            let key = self.key(session, body);
+            let wanted = self.wanted(session, body, ids)?;
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
             let kind = Kind::of(&source);
-            let (won, positions, scores) = self.looked_up(&key, request_stats, |lookup| {
-                self.with_view(open, &mut source, |router, _, state, fleet| {
-                    let (view, positions) = view(state, fleet.as_deref(), kind, &key, lookup);
-                    let (won, scores) = router.explain(view, &key);
+            let (won, positions, scores) = self.looked_up(&wanted, request_stats, |lookup| {
+                self.with_view(open, &mut source, |router, known, state, fleet| {
+                    let fleet = fleet.as_deref();
+                    let (view, positions) = view(known, state, fleet, kind, &wanted, lookup);
+                    let (won, scores) = router.explain(view, &wanted.key);
                     (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
                 })
             });

@@ -134,14 +134,14 @@ impl Fleet {
         self.load.chosen(&mut self.table, row, Work::default());
     }
 
-    /// A choice fell on the row, which was found to hold `depth` blocks of the prompt. The rest
+    /// A choice fell on the row, which was found to have `cached` tokens of the prompt. The rest
     /// counts as held from now on, for as long as the request does not fail.
-    pub fn chosen_for(&mut self, row: u32, prompt: &Prompt, depth: u32) {
+    pub fn chosen_for(&mut self, row: u32, prompt: &Prompt, cached: f64) {
         if self.table.id(row).is_none() {
             return;
         }
         let (tokens, block_tokens) = self.tokens(prompt);
-        let uncached = (tokens - cached_tokens(depth, tokens, block_tokens)).max(1.0);
+        let uncached = (tokens - cached).max(1.0);
         let capacity = self.capacity(row, block_tokens);
         let shared = self.index.clone();
         let mut index = shared.write();
@@ -166,8 +166,8 @@ impl Fleet {
 
     /// [`Fleet::chosen_for`] where no report will follow: the prefix counts as computed and the
     /// request as over at once.
-    pub fn chosen_unfollowed(&mut self, row: u32, prompt: &Prompt, depth: u32) {
-        self.chosen_for(row, prompt, depth);
+    pub fn chosen_unfollowed(&mut self, row: u32, prompt: &Prompt, cached: f64) {
+        self.chosen_for(row, prompt, cached);
         if let Some(pin) = self.load.unpin_last(row) {
             let mut index = self.index.write();
             index.confirm(row, pin);
@@ -295,24 +295,42 @@ impl Lookup {
         index.match_into(&prompt.chain, &mut self.depths);
     }
 
-    /// What is asked of the candidates in these rows, by the last [`Lookup::find`].
+    /// What is asked of the candidates in these rows, by the last [`Lookup::find`] and by what
+    /// their engines told, if they did.
     pub fn asked(
         &mut self,
-        rows: impl Iterator<Item = u32>,
+        rows: impl Iterator<Item = (u32, Option<Told>)>,
         tokens: f64,
         block_tokens: f64,
     ) -> Asked<'_> {
         self.cached.clear();
         self.in_use.clear();
-        for row in rows {
-            self.cached.push(cached_tokens(self.depths.of(row), tokens, block_tokens));
-            self.in_use.push(f64::from(self.depths.in_use(row)) * block_tokens);
+        for (row, told) in rows {
+            let learned = cached_tokens(self.depths.of(row), tokens, block_tokens);
+            let in_use = f64::from(self.depths.in_use(row)) * block_tokens;
+            let most = (tokens - 1.0).max(0.0);
+            self.cached.push(match told {
+                None => learned,
+                Some(Told { tokens, exact: false }) => learned.max(tokens.min(most)),
+                // What requests in flight use is there, or soon will be.
+                Some(Told { tokens, exact: true }) => tokens.max(in_use).min(most),
+            });
+            self.in_use.push(in_use);
         }
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }
 
-    /// Blocks of the prompt that the row holds, by the last [`Lookup::find`].
-    pub fn depth(&self, row: u32) -> u32 {
-        self.depths.of(row)
+    /// Tokens that the candidate at this position has, by the last [`Lookup::asked`].
+    pub fn cached(&self, pos: usize) -> f64 {
+        self.cached.get(pos).copied().unwrap_or(0.0)
     }
+}
+
+/// What an engine told of a prompt by its KV events.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Told {
+    /// Leading tokens that it has.
+    pub tokens: f64,
+    /// Whether it surely has no more.
+    pub exact: bool,
 }

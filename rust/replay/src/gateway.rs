@@ -190,13 +190,13 @@ impl Gateway for LiveRouter {
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
             let (tokens, block) = fleet.tokens(prompt);
-            asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
+            asked = lookup.asked(candidates.rows.iter().map(|&row| (row, None)), tokens, block);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let at = router.pick(view, &key)?;
         let row = candidates.rows[at];
         match &key {
-            Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.depth(row)),
+            Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.cached(at)),
             _ => fleet.chosen(row),
         }
         fleet.sent(row, u128::from(request.id), time);

@@ -20,7 +20,7 @@ mod slots;
 pub mod stream;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use feed::Feed;
 use holders::{Edit, Holders, MAX_LANES};
@@ -41,6 +41,9 @@ impl Tier {
     /// Fastest first.
     pub const ALL: [Self; TIERS] = [Self::Device, Self::Host, Self::Disk];
 }
+
+/// Adapters that are told apart from base models at most.
+const MAX_ADAPTERS: usize = 1 << 16;
 
 /// Number of tiers.
 pub const TIERS: usize = 3;
@@ -85,6 +88,8 @@ pub struct ExactIndex {
     ids: HashMap<u64, u32>,
     lanes: u32,
     free_lanes: Vec<u32>,
+    /// Adapters that any engine stored blocks of, by [`keys::text_key`] of their names.
+    adapters: HashSet<u64>,
 }
 
 impl ExactIndex {
@@ -97,7 +102,26 @@ impl ExactIndex {
             ids: HashMap::new(),
             lanes: 0,
             free_lanes: Vec::new(),
+            adapters: HashSet::new(),
         }
+    }
+
+    /// What a chain of this model starts from: engines serve adapters under names of their own.
+    pub fn root(&self, model: Option<&[u8]>) -> u64 {
+        let adapter = model.map(keys::text_key).filter(|key| self.adapters.contains(key));
+        keys::root(self.seed, adapter.unwrap_or(0))
+    }
+
+    /// Takes note of an adapter, up to a bound that no fleet reaches.
+    pub(crate) fn add_adapter(&mut self, key: u64) {
+        if self.adapters.len() < MAX_ADAPTERS {
+            self.adapters.insert(key);
+        }
+    }
+
+    /// All endpoints with events: id and row.
+    pub fn endpoints(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.ids.iter().map(|(&id, &row)| (id, row))
     }
 
     /// The seed of all keys.

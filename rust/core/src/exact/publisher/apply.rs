@@ -144,6 +144,10 @@ impl Publisher {
             }
             return;
         }
+        if stored.lora != 0 && stored.lora != self.adapter {
+            self.adapter = stored.lora;
+            with(index, |index| index.add_adapter(stored.lora));
+        }
         let start = match stored.parent {
             None => keys::root(self.seed, stored.lora),
             Some(parent) => match view.map.get(parent) {

@@ -53,6 +53,8 @@ pub struct Publisher {
     max_blocks: usize,
     counters: Counters,
     told: Option<RankState>,
+    /// The adapter that the index was last told of.
+    adapter: u64,
 }
 
 /// Tells two messages apart: time and first event are in the head.
@@ -80,6 +82,7 @@ impl Publisher {
             max_blocks,
             counters: Counters::default(),
             told: None,
+            adapter: 0,
         }
     }
 
