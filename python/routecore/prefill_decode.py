@@ -31,7 +31,7 @@ class PrefillDecodeRouter(RoutingInterface):
     def __init__(
         self,
         *,
-        prefill: str = "prefix_cache" if "prefix_cache" in ROUTERS else "prefix_affinity",
+        prefill: str = "prefix_cache",
         decode: str = "least_connections",
         prefill_labels: Sequence[str] = ("prefill",),
         decode_labels: Sequence[str] = ("decode",),

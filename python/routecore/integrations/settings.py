@@ -10,7 +10,7 @@ import msgspec
 from routecore.errors import RouteError
 from routecore.routers import ROUTERS, CompiledRouter
 
-DEFAULT_STRATEGY = "prefix_cache" if "prefix_cache" in ROUTERS else "prefix_affinity"
+DEFAULT_STRATEGY = "prefix_cache"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 //! Python bindings: convert, lock, call. No routing rule lives here.
 
 mod attribute;
+mod choice;
 mod desk;
 mod errors;
 mod known_list;

@@ -7,17 +7,18 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{Lookup, SharedIndex, Told};
+use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
-use routecore::{Asked, Fleet, Key, Params, Stat, View};
+use routecore::{Fleet, Key, Params, Stat};
 
+use crate::choice::{Kind, Source, Wanted, count, pick, view};
 use crate::desk::{Desk, Open, Weights, find, take_up};
 use crate::errors::{guarded, lock, to_py};
 use crate::known_list::{KnownList, State};
 use crate::kv_events::{Held, KvIndex, read_tokens};
 use crate::prompt::{self, Blocks};
 use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
-use crate::values::{Columns, is_own, is_scraped};
+use crate::values::{is_own, is_scraped};
 
 /// A strategy over lists of endpoint objects.
 #[pyclass(frozen)]
@@ -38,26 +39,9 @@ pub struct Router {
     desk: Mutex<Desk>,
 }
 
-/// What a strategy looks at of one request.
-struct Wanted {
-    key: Key,
-    /// What engines told that they hold of its prompt, by endpoint id.
-    held: Vec<Held>,
-}
-
 thread_local! {
     /// Room for one lookup at a time; taken out while in use, since Python may call in again.
     static LOOKUP: RefCell<Lookup> = RefCell::default();
-}
-
-/// Where a decision reads from.
-enum Source<'a> {
-    /// The columns of the shared table.
-    Resident(&'a Table),
-    /// Values copied from objects; counts in flight from the table if there is one.
-    Plain(Option<Box<Columns>>, Option<&'a Table>),
-    /// Values copied from objects; prompts remembered in the router's own table.
-    Own(Option<Box<Columns>>, &'a Table),
 }
 
 type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
@@ -251,90 +235,6 @@ impl Router {
             count(state, fleet, kind, (at, cached), wanted);
             Ok(Some(known.url(endpoints.py(), at)))
         })
-    }
-}
-
-/// What kind of source a decision reads from.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Resident,
-    Plain,
-    Own,
-}
-
-impl Kind {
-    fn of(source: &Source<'_>) -> Self {
-        match source {
-            Source::Resident(_) => Self::Resident,
-            Source::Plain(..) => Self::Plain,
-            Source::Own(..) => Self::Own,
-        }
-    }
-}
-
-/// The candidates, and all there is to read of them for this request.
-fn view<'a>(
-    known: &KnownList,
-    state: &'a State,
-    fleet: Option<&'a Fleet>,
-    kind: Kind,
-    wanted: &Wanted,
-    lookup: &'a mut Lookup,
-) -> (View<'a>, &'a [u32]) {
-    let (table, chosen) = match fleet {
-        Some(fleet) if kind == Kind::Resident => (&fleet.table, &state.resident),
-        _ => (&state.scratch, &state.plain),
-    };
-    let view = View::new(table, &chosen.candidates);
-    let (Key::Prompt(prompt), Some(fleet)) = (&wanted.key, fleet) else {
-        return (view, &chosen.positions);
-    };
-    let (tokens, block_tokens) = fleet.tokens(prompt);
-    let rows = chosen.positions.iter().map(|&at| {
-        let at = at as usize;
-        (state.rows[at], told(&wanted.held, known.id(at)))
-    });
-    let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
-    (view.asking(asked, fleet.engine()), &chosen.positions)
-}
-
-/// What the engine of this endpoint told.
-fn told(held: &[Held], id: u64) -> Option<Told> {
-    let at = held.binary_search_by_key(&id, |held| held.id).ok()?;
-    Some(Told { tokens: held[at].tokens, exact: held[at].exact })
-}
-
-/// A choice: the place in the list, and the tokens of the prompt that are cached there.
-type Choice = (usize, f64);
-
-fn pick(
-    router: &mut routecore::Router,
-    known: &KnownList,
-    state: &State,
-    fleet: Option<&Fleet>,
-    kind: Kind,
-    wanted: &Wanted,
-    lookup: &mut Lookup,
-) -> Option<Choice> {
-    let (view, positions) = view(known, state, fleet, kind, wanted, lookup);
-    let pos = router.pick(view, &wanted.key)?;
-    Some((positions[pos] as usize, view.cached(pos)))
-}
-
-/// Counts the choice as load where there is a table to count in.
-fn count(
-    state: &State,
-    fleet: Option<&mut Fleet>,
-    kind: Kind,
-    (at, cached): Choice,
-    wanted: &Wanted,
-) {
-    let Some(fleet) = fleet else { return };
-    let row = state.rows[at];
-    match &wanted.key {
-        Key::Prompt(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
-        Key::Prompt(prompt) => fleet.chosen_for(row, prompt, cached),
-        _ => fleet.chosen(row),
     }
 }
 

@@ -17,8 +17,8 @@ from routecore.routers import ROUTERS
 _log = host.logger("routecore.production_stack")
 _LOG_SECONDS = 60.0
 
-_prefix = "prefix_cache" if "prefix_cache" in ROUTERS else "prefix_affinity"
-_latency = "expected_latency" if "expected_latency" in ROUTERS else _prefix
+_prefix = "prefix_cache"
+_latency = "expected_latency"
 
 # The host's routing logics, each with our equal.
 EQUALS = {
