@@ -2,13 +2,10 @@
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routecore.errors import RouteError
 from routecore.routers.compiled import KeyedRouter, body_of
-
-if TYPE_CHECKING:
-    from routecore.kv_events.index import KVIndex
 
 TokenIdsOf = Callable[[dict[str, Any]], Any]
 """Token ids of a request body: a list or buffer of integers, or None where they are not known."""
@@ -45,8 +42,8 @@ class CacheRouter(KeyedRouter):
         block_chars: int,
         block_tokens: int,
         kv_tokens: float,
-        kv_index: "KVIndex | None",
-        prompt_tokens: "TokenIdsOf | None",
+        kv_index: Any,
+        prompt_tokens: TokenIdsOf | None,
         hash_seed: int | None,
         seed: int | None,
         **params: Any,
@@ -105,8 +102,8 @@ class PrefixCacheRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -145,8 +142,8 @@ class ExpectedLatencyRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -183,8 +180,8 @@ class CacheAwareRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -221,8 +218,8 @@ class DynamoCostRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -254,8 +251,8 @@ class LMetricRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -291,8 +288,8 @@ class LlmDRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -331,8 +328,8 @@ class StickyUntilSaturatedRouter(CacheRouter):
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
-        kv_index: "KVIndex | None" = None,
-        prompt_tokens: "TokenIdsOf | None" = None,
+        kv_index: Any = None,
+        prompt_tokens: TokenIdsOf | None = None,
         hash_seed: int | None = None,
         seed: int | None = None,
     ) -> None:

@@ -12,7 +12,6 @@ from routecore.integrations.production_stack.prompts import PromptIndex, prompt_
 from routecore.integrations.production_stack.settings import Settings, accepts, build
 from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, ShadowLog
 from routecore.integrations.telemetry import Telemetry
-from routecore.routers import ROUTERS
 
 _log = host.logger("routecore.production_stack")
 _LOG_SECONDS = 60.0
