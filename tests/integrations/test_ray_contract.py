@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import ray_stand_in
@@ -150,53 +150,85 @@ def test_an_old_queue_length_is_forgotten(make: Any, metrics: dict[str, float]) 
     assert in_flight(router)[busy.unique_id] == 0
 
 
+def test_a_retry_is_not_taken_for_the_try_that_was_rejected(make: Any) -> None:
+    router = make(2, strategy="least_connections")
+    first, second = router._replicas
+    pending = Pending(1, "x")
+    router.on_send_request(first)
+    router.on_send_request(second)  # rejected by the first: sent again before that is over
+    router.on_request_routed(pending, second, None)
+    router.on_request_completed(first, "r1")
+    assert in_flight(router) == {"r0": 0, "r1": 1}
+    router.on_request_completed(second, "r1")
+    assert in_flight(router) == {"r0": 0, "r1": 0}
+
+
+class Try(NamedTuple):
+    pending: Pending
+    replica_id: Any
+
+
+@pytest.mark.parametrize("reserved", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_counts_follow_any_order_of_events(make: Any, seed: int) -> None:
+def test_counts_follow_any_order_of_events(make: Any, seed: int, reserved: bool) -> None:
     draw = random.Random(seed)
     router = make(4, strategy="least_connections")
     fresh = itertools.count(10)
-    open_: dict[str, Any] = {}  # request → replica, sent and not over
-    waiting: list[tuple[Pending, Any]] = []  # sent, not answered
+    sent: list[Try] = []  # neither accepted nor rejected
+    served: list[Try] = []
+    refused: list[Try] = []  # rejected, and its end is not told yet
+
+    def send(pending: Pending) -> None:
+        one = Try(pending, draw.choice(list(router._replicas)))
+        router.on_send_request(one.replica_id)
+        sent.append(one)
+
+    def over(one: Try) -> None:
+        router.on_request_completed(one.replica_id, one.pending.metadata.internal_request_id)
+
+    def take(some: list[Try]) -> Try:
+        return some.pop(draw.randrange(len(some)))
+
     for number in range(400):
         event = draw.choice(["send", "send", "accept", "reject", "early", "end", "die", "grow"])
-        if event == "send" and router._replicas:
-            replica_id = draw.choice(list(router._replicas))
-            pending = Pending(number, "x")
-            router.on_send_request(replica_id)
-            open_[pending.metadata.internal_request_id] = replica_id
-            waiting.append((pending, replica_id))
-        elif event in ("accept", "early") and waiting:
-            pending, replica_id = waiting.pop(draw.randrange(len(waiting)))
-            request_id = pending.metadata.internal_request_id
-            if event == "early":
-                router.on_request_completed(replica_id, request_id)
-                del open_[request_id]
-            router.on_request_routed(pending, replica_id, None)
-        elif event == "reject" and waiting:
-            pending, replica_id = waiting.pop()
-            request_id = pending.metadata.internal_request_id
-            router.on_request_completed(replica_id, request_id)
-            del open_[request_id]
+        if event == "send":
+            send(Pending(number, "x"))
+        elif event == "accept" and sent:
+            one = take(sent)
+            router.on_request_routed(one.pending, one.replica_id, None)
+            served.append(one)
+        elif event == "early" and sent:
+            one = take(sent)
+            over(one)
+            router.on_request_routed(one.pending, one.replica_id, None)
+        elif event == "reject" and sent:
+            one = take(sent)
+            refused.append(one)
+            send(one.pending)
         elif event == "end":
-            answered = set(open_) - {p.metadata.internal_request_id for p, _ in waiting}
-            if answered:
-                request_id = draw.choice(sorted(answered))
-                router.on_request_completed(open_.pop(request_id), request_id)
+            for some in (served, refused):
+                if some:
+                    over(take(some))
         elif event == "die" and len(router._replicas) > 2:
             router.on_replica_actor_died(draw.choice(list(router._replicas)))
         elif event == "grow" and len(router._replicas) < 6:
             added = Replica(f"r{next(fresh)}")
             router.update_replicas([*router._replicas.values(), added])
-        alive = Counter(r for r in open_.values() if r in router._replicas)
-        fleet = router._fleet
-        for replica_id in router._replicas:
-            row = fleet.table.core.row(replica_id.to_full_id_str())
-            assert fleet.table.column("in_flight")[row] == alive[replica_id]
-        assert fleet.monitor.in_flight == sum(alive.values())
-    for request_id, replica_id in open_.items():
-        router.on_request_completed(replica_id, request_id)
+        if reserved and number % 5 == 0:
+            router.on_request_completed(draw.choice(list(router._replicas)), f"slot{number}")
+            continue  # it may end another's request early, for as long as that lasts
+        if not reserved:
+            alive = Counter(one.replica_id for one in sent + served + refused)
+            for replica_id in router._replicas:
+                row = router._fleet.table.core.row(replica_id.to_full_id_str())
+                assert router._fleet.table.column("in_flight")[row] == alive[replica_id]
+    for one in sent:
+        router.on_request_routed(one.pending, one.replica_id, None)
+    for one in sent + served + refused:
+        over(one)
     assert router._fleet.monitor.in_flight == 0
     assert not router._accepted
+    assert all(seat.open == 0 and not seat.unanswered for seat in router._seats.values())
 
 
 def test_a_dead_replica_takes_its_requests_along(make: Any) -> None:

@@ -76,8 +76,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._all: tuple[EndpointInfo, ...] = ()
         self._by_url: dict[str, _Seat] = {}
         self._tokens = itertools.count()
-        self._accepted: dict[str, tuple[_Seat, str]] = {}
-        self._over: dict[str, None] = {}
+        # By replica and request: a retry has the id of the try that was rejected elsewhere.
+        self._accepted: dict[tuple[Any, str], tuple[_Seat, str]] = {}
+        self._over: dict[tuple[Any, str], None] = {}
         self._shadowed: dict[str, str] = {}
         self._ticking = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -166,10 +167,11 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if seat is None or self._fleet is None:
             return
         request_id = pending_request.metadata.internal_request_id
-        if request_id in self._over:
-            del self._over[request_id]  # so short that its end was told first
+        key = replica_id, request_id
+        if key in self._over:
+            del self._over[key]  # so short that its end was told first
         elif seat.unanswered:
-            self._accepted[request_id] = seat, seat.unanswered.popleft()
+            self._accepted[key] = seat, seat.unanswered.popleft()
         ours = self._shadowed.pop(request_id, None)
         if ours is not None:
             self._fleet.beside(ours, seat.url)
@@ -177,7 +179,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
         """A request sent to the replica is over: served, failed, or rejected at the door."""
         super().on_request_completed(replica_id, internal_request_id)
-        accepted = self._accepted.pop(internal_request_id, None)
+        key = replica_id, internal_request_id
+        accepted = self._accepted.pop(key, None)
         seat = self._seats.get(replica_id)
         if seat is None or self._fleet is None:
             return
@@ -187,7 +190,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
                 seat.open -= 1
                 monitor.on_request_complete(seat.url, accepted[1], now)
         elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
-            _put(self._over, internal_request_id, None, _MAX_OVER)
+            _put(self._over, key, None, _MAX_OVER)
             seat.open -= 1
             # A rejection follows at once, so it is the last one sent.
             monitor.on_request_failed(seat.url, seat.unanswered.pop(), now)
@@ -278,7 +281,7 @@ def _two(candidates: list[Any]) -> list[list[Any]]:
     return [random.sample(candidates, min(2, len(candidates)))]
 
 
-def _put(into: dict[str, Any], key: str, value: Any, limit: int) -> None:
+def _put(into: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
     """Add to a dict that forgets its oldest above a limit."""
     into[key] = value
     if len(into) > limit:
