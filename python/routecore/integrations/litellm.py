@@ -217,9 +217,7 @@ class RoutecoreCallback(CustomLogger):
         )
         if cached is not None:
             cast(Telemetry, fleet.telemetry).used(cached)
-        learn = getattr(fleet.monitor, "on_usage", None)
-        if learn is not None:
-            learn(deployment, call, prompt, cached, generated)
+        fleet.monitor.on_usage(deployment, call, prompt, cached, generated)
 
     def _failed(self, data: Any) -> None:
         over = self._over(data)

@@ -15,7 +15,7 @@ from routecore.integrations.production_stack.routers import Routed
 _logic: Any = host.routing_logic
 
 
-class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):  # type: ignore[misc]
+class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):
     """Either half of a pair, where the host asks: its JSON handler keeps clients of its own.
 
     Args:
@@ -62,7 +62,7 @@ class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):  # 
 
 class DisaggregatedPrefillOrchestratedRouter(
     Routed,
-    _logic.DisaggregatedPrefillOrchestratedRouter,  # type: ignore[misc]
+    _logic.DisaggregatedPrefillOrchestratedRouter,
 ):
     """The pair that the host's own orchestration asks for, and its load, which the host omits.
 

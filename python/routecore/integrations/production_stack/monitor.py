@@ -10,7 +10,7 @@ from routecore.table import EndpointTable
 from routecore.views import RequestStatsView
 
 
-class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[misc]
+class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
     """Replaces the host's class: same calls, O(1) each, and no request stays for ever.
 
     Args:
@@ -92,7 +92,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):  # type: igno
         return self.core.get_request_stats(current_time)
 
 
-class ShadowMonitor(host.request_stats.RequestStatsMonitor):  # type: ignore[misc]
+class ShadowMonitor(host.request_stats.RequestStatsMonitor):
     """The host's monitor as it is, and beside it the load that our choices would have made.
 
     Each request counts, in `core`, on the endpoint that we would have chosen, for as long as it

@@ -114,7 +114,7 @@ class _Awaited(Routed):
         return url
 
 
-class RoundRobinRouter(_Called, _logic.RoundRobinRouter):  # type: ignore[misc]
+class RoundRobinRouter(_Called, _logic.RoundRobinRouter):
     """Each endpoint in turn, one counter per set of endpoints."""
 
     logic = "roundrobin"
@@ -124,7 +124,7 @@ class RoundRobinRouter(_Called, _logic.RoundRobinRouter):  # type: ignore[misc]
         self._begin()
 
 
-class SessionRouter(_Awaited, _logic.SessionRouter):  # type: ignore[misc]
+class SessionRouter(_Awaited, _logic.SessionRouter):
     """A session's endpoint on the host's own ring; requests without a session go by load.
 
     Args:
@@ -172,7 +172,7 @@ class SessionRouter(_Awaited, _logic.SessionRouter):  # type: ignore[misc]
         return str(route(endpoints, engine_stats, request_stats, request, request_json))
 
 
-class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):  # type: ignore[misc]
+class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):
     """Prompts that begin alike go to the same endpoint, as far as its load allows.
 
     Without our monitor there is no load to go by. Then, unless a strategy was chosen, it does
@@ -233,7 +233,7 @@ class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):  # type: ignore[mis
         return url
 
 
-class KvawareRouter(_Awaited, _logic.KvawareRouter):  # type: ignore[misc]
+class KvawareRouter(_Awaited, _logic.KvawareRouter):
     """Routes by what we sent where; it neither starts nor asks the LMCache controller.
 
     Args:
@@ -272,7 +272,7 @@ class KvawareRouter(_Awaited, _logic.KvawareRouter):  # type: ignore[misc]
 _load_aware: Any = getattr(_logic, "LoadAwareRouter", _logic.KvawareRouter)
 
 
-class LoadAwareRouter(KvawareRouter, _load_aware):  # type: ignore[misc]
+class LoadAwareRouter(KvawareRouter, _load_aware):
     """Weighs the cache against the load of each endpoint."""
 
     logic = "loadaware"
