@@ -230,7 +230,7 @@ impl Publisher {
 
     fn follow(&mut self, step: Step, work: &mut Work, index: &RwLock<ExactIndex>) -> Option<u64> {
         if step.clear {
-            self.counters.resets += 1;
+            self.counters.resets += u64::from(self.blocks() > 0);
             self.held.clear();
             self.held_bytes = 0;
             self.clear(work, index);
