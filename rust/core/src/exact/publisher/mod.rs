@@ -133,6 +133,11 @@ impl Publisher {
         self.held_bytes = 0;
         let step = if complete { self.stream.replay_end() } else { self.stream.replay_failed() };
         let mut ask = self.follow(step, work, index);
+        if ask.is_some() {
+            // Another process answers: its replay brings what was kept of it, the rest is void.
+            self.tell(index);
+            return ask;
+        }
         // A failed replay is not tried again for these: the caller waits a while first.
         for (seq, payload) in kept {
             if ask.is_some() {
