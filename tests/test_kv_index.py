@@ -190,6 +190,30 @@ def test_stores_are_counted_and_unknown_removals_ignored(feed: Feed) -> None:
     assert feed.depth(prompt(1)) == 1
 
 
+def test_a_hash_told_for_other_tokens_is_another_block(feed: Feed) -> None:
+    event = stored([1], None, prompt(1)[:-1])
+    feed.send(event, event, stored([1], None, prompt(2)[:-1]))
+    assert (feed.depth(prompt(1)), feed.depth(prompt(2)), feed.index.blocks) == (0, 1, 1)
+    feed.send(removed([1]))
+    assert feed.index.blocks == 0
+
+
+def test_messages_kept_back_die_with_their_process() -> None:
+    core = KVIndex(seed=7).core
+
+    def one(number: int) -> bytes:
+        return message(stored([number], None, prompt(number)[:-1]), time=number)
+
+    assert [core.live(A, 0, [(seq, one(seq))], True) for seq in range(4)] == [None] * 4
+    assert core.live(A, 0, [(6, one(6)), (7, one(7))], True) == 3
+    assert core.replay_end(A, 0, True) == 0  # not even message 3: a younger process
+    assert core.replayed(A, 0, [(0, one(90))]) is None
+    assert core.replay_end(A, 0, True) is None  # 6 and 7 are not taken for a gap
+    held = [core.matched(prompt(n), [A])[0][0] for n in (3, 6, 7, 90)]
+    assert held == [0, 0, 0, BLOCK]
+    assert core.exact([A]) == [True]
+
+
 def test_tiers_are_residencies_of_their_own(feed: Feed) -> None:
     feed.send(stored([1, 2], None, prompt(1, 2)[:-1], medium="GPU"))
     offload = {"token_ids": [], "block_size": 0}
@@ -278,6 +302,7 @@ def test_a_change_of_block_size_starts_anew(feed: Feed) -> None:
     assert feed.index.matched(prompt(1, 2), [A]) == [(8, 8, 8)]
     assert feed.index.block_size(A) == 8
     assert feed.count("block_sizes") == 1
+    assert feed.index.blocks == 1  # what was held in blocks of 4 is gone
 
 
 def test_endpoints_of_two_block_sizes_are_asked_at_once(feed: Feed) -> None:

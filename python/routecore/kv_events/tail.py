@@ -72,7 +72,7 @@ def hit_share(url: str) -> float | None:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The rows for a terminal; what is odd is named, with its count."""
     out = Table(pad_edge=False, collapse_padding=True)
-    out.add_column("publisher")
+    out.add_column("publisher", overflow="fold")
     for heading in (
         "seq",
         "batches\n/s",

@@ -1,7 +1,7 @@
 //! Block key → the lanes that hold it, in flat tables that grow by a quarter.
 //!
 //! A lane is one bit of a fleet: a row, data-parallel rank, cache group and tier. A slot is 16
-//! bytes: the key, and either up to three lanes or the place of a bitmap over all lanes. Slots lie
+//! bytes: the key, and either up to four lanes or the place of a bitmap over all lanes. Slots lie
 //! in shards, so that growing one stops readers for microseconds, not for the whole table.
 
 mod shard;

@@ -2,8 +2,9 @@
 
 use crate::exact::slots::{ahead, grown, home, is_full, shrunk};
 
-pub const FEW: usize = 3;
-const LANE_BITS: u32 = 21;
+/// Lanes that a slot names itself: 4 × 15 bits, so that a bitmap is only made for five or more.
+pub const FEW: usize = 4;
+const LANE_BITS: u32 = 15;
 pub const LANE_MASK: u64 = (1 << LANE_BITS) - 1;
 /// Marks a value that is the place of a bitmap.
 const POOLED: u64 = 1 << 63;
@@ -41,7 +42,7 @@ impl Pool {
         }
         let place = self.sets();
         if self.words.len() == self.words.capacity() {
-            self.words.reserve_exact((place / 4 + 4) * self.stride);
+            self.words.reserve_exact((place / 8 + 2) * self.stride);
         }
         self.words.resize(self.words.len() + self.stride, 0);
         place
@@ -57,11 +58,11 @@ pub struct Shard {
 
 /// Lanes + 1 of an inline value; 0 ends the list.
 pub fn few(value: u64) -> [u64; FEW] {
-    [value & LANE_MASK, (value >> LANE_BITS) & LANE_MASK, (value >> (2 * LANE_BITS)) & LANE_MASK]
+    [0, 1, 2, 3].map(|at| (value >> (at * LANE_BITS)) & LANE_MASK)
 }
 
 fn pack(lanes: [u64; FEW]) -> u64 {
-    lanes[0] | lanes[1] << LANE_BITS | lanes[2] << (2 * LANE_BITS)
+    lanes.iter().rev().fold(0, |value, lane| value << LANE_BITS | lane)
 }
 
 pub fn is_pooled(value: u64) -> bool {
@@ -178,8 +179,8 @@ impl Shard {
         }
         let set = self.pool.get_mut(place(value));
         set[lane as usize / 64] &= !(1 << (lane % 64));
-        // Back to the slot at two, not three: a lane that comes and goes moves nothing.
-        if set.iter().map(|word| word.count_ones()).sum::<u32>() > 2 {
+        // Back to the slot at three, not four: a lane that comes and goes moves nothing.
+        if set.iter().map(|word| word.count_ones()).sum::<u32>() >= FEW as u32 {
             return value;
         }
         let (mut lanes, mut kept) = ([0; FEW], 0);

@@ -136,6 +136,11 @@ impl Publisher {
         self.held_bytes = 0;
         let step = if complete { self.stream.replay_end() } else { self.stream.replay_failed() };
         let mut ask = self.follow(step, work, index);
+        if ask.is_some() {
+            // Another process answers: its replay brings what was kept of it, the rest is void.
+            self.tell(index);
+            return ask;
+        }
         // A failed replay is not tried again for these: the caller waits a while first.
         for (seq, payload) in kept {
             if ask.is_some() {
@@ -233,7 +238,7 @@ impl Publisher {
 
     fn follow(&mut self, step: Step, work: &mut Work, index: &RwLock<ExactIndex>) -> Option<u64> {
         if step.clear {
-            self.counters.resets += 1;
+            self.counters.resets += u64::from(self.blocks() > 0);
             self.held.clear();
             self.held_bytes = 0;
             self.clear(work, index);
