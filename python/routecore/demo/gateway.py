@@ -1,5 +1,6 @@
 """A small ASGI gateway that calls router and monitor as production-stack does."""
 
+import contextlib
 import inspect
 import json
 import time
@@ -106,16 +107,25 @@ class _Call:
             done = self._monitor.on_request_failed if failed else self._monitor.on_request_complete
             done(self._url, self._id, time.time())
 
+    def _learn(self, used: dict[str, Any]) -> None:
+        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+        self._monitor.on_usage(
+            self._url, self._id, used.get("prompt_tokens"), cached, used.get("completion_tokens")
+        )
+
     async def relay(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         first = True
         failed = True
+        tail = b""
         try:
             async for piece in upstream.content.iter_any():
                 if first:
                     first = False
                     self._monitor.on_request_response(self._url, self._id, time.time())
+                tail = (tail + piece)[-2048:]
                 yield piece
             failed = upstream.status >= 400
+            self._learn(last_usage(tail))
         finally:
             self.end(failed=failed)
             upstream.close()
@@ -134,6 +144,15 @@ class _Relay(StreamingResponse):
         finally:
             self._call.end(failed=True)
             self._upstream.close()
+
+
+def last_usage(tail: bytes) -> dict[str, Any]:
+    """The usage object in the end of an event stream; empty if there is none."""
+    for line in reversed(tail.decode(errors="replace").splitlines()):
+        if line.startswith("data: {"):
+            with contextlib.suppress(ValueError):
+                return json.loads(line[6:]).get("usage") or {}
+    return {}
 
 
 def _error(status: int, reason: str) -> Response:

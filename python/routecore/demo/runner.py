@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import socket
 import time
@@ -22,7 +21,7 @@ from routecore import (
     SingletonABCMeta,
 )
 from routecore.demo.engine import Engine, prompt_text, toy_tokens
-from routecore.demo.gateway import Gateway
+from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.traffic import Job
 from routecore.monitor import SingletonMeta
@@ -324,12 +323,3 @@ class _Drive:
         used = last_usage(tail)
         result.prompt_tokens += used.get("prompt_tokens", 0)
         result.cached_tokens += used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-
-
-def last_usage(tail: bytes) -> dict[str, Any]:
-    """The usage object in the end of an event stream; empty if there is none."""
-    for line in reversed(tail.decode(errors="replace").splitlines()):
-        if line.startswith("data: {"):
-            with contextlib.suppress(ValueError):
-                return json.loads(line[6:]).get("usage") or {}
-    return {}

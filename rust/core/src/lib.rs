@@ -3,8 +3,9 @@
 //! The core knows rows, ids and numbers: no URLs, no Python, no clock, no I/O.
 //! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
 //! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
-//! in flight and sliding windows), [`fleet`] (the two together), [`router`] (pick and explain);
-//! [`exact`] (what engines hold, by their own events) stands alone.
+//! in flight and sliding windows), [`prompt`] and [`index`] (prompts as block hashes, and who has
+//! them cached), [`speed`] (what engines are like, learned), [`fleet`] (these together),
+//! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
 pub mod error;
 pub mod exact;

@@ -123,16 +123,6 @@ impl PrefixIndex {
         self.runs.len()
     }
 
-    /// Changes what rows may hold that were not told otherwise.
-    pub fn set_default_capacity(&mut self, blocks: u32) {
-        let old = std::mem::replace(&mut self.default_capacity, blocks);
-        for row in 0..self.shelves.len() as u32 {
-            if self.shelves[row as usize].capacity == old {
-                self.set_capacity(row, blocks);
-            }
-        }
-    }
-
     /// Sets what `row` may hold; what is over leaves at once, as far as it is not in use.
     pub fn set_capacity(&mut self, row: u32, blocks: u32) {
         self.shelf(row).capacity = blocks;
