@@ -18,7 +18,7 @@ use crate::stats::{Stat, StatTable};
 /// Samples that the profile counts for.
 const PRIOR: f64 = 8.0;
 /// Steps that a request waits for beside its prefill: half of one that runs, and its own.
-const STEPS_WAITED: f64 = 1.5;
+pub const STEPS_WAITED: f64 = 1.5;
 /// First tokens after which half of a newcomer's slow start is over.
 const SLOW_START: f64 = 4.0;
 /// Output lengths are averaged over about so many requests.

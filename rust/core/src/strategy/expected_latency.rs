@@ -5,7 +5,7 @@ use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
 use crate::fleet::KV_TOKENS;
 use crate::rng::Rng;
-use crate::speed::pairs;
+use crate::speed::{STEPS_WAITED, pairs};
 use crate::stats::Stat;
 
 /// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
@@ -23,13 +23,14 @@ const ROOM: f64 = 3.0;
 const FULL: f64 = 0.3;
 
 /// Parts of the cost, as `explain` names them.
-const TERMS: [&str; 6] = ["queue", "prefill", "busy", "stall", "decode", "room"];
+const TERMS: [&str; 7] = ["queue", "steps", "prefill", "busy", "stall", "decode", "room"];
 
 /// The endpoint for which the latency of all requests together grows least, in milliseconds.
 ///
 /// The engine's constants are learned ([`crate::speed`]): a prefill of u of L tokens takes p(u, L),
 /// a decode step s(n requests, X context tokens). Per endpoint, the sum of:
 /// - queue: prefill that stands before it there; on a newcomer twice, until it has answered;
+/// - steps: the decode step that it waits for and the one that it shares, 1.5 · s(now), if any;
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
 ///   that an engine prefills;
@@ -53,7 +54,7 @@ fn over(x: f64) -> f64 {
 }
 
 impl ExpectedLatency {
-    fn parts(&self, view: View<'_>, pos: usize) -> [f64; 6] {
+    fn parts(&self, view: View<'_>, pos: usize) -> [f64; 7] {
         let get = |stat| view.get(stat, pos);
         let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
         let [base_ms, token_ms, pair_ms] = view.engine.prefill;
@@ -61,23 +62,27 @@ impl ExpectedLatency {
         let pairs = pairs(tokens, uncached);
         let prefill = slower * (base_ms + token_ms * uncached + pair_ms * pairs);
         let rho = view.engine.busy.min(BUSIEST);
-        let output = view.engine.output_tokens;
-        let in_flight = get(Stat::InFlight);
-        // Requests in flight have on average half of their answer.
-        let grown = in_flight * output / 2.0;
-        let context = get(Stat::ContextTokens) + tokens + grown;
         let [step_ms, request_ms, context_ms] = view.engine.step;
-        let step = step_ms + request_ms * (in_flight + 1.0) + context_ms * context;
-        let step = get(Stat::StepSlowness) * step;
-        let stay = output * step;
+        let slower = get(Stat::StepSlowness);
+        let step = |requests: f64, context: f64| {
+            slower * (step_ms + request_ms * requests + context_ms * context)
+        };
+        let (in_flight, decoding) = (get(Stat::InFlight), get(Stat::InDecoding));
+        let now = if decoding > 0.0 { step(decoding, get(Stat::ContextTokens)) } else { 0.0 };
+        // Requests in flight have on average half of their answer.
+        let output = view.engine.output_tokens;
+        let grown = in_flight * output / 2.0;
+        let after = step(in_flight + 1.0, get(Stat::ContextTokens) + tokens + grown);
+        let stay = output * after;
         let told = get(Stat::KvCapacity);
         let capacity = if told > 0.0 { told } else { KV_TOKENS };
         let over = over((get(Stat::KvTokens) + grown + view.added(pos)) / capacity);
         [
             get(Stat::QueueCaution) * get(Stat::QueuedMs),
+            STEPS_WAITED * now,
             prefill,
             prefill * BUSY * rho / (1.0 - rho),
-            self.decode_weight * prefill * get(Stat::InDecoding),
+            self.decode_weight * prefill * decoding,
             self.decode_weight * stay,
             ROOM * stay * over / (over + FULL),
         ]
