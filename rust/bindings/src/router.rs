@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use routecore::fleet::{KV_TOKENS, Lookup, SharedIndex};
+use routecore::fleet::{Lookup, SharedIndex};
+use routecore::speed::KV_TOKENS;
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Params, Stat, View};
 
@@ -227,6 +228,7 @@ impl Kind {
 
 /// The candidates, and all there is to read of them for this request.
 fn view<'a>(
+    router: &routecore::Router,
     state: &'a State,
     fleet: Option<&'a Fleet>,
     kind: Kind,
@@ -238,7 +240,12 @@ fn view<'a>(
         _ => (&state.scratch, &state.plain),
     };
     let view = View::new(table, &chosen.candidates);
-    let (Key::Prompt(prompt), Some(fleet)) = (key, fleet) else { return (view, &chosen.positions) };
+    let Some(fleet) = fleet.filter(|_| router.needs_prompt()) else {
+        return (view, &chosen.positions);
+    };
+    let Key::Prompt(prompt) = key else {
+        return (view.asking(Asked::default(), fleet.engine()), &chosen.positions);
+    };
     let (tokens, block_tokens) = fleet.tokens(prompt);
     let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
     let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
@@ -254,7 +261,7 @@ fn pick(
     key: &Key,
     lookup: &mut Lookup,
 ) -> Option<usize> {
-    let (view, positions) = view(state, fleet, kind, key, lookup);
+    let (view, positions) = view(router, state, fleet, kind, key, lookup);
     Some(positions[router.pick(view, key)?] as usize)
 }
 
@@ -433,7 +440,8 @@ impl Router {
             let kind = Kind::of(&source);
             let (won, positions, scores) = self.looked_up(&key, request_stats, |lookup| {
                 self.with_view(open, &mut source, |router, _, state, fleet| {
-                    let (view, positions) = view(state, fleet.as_deref(), kind, &key, lookup);
+                    let (view, positions) =
+                        view(router, state, fleet.as_deref(), kind, &key, lookup);
                     let (won, scores) = router.explain(view, &key);
                     (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
                 })

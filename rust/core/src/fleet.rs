@@ -8,12 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::index::{Depths, PrefixIndex};
 use crate::load::{Fate, Load, Work};
 use crate::prompt::{Prompt, Unit};
-use crate::speed::{Profile, Speed};
+use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
 use crate::strategy::Asked;
 
-/// Tokens that an engine's KV cache is taken to hold until it is known.
-pub const KV_TOKENS: f64 = 400_000.0;
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
 /// Tokens of a byte of text, until answers tell.
@@ -94,7 +92,7 @@ impl Fleet {
 
     /// What its engines are like.
     pub fn engine(&self) -> Profile {
-        self.speed.profile(self.table.live())
+        Profile { kv_tokens: self.kv_tokens, ..self.speed.profile(self.table.live()) }
     }
 
     /// Tokens that a KV cache is taken to hold where the engine has not told.

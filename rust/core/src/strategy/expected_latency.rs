@@ -3,7 +3,6 @@
 use super::costs::{Costs, summed, term};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
-use crate::fleet::KV_TOKENS;
 use crate::rng::Rng;
 use crate::speed::pairs;
 use crate::stats::Stat;
@@ -71,7 +70,7 @@ impl ExpectedLatency {
         let step = get(Stat::StepSlowness) * step;
         let stay = output * step;
         let told = get(Stat::KvCapacity);
-        let capacity = if told > 0.0 { told } else { KV_TOKENS };
+        let capacity = if told > 0.0 { told } else { view.engine.kv_tokens };
         let over = over((get(Stat::KvTokens) + grown + view.added(pos)) / capacity);
         [
             get(Stat::QueueCaution) * get(Stat::QueuedMs),
