@@ -96,7 +96,10 @@ def needed(strategy: str) -> dict[str, Any]:
         (lambda: WeightedScoreRouter(weights={"kv": 1}), "active_request, load_aware, session"),
         (lambda: PrefixAffinityRouter(endpoint_weights={"http://a": "x"}), "URL → capacity"),  # type: ignore[dict-item]
         (lambda: LeastConnectionsRouter(endpoint_weights={"http://a": 0}), "endpoint_weights"),
-        (lambda: _core.Router("fastest", {}, 0, (128, 16, 0)), 'unknown strategy "fastest": use one of'),
+        (
+            lambda: _core.Router("fastest", {}, 0, (128, 16, 0)),
+            'unknown strategy "fastest": use one of',
+        ),
     ],
 )
 def test_wrong_values_list_the_valid_ones(make: Any, said: str) -> None:
