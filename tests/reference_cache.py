@@ -244,15 +244,16 @@ class NaiveFleet:
     def first_token(self, url: str, name: str, time: float) -> None:
         """The prefix is computed."""
         self.advance(time)
-        request = self.find(url, name)
-        if request and not request.started:
+        named = self.named(url, name)
+        request = next((r for r in named if not r.started), None)
+        if request:
             request.started = True
             self.index.confirm(url, request.pinned)
             self.answers[url] = self.answers.get(url, 0) + 1
 
     def usage(self, url: str, name: str, prompt: int | None, cached: int | None) -> None:
         """What the engine counted."""
-        request = self.find(url, name)
+        request = next(iter(self.named(url, name)), None)
         if request is None:
             return
         if prompt is not None and request.prompt_tokens >= 64 and request.text:
@@ -272,7 +273,8 @@ class NaiveFleet:
     def end(self, url: str, name: str, time: float, done: bool) -> None:
         """Served, or failed."""
         self.advance(time)
-        request = self.find(url, name)
+        named = self.named(url, name)
+        request = next((r for r in named if r.started), next(iter(named), None))
         if request is None:
             return
         if done and not request.started:
@@ -295,9 +297,9 @@ class NaiveFleet:
         self.kv.pop(url, None)
         self.answers.pop(url, None)
 
-    def find(self, url: str, name: str) -> Request | None:
-        """The request of that name there."""
-        return next((r for r in self.requests if (r.url, r.id) == (url, name)), None)
+    def named(self, url: str, name: str) -> list[Request]:
+        """The requests of that name there: a host may send one twice."""
+        return [r for r in self.requests if (r.url, r.id) == (url, name)]
 
     def over(self, request: Request) -> None:
         """It is in flight no longer."""
