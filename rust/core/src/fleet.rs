@@ -275,8 +275,12 @@ impl Fleet {
 
 /// Tokens that `depth` cached blocks save: never all, an engine computes the last token anew.
 pub fn cached_tokens(depth: u32, tokens: f64, block_tokens: f64) -> f64 {
-    let most = ((tokens - 1.0) / block_tokens).floor().max(0.0);
-    f64::from(depth).min(most) * block_tokens
+    f64::from(depth.min(most_blocks(tokens, block_tokens))) * block_tokens
+}
+
+/// Blocks of a prompt that a cache can save.
+fn most_blocks(tokens: f64, block_tokens: f64) -> u32 {
+    ((tokens - 1.0) / block_tokens) as u32
 }
 
 /// Finds out what each candidate has of a prompt; keeps its memory from one request to the next.
@@ -296,16 +300,17 @@ impl Lookup {
     /// What is asked of the candidates in these rows, by the last [`Lookup::find`].
     pub fn asked(
         &mut self,
-        rows: impl Iterator<Item = u32>,
+        rows: impl Iterator<Item = u32> + Clone,
         tokens: f64,
         block_tokens: f64,
     ) -> Asked<'_> {
+        let most = most_blocks(tokens, block_tokens);
+        let cached = |row| f64::from(self.depths.of(row).min(most)) * block_tokens;
+        let in_use = |row| f64::from(self.depths.in_use(row)) * block_tokens;
         self.cached.clear();
+        self.cached.extend(rows.clone().map(cached));
         self.in_use.clear();
-        for row in rows {
-            self.cached.push(cached_tokens(self.depths.of(row), tokens, block_tokens));
-            self.in_use.push(f64::from(self.depths.in_use(row)) * block_tokens);
-        }
+        self.in_use.extend(rows.map(in_use));
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }
 

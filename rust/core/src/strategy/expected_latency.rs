@@ -4,7 +4,7 @@ use super::costs::{Costs, summed, term};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
 use crate::rng::Rng;
-use crate::speed::pairs;
+use crate::speed::{Profile, pairs};
 use crate::stats::Stat;
 
 /// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
@@ -52,34 +52,43 @@ fn over(x: f64) -> f64 {
 }
 
 impl ExpectedLatency {
-    fn parts(&self, view: View<'_>, pos: usize) -> [f64; 6] {
-        let get = |stat| view.get(stat, pos);
-        let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
-        let [base_ms, token_ms, pair_ms] = view.engine.prefill;
-        let slower = get(Stat::PrefillSlowness);
-        let pairs = pairs(tokens, uncached);
-        let prefill = slower * (base_ms + token_ms * uncached + pair_ms * pairs);
-        let rho = view.engine.busy.min(BUSIEST);
-        let output = view.engine.output_tokens;
-        let in_flight = get(Stat::InFlight);
-        // Requests in flight have on average half of their answer.
-        let grown = in_flight * output / 2.0;
-        let context = get(Stat::ContextTokens) + tokens + grown;
-        let [step_ms, request_ms, context_ms] = view.engine.step;
-        let step = step_ms + request_ms * (in_flight + 1.0) + context_ms * context;
-        let step = get(Stat::StepSlowness) * step;
-        let stay = output * step;
-        let told = get(Stat::KvCapacity);
-        let capacity = if told > 0.0 { told } else { view.engine.kv_tokens };
-        let over = over((get(Stat::KvTokens) + grown + view.added(pos)) / capacity);
-        [
-            get(Stat::QueueCaution) * get(Stat::QueuedMs),
-            prefill,
-            prefill * BUSY * rho / (1.0 - rho),
-            self.decode_weight * prefill * get(Stat::InDecoding),
-            self.decode_weight * stay,
-            ROOM * stay * over / (over + FULL),
-        ]
+    /// The parts of a candidate's cost. What all candidates share is looked up once.
+    fn parts<'a>(&self, view: View<'a>) -> impl Fn(usize) -> [f64; 6] + 'a {
+        let decode_weight = self.decode_weight;
+        let column = |stat| view.table.column(stat);
+        let (in_flight, in_decoding) = (column(Stat::InFlight), column(Stat::InDecoding));
+        let (queued_ms, caution) = (column(Stat::QueuedMs), column(Stat::QueueCaution));
+        let (slow_prefill, slow_step) = (column(Stat::PrefillSlowness), column(Stat::StepSlowness));
+        let context_tokens = column(Stat::ContextTokens);
+        let (kv_tokens, kv_capacity) = (column(Stat::KvTokens), column(Stat::KvCapacity));
+        let tokens = view.asked.tokens;
+        let Profile { prefill, step, output_tokens: output, busy, kv_tokens: kv_default } =
+            view.engine;
+        let ([base_ms, token_ms, pair_ms], [step_ms, request_ms, context_ms]) = (prefill, step);
+        let rho = busy.min(BUSIEST);
+        move |pos| {
+            let row = view.candidates.rows[pos] as usize;
+            let uncached = view.uncached(pos);
+            let pairs = pairs(tokens, uncached);
+            let prefill = slow_prefill[row] * (base_ms + token_ms * uncached + pair_ms * pairs);
+            let requests = in_flight[row];
+            // Requests in flight have on average half of their answer.
+            let grown = requests * output / 2.0;
+            let context = context_tokens[row] + tokens + grown;
+            let step = step_ms + request_ms * (requests + 1.0) + context_ms * context;
+            let stay = output * (slow_step[row] * step);
+            let told = kv_capacity[row];
+            let capacity = if told > 0.0 { told } else { kv_default };
+            let over = over((kv_tokens[row] + grown + view.added(pos)) / capacity);
+            [
+                caution[row] * queued_ms[row],
+                prefill,
+                prefill * BUSY * rho / (1.0 - rho),
+                decode_weight * prefill * in_decoding[row],
+                decode_weight * stay,
+                if over == 0.0 { 0.0 } else { ROOM * stay * over / (over + FULL) },
+            ]
+        }
     }
 }
 
@@ -106,14 +115,16 @@ impl Rule for ExpectedLatency {
 
     fn select(&mut self, view: View<'_>, _: &Key, rng: &mut Rng) -> Option<usize> {
         let mut costs = std::mem::take(&mut self.costs);
-        let chosen = costs.least(view, rng, |pos| self.parts(view, pos).iter().sum());
+        let parts = self.parts(view);
+        let chosen = costs.least(view, rng, |pos| parts(pos).iter().sum());
         self.costs = costs;
         chosen
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
+        let parts = self.parts(view);
         let terms = |pos| {
-            let parts = TERMS.iter().zip(self.parts(view, pos));
+            let parts = TERMS.iter().zip(parts(pos));
             parts.map(|(&name, value)| term(name, value, "ms")).collect()
         };
         (0..view.len()).map(|pos| summed(terms(pos))).collect()

@@ -27,11 +27,12 @@ pub struct PrefixCache {
 impl PrefixCache {
     /// The load bound, and the longest match within it (0 when it is too short to count).
     fn bounds(&self, view: View<'_>) -> (f64, f64) {
-        let total: f64 = view.values(Stat::InFlight).filter(|load| !load.is_nan()).sum();
+        let known = view.values(Stat::InFlight).map(|load| if load.is_nan() { 0.0 } else { load });
+        let total: f64 = known.sum();
         let cap = self.load_factor * (total + 1.0) / view.len() as f64;
-        let within = |&(load, _): &(f64, f64)| load <= cap;
-        let loads = view.values(Stat::InFlight).zip(view.asked.cached.iter().copied());
-        let best = loads.filter(within).map(|(_, cached)| cached).fold(0.0, f64::max);
+        let loads = view.values(Stat::InFlight).zip(view.asked.cached);
+        let within = loads.map(|(load, &cached)| if load <= cap { cached } else { 0.0 });
+        let best = within.fold(0.0, |best, cached| if cached > best { cached } else { best });
         let least = self.min_match_tokens.max(self.min_match_share * view.asked.tokens);
         (cap, if best >= least { best } else { 0.0 })
     }
