@@ -247,8 +247,13 @@ fn view<'a>(
         return (view.asking(Asked::default(), fleet.engine()), &chosen.positions);
     };
     let (tokens, block_tokens) = fleet.tokens(prompt);
-    let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
-    let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
+    let asked: Asked<'a> = if kind == Kind::Resident {
+        let rows = chosen.candidates.rows.iter().copied();
+        lookup.asked(rows, chosen.candidates.runs(), tokens, block_tokens)
+    } else {
+        let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
+        lookup.asked(rows, &[], tokens, block_tokens)
+    };
     (view.asking(asked, fleet.engine()), &chosen.positions)
 }
 

@@ -3,6 +3,7 @@
 //! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::of`] (lookups do not block each
 //! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::index::{Depths, PrefixIndex};
@@ -297,20 +298,30 @@ impl Lookup {
         index.match_into(&prompt.chain, &mut self.depths);
     }
 
-    /// What is asked of the candidates in these rows, by the last [`Lookup::find`].
+    /// What is asked of the candidates in these rows, by the last [`Lookup::find`]. `runs`: the
+    /// same rows as runs of neighbours, or nothing.
     pub fn asked(
         &mut self,
         rows: impl Iterator<Item = u32> + Clone,
+        runs: &[Range<usize>],
         tokens: f64,
         block_tokens: f64,
     ) -> Asked<'_> {
         let most = most_blocks(tokens, block_tokens);
-        let cached = |row| f64::from(self.depths.of(row).min(most)) * block_tokens;
-        let in_use = |row| f64::from(self.depths.in_use(row)) * block_tokens;
+        let cached = |depth: u32| f64::from(depth.min(most)) * block_tokens;
+        let in_use = |depth: u32| f64::from(depth) * block_tokens;
         self.cached.clear();
-        self.cached.extend(rows.clone().map(cached));
         self.in_use.clear();
-        self.in_use.extend(rows.map(in_use));
+        let whole = runs.iter().map(|run| self.depths.of_run(run));
+        if !runs.is_empty() && whole.clone().all(|run| run.is_some()) {
+            for (held, busy) in whole.flatten() {
+                self.cached.extend(held.iter().copied().map(cached));
+                self.in_use.extend(busy.iter().copied().map(in_use));
+            }
+        } else {
+            self.cached.extend(rows.clone().map(|row| cached(self.depths.of(row))));
+            self.in_use.extend(rows.map(|row| in_use(self.depths.in_use(row))));
+        }
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }
 

@@ -149,7 +149,8 @@ impl Gateway for LiveRouter {
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
             let (tokens, block) = fleet.tokens(prompt);
-            asked = lookup.asked(candidates.rows.iter().copied(), tokens, block);
+            let rows = candidates.rows.iter().copied();
+            asked = lookup.asked(rows, candidates.runs(), tokens, block);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let row = candidates.rows[router.pick(view, &key)?];

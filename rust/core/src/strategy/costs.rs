@@ -2,6 +2,7 @@
 
 use super::{Scored, Term, View};
 use crate::rng::Rng;
+use crate::stats::Stat;
 
 /// Room for the costs of one decision, kept from one to the next.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,25 @@ impl Costs {
     ) -> Option<usize> {
         self.0.clear();
         self.0.extend((0..view.len()).map(cost));
+        self.pick(rng)
+    }
+
+    /// Takes a stat of each candidate, to make costs of in place.
+    pub fn fill(&mut self, view: View<'_>, stat: Stat) -> &mut [f64] {
+        self.0.clear();
+        let column = view.table.column(stat);
+        for run in view.candidates.runs() {
+            self.0.extend(column.get(run.clone()).unwrap_or_default());
+        }
+        if self.0.len() != view.len() {
+            self.0.clear();
+            self.0.extend(view.values(stat));
+        }
+        &mut self.0
+    }
+
+    /// [`Costs::least`] of the costs that are filled in.
+    pub fn pick(&self, rng: &mut Rng) -> Option<usize> {
         let least = lowest(&self.0);
         // Nobody is known to be better than anybody.
         if least == f64::INFINITY {
@@ -29,17 +49,35 @@ impl Costs {
     }
 }
 
-/// The least of the costs; lanes without branches, so that the compiler makes vector code of it.
+/// The least of the costs.
 fn lowest(costs: &[f64]) -> f64 {
+    let less = |least: f64, cost: f64| if cost < least { cost } else { least };
+    fold(costs, f64::INFINITY, less)
+}
+
+/// The highest of the values, at least 0.
+pub fn highest(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    const LANES: usize = 4;
+    let mut lanes = [0.0; LANES];
+    for (at, value) in values.enumerate() {
+        let lane = &mut lanes[at % LANES];
+        *lane = if value > *lane { value } else { *lane };
+    }
+    lanes.into_iter().fold(0.0, f64::max)
+}
+
+/// Folds in lanes without branches, so that the compiler makes vector code of it. The order of
+/// the values must not matter to `f`.
+pub fn fold(values: &[f64], start: f64, f: impl Fn(f64, f64) -> f64) -> f64 {
     const LANES: usize = 8;
-    let mut lanes = [f64::INFINITY; LANES];
-    let (chunks, rest) = costs.as_chunks::<LANES>();
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &cost) in lanes.iter_mut().zip(chunk) {
-            *lane = if cost < *lane { cost } else { *lane };
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = f(*lane, value);
         }
     }
-    lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min)
+    lanes.iter().chain(rest).copied().fold(start, f)
 }
 
 /// A score that is the sum of its terms.
