@@ -4,6 +4,9 @@ use super::{Scored, Term, View};
 use crate::rng::Rng;
 use crate::stats::Stat;
 
+/// Values worked on at once.
+const LANES: usize = 8;
+
 /// Room for the costs of one decision, kept from one to the next.
 #[derive(Debug, Clone, Default)]
 pub struct Costs(Vec<f64>);
@@ -44,8 +47,7 @@ impl Costs {
         }
         let equals: u64 = self.0.iter().map(|&cost| u64::from(cost == least)).sum();
         let nth = if equals > 1 { rng.below(equals as usize) } else { 0 };
-        let ours = self.0.iter().enumerate().filter(|&(_, &cost)| cost == least);
-        ours.map(|(pos, _)| pos).nth(nth)
+        place(&self.0, least, nth)
     }
 }
 
@@ -55,29 +57,47 @@ fn lowest(costs: &[f64]) -> f64 {
     fold(costs, f64::INFINITY, less)
 }
 
-/// The highest of the values, at least 0.
-pub fn highest(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    const LANES: usize = 4;
-    let mut lanes = [0.0; LANES];
-    for (at, value) in values.enumerate() {
-        let lane = &mut lanes[at % LANES];
-        *lane = if value > *lane { value } else { *lane };
-    }
-    lanes.into_iter().fold(0.0, f64::max)
-}
-
 /// Folds in lanes without branches, so that the compiler makes vector code of it. The order of
 /// the values must not matter to `f`.
 pub fn fold(values: &[f64], start: f64, f: impl Fn(f64, f64) -> f64) -> f64 {
-    const LANES: usize = 8;
     let mut lanes = [start; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = f(*lane, value);
+        for lane in 0..LANES {
+            lanes[lane] = f(lanes[lane], chunk[lane]);
         }
     }
     lanes.iter().chain(rest).copied().fold(start, f)
+}
+
+/// The highest of `f` over pairs of two columns, at least 0.
+pub fn highest(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> f64 {
+    let more = |best: f64, value: f64| if value > best { value } else { best };
+    let mut lanes = [0.0; LANES];
+    let ((a, rest_a), (b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = more(lanes[lane], f(a[lane], b[lane]));
+        }
+    }
+    let rest = rest_a.iter().zip(rest_b).map(|(&a, &b)| f(a, b));
+    lanes.into_iter().chain(rest).fold(0.0, more)
+}
+
+/// Position of the `nth` value that equals `least`; whole lanes are passed over at once.
+fn place(costs: &[f64], least: f64, mut nth: usize) -> Option<usize> {
+    let count = |costs: &[f64]| -> u64 { costs.iter().map(|&x| u64::from(x == least)).sum() };
+    let mut from = 0;
+    for chunk in costs.chunks(8 * LANES) {
+        let here = count(chunk) as usize;
+        if nth < here {
+            let ours = chunk.iter().enumerate().filter(|&(_, &cost)| cost == least);
+            return ours.map(|(at, _)| from + at).nth(nth);
+        }
+        nth -= here;
+        from += chunk.len();
+    }
+    None
 }
 
 /// A score that is the sum of its terms.

@@ -30,8 +30,8 @@ impl PrefixCache {
         let known = |load: f64| if load.is_nan() { 0.0 } else { load };
         let total = fold(loads, 0.0, |sum, load| sum + known(load));
         let cap = self.load_factor * (total + 1.0) / view.len() as f64;
-        let within = |(&load, &cached): (&f64, &f64)| if load <= cap { cached } else { 0.0 };
-        let best = highest(loads.iter().zip(view.asked.cached).map(within));
+        let within = |load: f64, cached: f64| if load <= cap { cached } else { 0.0 };
+        let best = highest(loads, view.asked.cached, within);
         let least = self.min_match_tokens.max(self.min_match_share * view.asked.tokens);
         (cap, if best >= least { best } else { 0.0 })
     }
