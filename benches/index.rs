@@ -56,7 +56,7 @@ fn steps(c: &mut Criterion) {
         let (mut fleet, candidates) = fleet(n, 8);
         let asked = prompt(8, 8, 1);
         let key = Key::Prompt(asked.clone());
-        let (tokens, block_tokens) = fleet.tokens(&asked);
+        let sizes = fleet.tokens(&asked);
         let mut lookup = Lookup::default();
         let index = fleet.index();
         c.bench_function(&format!("match, all hold the head/{n}"), |b| {
@@ -68,7 +68,8 @@ fn steps(c: &mut Criterion) {
                 b.iter(|| {
                     lookup.find(&index.read(), &asked);
                     let rows = candidates.rows.iter().copied();
-                    let asked = lookup.asked(rows, candidates.runs(), tokens, block_tokens);
+                    let (runs, in_use) = (candidates.runs(), router.needs_in_use());
+                    let asked = lookup.asked(rows, runs, sizes, in_use);
                     let view = View::new(&fleet.table, &candidates).asking(asked, fleet.engine());
                     router.pick(view, &key)
                 });

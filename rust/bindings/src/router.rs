@@ -246,13 +246,13 @@ fn view<'a>(
     let Key::Prompt(prompt) = key else {
         return (view.asking(Asked::default(), fleet.engine()), &chosen.positions);
     };
-    let (tokens, block_tokens) = fleet.tokens(prompt);
+    let (sizes, in_use) = (fleet.tokens(prompt), router.needs_in_use());
     let asked: Asked<'a> = if kind == Kind::Resident {
         let rows = chosen.candidates.rows.iter().copied();
-        lookup.asked(rows, chosen.candidates.runs(), tokens, block_tokens)
+        lookup.asked(rows, chosen.candidates.runs(), sizes, in_use)
     } else {
         let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
-        lookup.asked(rows, &[], tokens, block_tokens)
+        lookup.asked(rows, &[], sizes, in_use)
     };
     (view.asking(asked, fleet.engine()), &chosen.positions)
 }

@@ -299,28 +299,32 @@ impl Lookup {
     }
 
     /// What is asked of the candidates in these rows, by the last [`Lookup::find`]. `runs`: the
-    /// same rows as runs of neighbours, or nothing.
+    /// same rows as runs of neighbours, or nothing. `in_use`: whether that is asked too.
     pub fn asked(
         &mut self,
         rows: impl Iterator<Item = u32> + Clone,
         runs: &[Range<usize>],
-        tokens: f64,
-        block_tokens: f64,
+        (tokens, block_tokens): (f64, f64),
+        in_use: bool,
     ) -> Asked<'_> {
         let most = most_blocks(tokens, block_tokens);
         let cached = |depth: u32| f64::from(depth.min(most)) * block_tokens;
-        let in_use = |depth: u32| f64::from(depth) * block_tokens;
+        let used = |depth: u32| f64::from(depth) * block_tokens;
         self.cached.clear();
         self.in_use.clear();
         let whole = runs.iter().map(|run| self.depths.of_run(run));
         if !runs.is_empty() && whole.clone().all(|run| run.is_some()) {
             for (held, busy) in whole.flatten() {
                 self.cached.extend(held.iter().copied().map(cached));
-                self.in_use.extend(busy.iter().copied().map(in_use));
+                if in_use {
+                    self.in_use.extend(busy.iter().copied().map(used));
+                }
             }
         } else {
             self.cached.extend(rows.clone().map(|row| cached(self.depths.of(row))));
-            self.in_use.extend(rows.map(|row| in_use(self.depths.in_use(row))));
+            if in_use {
+                self.in_use.extend(rows.map(|row| used(self.depths.in_use(row))));
+            }
         }
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }

@@ -104,7 +104,7 @@ fn a_pick_by_prompt_allocates_nothing_its_lookup_included() {
         let mut round = || {
             for (key, prompt) in keys.iter().zip(&prompts) {
                 lookup.find(&index, prompt);
-                let asked = lookup.asked(rows.iter().copied(), &[], 5_000.0, 16.0);
+                let asked = lookup.asked(rows.iter().copied(), &[], (5_000.0, 16.0), true);
                 let view = View::new(&table, &candidates).asking(asked, Profile::default());
                 assert!(router.pick(view, key).is_some());
             }

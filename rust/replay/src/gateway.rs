@@ -148,9 +148,9 @@ impl Gateway for LiveRouter {
         let mut asked = Asked::default();
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
-            let (tokens, block) = fleet.tokens(prompt);
+            let (sizes, in_use) = (fleet.tokens(prompt), router.needs_in_use());
             let rows = candidates.rows.iter().copied();
-            asked = lookup.asked(rows, candidates.runs(), tokens, block);
+            asked = lookup.asked(rows, candidates.runs(), sizes, in_use);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let row = candidates.rows[router.pick(view, &key)?];

@@ -107,6 +107,7 @@ impl Rule for ExpectedLatency {
         Stat::QueueCaution,
     ];
     const NEEDS_PROMPT: bool = true;
+    const NEEDS_IN_USE: bool = true;
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
         let decode_weight = params.number("decode_weight", 0.07, 0.0, 1e6)?;
