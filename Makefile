@@ -16,7 +16,7 @@ $(VENV)/.stamp-deps: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
-	print('\n'.join(d for d in p['dependencies'] + sum(x.values(), []) if not d.startswith('routecore')))" \
+	print('\n'.join(d for d in p['dependencies'] + sum((v for k, v in x.items() if k != 'bench-peers'), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
 	touch $@
@@ -30,7 +30,7 @@ demo: develop ## live: simulated engines, a gateway, traffic through every strat
 
 test: develop ## Rust tests, then Python tests
 	cargo test --quiet
-	cargo bench --quiet --bench select -- --test
+	cargo bench --quiet --bench select --bench index -- --test
 	$(BIN)/python -m pytest -q tests benches
 
 bench: develop ## compare every strategy with its pure-Python twin
