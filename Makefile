@@ -35,7 +35,7 @@ demo: develop ## live: simulated engines, a gateway, traffic through every strat
 
 test: develop ## Rust tests, then Python tests
 	cargo test --quiet
-	cargo bench --quiet --bench select --bench exact -- --test
+	cargo bench --quiet --bench select --bench index --bench exact -- --test
 	$(BIN)/python -m pytest -q tests benches
 
 $(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps

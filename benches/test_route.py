@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import reference as twin
+import reference_cost
 from fleets import SIZES, endpoints_of, engine_stats_of, resident_stats_of
 from pytest_benchmark.fixture import BenchmarkFixture
+from reference_cache import NaiveFleet, prompt_of, question
 from routecore import ROUTERS, EngineStats, LeastConnectionsRouter, RequestStats
 
 WEIGHTS = {
@@ -35,6 +37,24 @@ class Connections:
     active_connections: float
 
 
+def cache_twin(name: str) -> Callable[..., str]:
+    """A cache-aware strategy over a naive index that holds the prompt on every fourth endpoint."""
+    fleet = NaiveFleet(400_000, 600)
+    engine = ([3.5, 0.05, 1.6e-6], [13.7, 0.026, 4.2e-5], 256.0, 0.0)
+
+    def route(endpoints: Any, engines: Any, _: Any) -> str:
+        urls = twin.eligible(endpoints)
+        prompt = prompt_of(BODY, 128, 16)
+        if not fleet.index.held:
+            for url in urls[::4]:
+                fleet.chosen(url, prompt, lambda *_: 1.0)
+        slower = dict.fromkeys(urls, (1.0, 1.0))
+        asked = question(fleet, urls, prompt, engine=engine, slower=slower, stats=engines)
+        return reference_cost.least(reference_cost.COSTS[name](asked))[0]
+
+    return route
+
+
 def twins(name: str, weights: dict[str, float]) -> Callable[..., str]:
     """The strategy as one would first write it."""
     rng, turns = random.Random(7), twin.RoundRobin()
@@ -47,6 +67,7 @@ def twins(name: str, weights: dict[str, float]) -> Callable[..., str]:
             0
         ],
         "session_affinity": lambda e, s, r: twin.homes(SESSION, twin.loads(e, s, r), None),
+        **{key: cache_twin(key) for key in reference_cost.COSTS},
         "prefix_affinity": lambda e, s, r: twin.homes(
             hash(BODY["prompt"][:128]) & twin.MASK, twin.loads(e, s, r), 1.25
         ),

@@ -45,6 +45,7 @@ impl Kind {
 
 /// The candidates, and all there is to read of them for this request.
 pub fn view<'a>(
+    router: &routecore::Router,
     known: &KnownList,
     state: &'a State,
     fleet: Option<&'a Fleet>,
@@ -57,16 +58,25 @@ pub fn view<'a>(
         _ => (&state.scratch, &state.plain),
     };
     let view = View::new(table, &chosen.candidates);
-    let (Key::Prompt(prompt), Some(fleet)) = (&wanted.key, fleet) else {
+    let Some(fleet) = fleet.filter(|_| router.needs_prompt()) else {
         return (view, &chosen.positions);
     };
-    let (tokens, block_tokens) = fleet.tokens(prompt);
-    let rows = chosen.positions.iter().map(|&at| {
-        let at = at as usize;
-        (state.rows[at], told(&wanted.held, known.id(at)))
-    });
-    let asked: Asked<'a> = lookup.asked(rows, tokens, block_tokens);
-    (view.asking(asked, fleet.engine()), &chosen.positions)
+    let Key::Prompt(prompt) = &wanted.key else {
+        return (view.asking(Asked::default(), fleet.engine()), &chosen.positions);
+    };
+    let sizes = fleet.tokens(prompt);
+    let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
+    if kind == Kind::Resident {
+        let (rows, runs) = (chosen.candidates.rows.iter().copied(), chosen.candidates.runs());
+        lookup.look(rows, runs, sizes, router.needs_in_use());
+    } else {
+        lookup.look(rows.clone(), &[], sizes, router.needs_in_use());
+    }
+    if !wanted.held.is_empty() {
+        let ids = chosen.positions.iter().map(|&at| known.id(at as usize));
+        lookup.hear(rows.zip(ids.map(|id| told(&wanted.held, id))), sizes);
+    }
+    (view.asking(lookup.asked(sizes), fleet.engine()), &chosen.positions)
 }
 
 /// What the engine of this endpoint told.
@@ -87,7 +97,7 @@ pub fn pick(
     wanted: &Wanted,
     lookup: &mut Lookup,
 ) -> Option<Choice> {
-    let (view, positions) = view(known, state, fleet, kind, wanted, lookup);
+    let (view, positions) = view(router, known, state, fleet, kind, wanted, lookup);
     let pos = router.pick(view, &wanted.key)?;
     Some((positions[pos] as usize, view.cached(pos)))
 }

@@ -74,6 +74,27 @@ impl Sink for BlockHasher {
     }
 }
 
+/// Feeds the token ids that a list starts with, many at a time; how many there are.
+fn feed_ids(hasher: &mut impl Sink, list: &Bound<'_, PyList>) -> usize {
+    let mut bytes = [0; 4096];
+    let (mut fed, mut full) = (0, 0);
+    for item in list {
+        let Ok(number) = item.cast_exact::<PyInt>() else { break };
+        let id = number.extract::<i64>().unwrap_or(-1);
+        bytes[full..full + 4].copy_from_slice(&(id as u32).to_le_bytes());
+        (fed, full) = (fed + 1, full + 4);
+        if full == bytes.len() {
+            hasher.take(&bytes);
+            full = 0;
+            if hasher.is_full() {
+                break;
+            }
+        }
+    }
+    hasher.take(&bytes[..full]);
+    fed
+}
+
 fn feed(hasher: &mut impl Sink, value: &Bound<'_, PyAny>, limit: usize, depth: usize) {
     if hasher.is_full() || depth > MAX_DEPTH {
         return;
@@ -94,7 +115,8 @@ fn feed(hasher: &mut impl Sink, value: &Bound<'_, PyAny>, limit: usize, depth: u
             }
         }
     } else if let Ok(list) = value.cast::<PyList>() {
-        for item in list {
+        let ids = feed_ids(hasher, list);
+        for item in list.iter().skip(ids) {
             feed(hasher, &item, limit, depth + 1);
             if hasher.is_full() {
                 return;

@@ -390,7 +390,8 @@ impl Router {
             let (won, positions, scores) = self.looked_up(&wanted, request_stats, |lookup| {
                 self.with_view(open, &mut source, |router, known, state, fleet| {
                     let fleet = fleet.as_deref();
-                    let (view, positions) = view(known, state, fleet, kind, &wanted, lookup);
+                    let (view, positions) =
+                        view(router, known, state, fleet, kind, &wanted, lookup);
                     let (won, scores) = router.explain(view, &wanted.key);
                     (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
                 })

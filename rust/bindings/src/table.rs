@@ -293,12 +293,12 @@ impl Table {
     }
 
     /// Learned: prefill (base, per token, per pair), step (base, per request, per token) in
-    /// milliseconds, and the tokens of an answer.
+    /// milliseconds, the tokens of an answer, and the share of its time that an engine prefills.
     #[getter]
-    fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64)> {
+    fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64, f64)> {
         self.with(|inner| {
             let learned = inner.fleet.engine();
-            Ok((learned.prefill, learned.step, learned.output_tokens))
+            Ok((learned.prefill, learned.step, learned.output_tokens, learned.busy))
         })
     }
 

@@ -3,17 +3,16 @@
 //! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::of`] (lookups do not block each
 //! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::index::{Depths, PrefixIndex};
 use crate::load::{Fate, Load, Work};
 use crate::prompt::{Prompt, Unit};
-use crate::speed::{Profile, Speed};
+use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
 use crate::strategy::Asked;
 
-/// Tokens that an engine's KV cache is taken to hold until it is known.
-pub const KV_TOKENS: f64 = 400_000.0;
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
 /// Tokens of a byte of text, until answers tell.
@@ -94,7 +93,7 @@ impl Fleet {
 
     /// What its engines are like.
     pub fn engine(&self) -> Profile {
-        self.speed.profile(self.table.live())
+        Profile { kv_tokens: self.kv_tokens, ..self.speed.profile(self.table.live()) }
     }
 
     /// Tokens that a KV cache is taken to hold where the engine has not told.
@@ -277,8 +276,12 @@ impl Fleet {
 
 /// Tokens that `depth` cached blocks save: never all, an engine computes the last token anew.
 pub fn cached_tokens(depth: u32, tokens: f64, block_tokens: f64) -> f64 {
-    let most = ((tokens - 1.0) / block_tokens).floor().max(0.0);
-    f64::from(depth).min(most) * block_tokens
+    f64::from(depth.min(most_blocks(tokens, block_tokens))) * block_tokens
+}
+
+/// Blocks of a prompt that a cache can save.
+fn most_blocks(tokens: f64, block_tokens: f64) -> u32 {
+    ((tokens - 1.0) / block_tokens) as u32
 }
 
 /// Finds out what each candidate has of a prompt; keeps its memory from one request to the next.
@@ -295,28 +298,55 @@ impl Lookup {
         index.match_into(&prompt.chain, &mut self.depths);
     }
 
-    /// What is asked of the candidates in these rows, by the last [`Lookup::find`] and by what
-    /// their engines told, if they did.
-    pub fn asked(
+    /// What these rows have of the prompt, by the last [`Lookup::find`]. `runs`: the same rows as
+    /// runs of neighbours, or nothing. `in_use`: whether that is asked too.
+    pub fn look(
         &mut self,
-        rows: impl Iterator<Item = (u32, Option<Told>)>,
-        tokens: f64,
-        block_tokens: f64,
-    ) -> Asked<'_> {
+        rows: impl Iterator<Item = u32> + Clone,
+        runs: &[Range<usize>],
+        (tokens, block_tokens): (f64, f64),
+        in_use: bool,
+    ) {
+        let most = most_blocks(tokens, block_tokens);
+        let cached = |depth: u32| f64::from(depth.min(most)) * block_tokens;
+        let used = |depth: u32| f64::from(depth) * block_tokens;
         self.cached.clear();
         self.in_use.clear();
-        for (row, told) in rows {
-            let learned = cached_tokens(self.depths.of(row), tokens, block_tokens);
-            let in_use = f64::from(self.depths.in_use(row)) * block_tokens;
-            let most = (tokens - 1.0).max(0.0);
-            self.cached.push(match told {
-                None => learned,
-                Some(Told { tokens, exact: false }) => learned.max(tokens.min(most)),
-                // What requests in flight use is there, or soon will be.
-                Some(Told { tokens, exact: true }) => tokens.max(in_use).min(most),
-            });
-            self.in_use.push(in_use);
+        let whole = runs.iter().map(|run| self.depths.of_run(run));
+        if !runs.is_empty() && whole.clone().all(|run| run.is_some()) {
+            for (held, busy) in whole.flatten() {
+                self.cached.extend(held.iter().copied().map(cached));
+                if in_use {
+                    self.in_use.extend(busy.iter().copied().map(used));
+                }
+            }
+        } else {
+            self.cached.extend(rows.clone().map(|row| cached(self.depths.of(row))));
+            if in_use {
+                self.in_use.extend(rows.map(|row| used(self.depths.in_use(row))));
+            }
         }
+    }
+
+    /// Puts right what was [looked](Self::look) up, by what the engines of the rows told.
+    pub fn hear(
+        &mut self,
+        rows: impl Iterator<Item = (u32, Option<Told>)>,
+        (tokens, block_tokens): (f64, f64),
+    ) {
+        let most = (tokens - 1.0).max(0.0);
+        for (cached, (row, told)) in self.cached.iter_mut().zip(rows) {
+            let Some(told) = told else { continue };
+            // What requests in flight use is there, or soon will be; beyond, an exact engine's
+            // word is final.
+            let in_use = f64::from(self.depths.in_use(row)) * block_tokens;
+            let learned = if told.exact { in_use } else { *cached };
+            *cached = learned.max(told.tokens).min(most);
+        }
+    }
+
+    /// What is asked of the rows that were looked at last.
+    pub fn asked(&self, (tokens, block_tokens): (f64, f64)) -> Asked<'_> {
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
     }
 

@@ -31,6 +31,11 @@ impl Router {
         self.strategy.needs_prompt()
     }
 
+    /// Whether it reads which of the prompt's blocks are in use.
+    pub fn needs_in_use(&self) -> bool {
+        self.strategy.needs_in_use()
+    }
+
     /// Position of the chosen candidate; `None` only when there is none.
     pub fn pick(&mut self, view: View<'_>, key: &Key) -> Option<usize> {
         self.strategy.select(view, key, &mut self.rng)

@@ -1,14 +1,26 @@
-//! A pick allocates nothing once a strategy has seen its fleet and its windows are full.
+//! A pick allocates nothing once a strategy has seen its fleet and its windows are full; neither
+//! does the look at the prefix index before it.
 
 use std::alloc::System;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use routecore::fleet::Lookup;
 use routecore::hash::{PrefixHasher, endpoint_id, session_key};
+use routecore::index::PrefixIndex;
+use routecore::prompt::{BlockHasher, Unit};
+use routecore::speed::Profile;
 use routecore::strategy::Strategy;
-use routecore::{Candidates, Key, Params, Router, Stat, StatTable, View};
+use routecore::{Candidates, Fleet, Key, Params, Prompt, Router, Stat, StatTable, View};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test at a time: the counts are of the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn key_of(name: &str, request: u32) -> Key {
     match name {
@@ -24,6 +36,7 @@ fn key_of(name: &str, request: u32) -> Key {
 
 #[test]
 fn a_pick_allocates_nothing() {
+    let _alone = alone();
     let n = 64;
     let mut table = StatTable::scratch(n);
     for row in 0..n as u32 {
@@ -53,4 +66,83 @@ fn a_pick_allocates_nothing() {
         let change = region.change();
         assert_eq!((change.allocations, change.reallocations), (0, 0), "{name}");
     }
+}
+
+fn prompt_of(request: u32) -> Prompt {
+    let mut hasher = BlockHasher::new(64, Unit::Bytes, 0);
+    hasher.feed(&[7; 1024]);
+    hasher.feed(&(request % 500).to_le_bytes().repeat(512));
+    hasher.finish()
+}
+
+#[test]
+fn a_pick_by_prompt_allocates_nothing_its_lookup_included() {
+    let _alone = alone();
+    let n = 64;
+    let mut table = StatTable::scratch(n);
+    let mut index = PrefixIndex::new(1 << 20);
+    let prompts: Vec<Prompt> = (0..500).map(prompt_of).collect();
+    for row in 0..n as u32 {
+        for &stat in Stat::ALL.iter().filter(|_| row % 3 > 0) {
+            table.set(stat, row, f64::from(row % 5));
+        }
+        for prompt in prompts.iter().skip(row as usize).step_by(3) {
+            index.pin(row, &prompt.chain);
+        }
+    }
+    let rows: Vec<u32> = (0..n as u32).collect();
+    let ids = rows.iter().map(|&row| u64::from(row)).collect();
+    let candidates = Candidates::new(rows.clone(), ids, Vec::new(), rows.clone());
+    let keys: Vec<Key> = prompts.iter().cloned().map(Key::Prompt).collect();
+    for &name in Strategy::NAMES {
+        let mut params = Params::default();
+        if name == "weighted_score" {
+            params.weights = [("qps".to_owned(), 1.0)].into();
+        }
+        let mut router = Router::new(name, params, 7).unwrap();
+        let mut lookup = Lookup::default();
+        let mut round = || {
+            for (key, prompt) in keys.iter().zip(&prompts) {
+                lookup.find(&index, prompt);
+                lookup.look(rows.iter().copied(), &[], (5_000.0, 16.0), true);
+                let asked = lookup.asked((5_000.0, 16.0));
+                let view = View::new(&table, &candidates).asking(asked, Profile::default());
+                assert!(router.pick(view, key).is_some());
+            }
+        };
+        for _ in 0..5 {
+            round(); // fills windows
+        }
+        let region = Region::new(GLOBAL);
+        for _ in 0..5 {
+            round();
+        }
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations), (0, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_prompt_held_already_is_pinned_and_let_go_without_allocating() {
+    let _alone = alone();
+    let mut fleet = Fleet::new(60.0, 600.0);
+    let row = fleet.add(1);
+    fleet.advance(1.0);
+    let prompt = prompt_of(1);
+    let mut turn = |request: u128| {
+        fleet.chosen_for(row, &prompt, 0.0);
+        fleet.sent(row, request, 1.0);
+        fleet.first_token(row, request, 1.0);
+        fleet.end(row, request, 1.0, false);
+    };
+    for request in 0..5_000 {
+        turn(request);
+    }
+    let region = Region::new(GLOBAL);
+    for request in 5_000..6_000 {
+        turn(request);
+    }
+    let change = region.change();
+    // One a request: the list of flights under its name; windows and queues grow now and then.
+    assert!(change.allocations + change.reallocations <= 1_010, "{change:?}");
 }

@@ -189,8 +189,10 @@ impl Gateway for LiveRouter {
         let mut asked = Asked::default();
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
-            let (tokens, block) = fleet.tokens(prompt);
-            asked = lookup.asked(candidates.rows.iter().map(|&row| (row, None)), tokens, block);
+            let sizes = fleet.tokens(prompt);
+            let rows = candidates.rows.iter().copied();
+            lookup.look(rows, candidates.runs(), sizes, router.needs_in_use());
+            asked = lookup.asked(sizes);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
         let at = router.pick(view, &key)?;

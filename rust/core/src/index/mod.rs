@@ -13,6 +13,8 @@
 mod runs;
 mod shelf;
 
+use std::ops::Range;
+
 use runs::{Bits, Entry, NONE, Run, Runs};
 use shelf::Shelf;
 
@@ -31,6 +33,11 @@ impl Depths {
     /// Leading blocks that `row` holds.
     pub fn of(&self, row: u32) -> u32 {
         self.held.of(row)
+    }
+
+    /// Both for neighbouring rows, held and in use; `None` beyond the rows that hold anything.
+    pub fn of_run(&self, rows: &Range<usize>) -> Option<(&[u32], &[u32])> {
+        Some((self.held.depth.get(rows.clone())?, self.busy.depth.get(rows.clone())?))
     }
 
     /// Leading blocks that requests in flight on `row` use.
@@ -79,6 +86,12 @@ impl Depth {
     }
 
     fn write(&mut self, word: usize, mut rows: u64, at: usize) {
+        let all = 64 * word..64 * (word + 1);
+        if rows == u64::MAX
+            && let Some(depths) = self.depth.get_mut(all)
+        {
+            return depths.fill(at as u32);
+        }
         while rows != 0 {
             let row = word * 64 + rows.trailing_zeros() as usize;
             if let Some(depth) = self.depth.get_mut(row) {

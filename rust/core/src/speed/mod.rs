@@ -25,6 +25,8 @@ const SLOW_START: f64 = 4.0;
 const OUTPUTS: f64 = 256.0;
 /// How busy the engines are is averaged over about so many seconds.
 const BUSY_SECONDS: f64 = 30.0;
+/// Tokens that an engine's KV cache is taken to hold until it is known.
+pub const KV_TOKENS: f64 = 400_000.0;
 /// The longest answer that counts.
 const MOST_OUTPUT: u64 = 1 << 17;
 
@@ -42,6 +44,8 @@ pub struct Profile {
     pub output_tokens: f64,
     /// Share of its time that an engine prefills, 0..1.
     pub busy: f64,
+    /// Tokens of a KV cache whose size the engine has not told.
+    pub kv_tokens: f64,
 }
 
 impl Default for Profile {
@@ -51,6 +55,7 @@ impl Default for Profile {
             step: [13.7, 0.026, 4.2e-5],
             output_tokens: 256.0,
             busy: 0.0,
+            kv_tokens: KV_TOKENS,
         }
     }
 }
@@ -158,7 +163,8 @@ impl Speed {
     pub fn profile(&self, engines: usize) -> Profile {
         let (prefill, step) = (self.prefill.constants(), self.step.constants());
         let busy = (self.sent_ms / (1e3 * BUSY_SECONDS * engines.max(1) as f64)).min(1.0);
-        Profile { prefill, step, output_tokens: self.output_tokens, busy }
+        let (output_tokens, kv_tokens) = (self.output_tokens, KV_TOKENS);
+        Profile { prefill, step, output_tokens, busy, kv_tokens }
     }
 
     /// Writes what is learned of the row into its columns. A row starts slow: what waits on one

@@ -2,6 +2,10 @@
 
 use super::{Scored, Term, View};
 use crate::rng::Rng;
+use crate::stats::Stat;
+
+/// Values worked on at once.
+const LANES: usize = 8;
 
 /// Room for the costs of one decision, kept from one to the next.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +21,25 @@ impl Costs {
     ) -> Option<usize> {
         self.0.clear();
         self.0.extend((0..view.len()).map(cost));
+        self.pick(rng)
+    }
+
+    /// Takes a stat of each candidate, to make costs of in place.
+    pub fn fill(&mut self, view: View<'_>, stat: Stat) -> &mut [f64] {
+        self.0.clear();
+        let column = view.table.column(stat);
+        for run in view.candidates.runs() {
+            self.0.extend(column.get(run.clone()).unwrap_or_default());
+        }
+        if self.0.len() != view.len() {
+            self.0.clear();
+            self.0.extend(view.values(stat));
+        }
+        &mut self.0
+    }
+
+    /// [`Costs::least`] of the costs that are filled in.
+    pub fn pick(&self, rng: &mut Rng) -> Option<usize> {
         let least = lowest(&self.0);
         // Nobody is known to be better than anybody.
         if least == f64::INFINITY {
@@ -24,22 +47,57 @@ impl Costs {
         }
         let equals: u64 = self.0.iter().map(|&cost| u64::from(cost == least)).sum();
         let nth = if equals > 1 { rng.below(equals as usize) } else { 0 };
-        let ours = self.0.iter().enumerate().filter(|&(_, &cost)| cost == least);
-        ours.map(|(pos, _)| pos).nth(nth)
+        place(&self.0, least, nth)
     }
 }
 
-/// The least of the costs; lanes without branches, so that the compiler makes vector code of it.
+/// The least of the costs.
 fn lowest(costs: &[f64]) -> f64 {
-    const LANES: usize = 8;
-    let mut lanes = [f64::INFINITY; LANES];
-    let (chunks, rest) = costs.as_chunks::<LANES>();
+    let less = |least: f64, cost: f64| if cost < least { cost } else { least };
+    fold(costs, f64::INFINITY, less)
+}
+
+/// Folds in lanes without branches, so that the compiler makes vector code of it. The order of
+/// the values must not matter to `f`.
+pub fn fold(values: &[f64], start: f64, f: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &cost) in lanes.iter_mut().zip(chunk) {
-            *lane = if cost < *lane { cost } else { *lane };
+        for lane in 0..LANES {
+            lanes[lane] = f(lanes[lane], chunk[lane]);
         }
     }
-    lanes.iter().chain(rest).copied().fold(f64::INFINITY, f64::min)
+    lanes.iter().chain(rest).copied().fold(start, f)
+}
+
+/// The highest of `f` over pairs of two columns, at least 0.
+pub fn highest(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> f64 {
+    let more = |best: f64, value: f64| if value > best { value } else { best };
+    let mut lanes = [0.0; LANES];
+    let ((a, rest_a), (b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = more(lanes[lane], f(a[lane], b[lane]));
+        }
+    }
+    let rest = rest_a.iter().zip(rest_b).map(|(&a, &b)| f(a, b));
+    lanes.into_iter().chain(rest).fold(0.0, more)
+}
+
+/// Position of the `nth` value that equals `least`; whole lanes are passed over at once.
+fn place(costs: &[f64], least: f64, mut nth: usize) -> Option<usize> {
+    let count = |costs: &[f64]| -> u64 { costs.iter().map(|&x| u64::from(x == least)).sum() };
+    let mut from = 0;
+    for chunk in costs.chunks(8 * LANES) {
+        let here = count(chunk) as usize;
+        if nth < here {
+            let ours = chunk.iter().enumerate().filter(|&(_, &cost)| cost == least);
+            return ours.map(|(at, _)| from + at).nth(nth);
+        }
+        nth -= here;
+        from += chunk.len();
+    }
+    None
 }
 
 /// A score that is the sum of its terms.

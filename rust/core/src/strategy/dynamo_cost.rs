@@ -34,6 +34,7 @@ impl Rule for DynamoCost {
     const PARAMS: &'static str = "prefill_weight, overlap_credit";
     const READS: &'static [Stat] = &[Stat::InFlight, Stat::QueuedTokens, Stat::KvTokens];
     const NEEDS_PROMPT: bool = true;
+    const NEEDS_IN_USE: bool = true;
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
         Ok(Self {

@@ -3,9 +3,8 @@
 use super::costs::{Costs, summed, term};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
-use crate::fleet::KV_TOKENS;
 use crate::rng::Rng;
-use crate::speed::{STEPS_WAITED, pairs};
+use crate::speed::{Profile, STEPS_WAITED, pairs};
 use crate::stats::Stat;
 
 /// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
@@ -54,38 +53,48 @@ fn over(x: f64) -> f64 {
 }
 
 impl ExpectedLatency {
-    fn parts(&self, view: View<'_>, pos: usize) -> [f64; 7] {
-        let get = |stat| view.get(stat, pos);
-        let (tokens, uncached) = (view.asked.tokens, view.uncached(pos));
-        let [base_ms, token_ms, pair_ms] = view.engine.prefill;
-        let slower = get(Stat::PrefillSlowness);
-        let pairs = pairs(tokens, uncached);
-        let prefill = slower * (base_ms + token_ms * uncached + pair_ms * pairs);
-        let rho = view.engine.busy.min(BUSIEST);
-        let [step_ms, request_ms, context_ms] = view.engine.step;
-        let slower = get(Stat::StepSlowness);
-        let step = |requests: f64, context: f64| {
-            slower * (step_ms + request_ms * requests + context_ms * context)
-        };
-        let (in_flight, decoding) = (get(Stat::InFlight), get(Stat::InDecoding));
-        let now = if decoding > 0.0 { step(decoding, get(Stat::ContextTokens)) } else { 0.0 };
-        // Requests in flight have on average half of their answer.
-        let output = view.engine.output_tokens;
-        let grown = in_flight * output / 2.0;
-        let after = step(in_flight + 1.0, get(Stat::ContextTokens) + tokens + grown);
-        let stay = output * after;
-        let told = get(Stat::KvCapacity);
-        let capacity = if told > 0.0 { told } else { KV_TOKENS };
-        let over = over((get(Stat::KvTokens) + grown + view.added(pos)) / capacity);
-        [
-            get(Stat::QueueCaution) * get(Stat::QueuedMs),
-            STEPS_WAITED * now,
-            prefill,
-            prefill * BUSY * rho / (1.0 - rho),
-            self.decode_weight * prefill * decoding,
-            self.decode_weight * stay,
-            ROOM * stay * over / (over + FULL),
-        ]
+    /// The parts of a candidate's cost. What all candidates share is looked up once.
+    fn parts<'a>(&self, view: View<'a>) -> impl Fn(usize) -> [f64; 7] + 'a {
+        let decode_weight = self.decode_weight;
+        let column = |stat| view.table.column(stat);
+        let (in_flight, in_decoding) = (column(Stat::InFlight), column(Stat::InDecoding));
+        let (queued_ms, caution) = (column(Stat::QueuedMs), column(Stat::QueueCaution));
+        let (slow_prefill, slow_step) = (column(Stat::PrefillSlowness), column(Stat::StepSlowness));
+        let context_tokens = column(Stat::ContextTokens);
+        let (kv_tokens, kv_capacity) = (column(Stat::KvTokens), column(Stat::KvCapacity));
+        let tokens = view.asked.tokens;
+        let Profile { prefill, step, output_tokens: output, busy, kv_tokens: kv_default } =
+            view.engine;
+        let ([base_ms, token_ms, pair_ms], [step_ms, request_ms, context_ms]) = (prefill, step);
+        let rho = busy.min(BUSIEST);
+        move |pos| {
+            let row = view.candidates.rows[pos] as usize;
+            let at = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
+            let uncached = view.uncached(pos);
+            let pairs = pairs(tokens, uncached);
+            let prefill = at(slow_prefill) * (base_ms + token_ms * uncached + pair_ms * pairs);
+            let step = |requests: f64, context: f64| {
+                at(slow_step) * (step_ms + request_ms * requests + context_ms * context)
+            };
+            let (requests, decoding, context) =
+                (at(in_flight), at(in_decoding), at(context_tokens));
+            let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
+            // Requests in flight have on average half of their answer.
+            let grown = requests * output / 2.0;
+            let stay = output * step(requests + 1.0, context + tokens + grown);
+            let told = at(kv_capacity);
+            let capacity = if told > 0.0 { told } else { kv_default };
+            let over = over((at(kv_tokens) + grown + view.added(pos)) / capacity);
+            [
+                at(caution) * at(queued_ms),
+                STEPS_WAITED * now,
+                prefill,
+                prefill * BUSY * rho / (1.0 - rho),
+                decode_weight * prefill * decoding,
+                decode_weight * stay,
+                if over == 0.0 { 0.0 } else { ROOM * stay * over / (over + FULL) },
+            ]
+        }
     }
 }
 
@@ -104,6 +113,7 @@ impl Rule for ExpectedLatency {
         Stat::QueueCaution,
     ];
     const NEEDS_PROMPT: bool = true;
+    const NEEDS_IN_USE: bool = true;
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
         let decode_weight = params.number("decode_weight", 0.07, 0.0, 1e6)?;
@@ -112,14 +122,16 @@ impl Rule for ExpectedLatency {
 
     fn select(&mut self, view: View<'_>, _: &Key, rng: &mut Rng) -> Option<usize> {
         let mut costs = std::mem::take(&mut self.costs);
-        let chosen = costs.least(view, rng, |pos| self.parts(view, pos).iter().sum());
+        let parts = self.parts(view);
+        let chosen = costs.least(view, rng, |pos| parts(pos).iter().sum());
         self.costs = costs;
         chosen
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
+        let parts = self.parts(view);
         let terms = |pos| {
-            let parts = TERMS.iter().zip(self.parts(view, pos));
+            let parts = TERMS.iter().zip(parts(pos));
             parts.map(|(&name, value)| term(name, value, "ms")).collect()
         };
         (0..view.len()).map(|pos| summed(terms(pos))).collect()

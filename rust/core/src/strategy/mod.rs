@@ -88,7 +88,8 @@ pub struct Asked<'a> {
     pub block_tokens: f64,
     /// Leading prompt tokens that each candidate has in its cache; empty where nobody knows.
     pub cached: &'a [f64],
-    /// Of these, tokens that requests in flight on the candidate use already.
+    /// Of these, tokens that requests in flight on the candidate use already; empty for a strategy
+    /// that does not ask.
     pub in_use: &'a [f64],
 }
 
@@ -246,6 +247,8 @@ pub trait Rule: Clone + Send {
     const READS: &'static [Stat] = &[Stat::InFlight];
     /// Whether it reads what the prefix index knows of the prompt.
     const NEEDS_PROMPT: bool = false;
+    /// Whether it reads which of the prompt's blocks are in use ([`Asked::in_use`]).
+    const NEEDS_IN_USE: bool = false;
     /// Builds it from named parameters, taking what it knows.
     ///
     /// # Errors
@@ -295,6 +298,11 @@ macro_rules! registry {
             /// See [`Rule::NEEDS_PROMPT`].
             pub fn needs_prompt(&self) -> bool {
                 match self { $(Self::$rule(_) => <$module::$rule as Rule>::NEEDS_PROMPT,)* }
+            }
+
+            /// See [`Rule::NEEDS_IN_USE`].
+            pub fn needs_in_use(&self) -> bool {
+                match self { $(Self::$rule(_) => <$module::$rule as Rule>::NEEDS_IN_USE,)* }
             }
 
             /// See [`Rule::select`].

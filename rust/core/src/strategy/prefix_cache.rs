@@ -1,6 +1,6 @@
 //! The longest match, within a load bound.
 
-use super::costs::{Costs, term};
+use super::costs::{Costs, fold, highest, term};
 use super::{Key, Params, Rule, Scored, View};
 use crate::error::RouteError;
 use crate::rng::Rng;
@@ -26,12 +26,12 @@ pub struct PrefixCache {
 
 impl PrefixCache {
     /// The load bound, and the longest match within it (0 when it is too short to count).
-    fn bounds(&self, view: View<'_>) -> (f64, f64) {
-        let total: f64 = view.values(Stat::InFlight).filter(|load| !load.is_nan()).sum();
+    fn bounds(&self, view: View<'_>, loads: &[f64]) -> (f64, f64) {
+        let known = |load: f64| if load.is_nan() { 0.0 } else { load };
+        let total = fold(loads, 0.0, |sum, load| sum + known(load));
         let cap = self.load_factor * (total + 1.0) / view.len() as f64;
-        let within = |&(load, _): &(f64, f64)| load <= cap;
-        let loads = view.values(Stat::InFlight).zip(view.asked.cached.iter().copied());
-        let best = loads.filter(within).map(|(_, cached)| cached).fold(0.0, f64::max);
+        let within = |load: f64, cached: f64| if load <= cap { cached } else { 0.0 };
+        let best = highest(loads, view.asked.cached, within);
         let least = self.min_match_tokens.max(self.min_match_share * view.asked.tokens);
         (cap, if best >= least { best } else { 0.0 })
     }
@@ -40,9 +40,8 @@ impl PrefixCache {
 /// Above any load: what is over the cap, or has less of the prompt, loses to all that is not.
 const OUT: f64 = 1e12;
 
-fn cost(view: View<'_>, pos: usize, cap: f64, best: f64) -> f64 {
-    let load = view.get(Stat::InFlight, pos);
-    if load > cap || view.cached(pos) < best { OUT + load } else { load }
+fn cost(load: f64, cached: f64, cap: f64, best: f64) -> f64 {
+    if load > cap || cached < best { OUT + load } else { load }
 }
 
 impl Rule for PrefixCache {
@@ -60,14 +59,28 @@ impl Rule for PrefixCache {
     }
 
     fn select(&mut self, view: View<'_>, _: &Key, rng: &mut Rng) -> Option<usize> {
-        let (cap, best) = self.bounds(view);
-        self.costs.least(view, rng, |pos| cost(view, pos, cap, best))
+        let mut costs = std::mem::take(&mut self.costs);
+        let loads = costs.fill(view, Stat::InFlight);
+        let (cap, best) = self.bounds(view, loads);
+        if view.asked.cached.len() == loads.len() {
+            for (load, &cached) in loads.iter_mut().zip(view.asked.cached) {
+                *load = cost(*load, cached, cap, best);
+            }
+        } else {
+            for load in loads.iter_mut() {
+                *load = cost(*load, 0.0, cap, best);
+            }
+        }
+        let chosen = costs.pick(rng);
+        self.costs = costs;
+        chosen
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
-        let (cap, best) = self.bounds(view);
+        let loads: Vec<f64> = view.values(Stat::InFlight).collect();
+        let (cap, best) = self.bounds(view, &loads);
         let score = |pos| Scored {
-            score: cost(view, pos, cap, best),
+            score: cost(loads[pos], view.cached(pos), cap, best),
             terms: vec![
                 term("cached", view.cached(pos), "tokens"),
                 term("in_flight", view.get(Stat::InFlight, pos), "requests"),
