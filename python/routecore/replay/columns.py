@@ -109,6 +109,12 @@ class Trace:
         )
         self._clear()
 
+    def head(self, rows: int) -> "Trace":
+        """The first requests, to be replayed alone; it cannot grow."""
+        head = Trace(self.block, f"{self.name}, first {min(rows, len(self))} requests")
+        head._core, head._rows = self.core.head(rows), min(rows, len(self))
+        return head
+
     @property
     def core(self) -> _core.Trace:
         """The compiled half, with every row added so far."""
