@@ -14,7 +14,7 @@ _T95 = (
     *(2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056),
     *(2.052, 2.048, 2.045, 2.042),
 )
-_FLOOR = {"mean": 0.03, "p99": 0.06}
+FLOOR = {"mean": 0.03, "p99": 0.06}
 """Smaller differences come from tie-breaks alone (placebo runs over 216 cells): never claimed."""
 LEAST_SEEDS = 5
 """Below this many seeds no difference is called more than noise."""
@@ -57,11 +57,11 @@ def difference(
     def values(results: Sequence[ReplayResult]) -> list[float]:
         return [float(getattr(getattr(result, figure), part)) for result in results]
 
-    return paired(values(ours), values(reference), _FLOOR[part])
+    return paired(values(ours), values(reference), FLOOR[part])
 
 
 def paired(
-    ours: Sequence[float], reference: Sequence[float], floor: float = _FLOOR["mean"]
+    ours: Sequence[float], reference: Sequence[float], floor: float = FLOOR["mean"]
 ) -> Difference:
     """Compare a figure that was measured once a seed; less than `floor` is noise."""
     ratios = [a / b for a, b in zip(ours, reference, strict=True) if b > 0]

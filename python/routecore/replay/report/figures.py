@@ -54,9 +54,7 @@ class Figures:
     def curve(self, strategy: str, figure: str, part: str) -> list[float]:
         """A figure at each load; NaN where it was not replayed."""
         at = {row.speedup: row for row in self.rows if row.strategy == strategy}
-        return [
-            getattr(at[load], figure)[part] if load in at else math.nan for load in self.loads
-        ]
+        return [getattr(at[load], figure)[part] if load in at else math.nan for load in self.loads]
 
     def distribution(self, strategy: str, times: str) -> Floats:
         """The quantiles at `SHARES` of a figure over the requests of all seeds, ms.

@@ -5,14 +5,16 @@ import math
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from routecore.replay.compare import FLOOR, Difference
 from routecore.replay.report import words
 from routecore.replay.report.figures import SHARES, Figures
 from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades
-from routecore.replay.table import REFERENCE, Row
+from routecore.replay.table import REFERENCE
 
 COLOURED = 5
 """Strategies with a colour of their own, beside round robin; the others are grey until chosen."""
@@ -122,7 +124,7 @@ def _curves(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
                     Tick(round(100 * at, 2), f"×{load:g}")
                     for at, load in _apart(x.tolist(), figures.loads)
                 ],
-                "y": _ticks(y_scale, words.duration, upwards=True),
+                "y": _ticks(y_scale, words.tick, upwards=True),
                 "lines": [line(x, y) for y in places],
                 "dots": [dots(x, y) for y in places],
                 "mark": round(100 * float(x_scale.at(figures.load)), 2),
@@ -159,7 +161,7 @@ def _distributions(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
                 "kind": "share",
                 "title": title,
                 "x_title": "within",
-                "x": _ticks(scale, words.duration),
+                "x": _ticks(scale, words.tick),
                 "y": _ticks(up, lambda share: f"{100 * share:.0f} %", upwards=True),
                 "lines": [line(scale.at(d), SHARES) if len(d) else "" for d in each],
                 "dots": [],
@@ -179,39 +181,60 @@ def _short(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def _gains(figures: Figures) -> list[dict[str, Any]]:
-    """Every strategy's paired difference to round robin, −100 % to +100 % as 0 to 100."""
-
-    def bar(row: Row, key: str) -> dict[str, Any]:
-        found = row.against.get(key)
-        off = 100 * (found.ratio - 1) if found else math.nan
-        if found is None or not math.isfinite(off):
-            return {"change": "–", "clear": False, "left": 50.0, "wide": 0.0, "low": None}
-        half = 100 * found.half_width
-        ends = np.clip([0.0, off], -100, 100)
-        about = np.clip([off - half, off + half], -100, 100) if math.isfinite(half) else None
-        return {
-            "change": words.change(found),
-            "clear": found.exceeds_noise,
-            "better": off < 0,
-            "beyond": off > 100,
-            "left": round(50 + float(min(ends)) / 2, 2),
-            "wide": round(float(abs(ends[1] - ends[0])) / 2, 2),
-            "low": None if about is None else round(50 + float(about[0]) / 2, 2),
-            "span": None if about is None else round(float(about[1] - about[0]) / 2, 2),
-            "half": "" if about is None else f"± {half:.1f}",
-        }
-
-    if figures.reference is None or len(figures.ranked) < 2:
-        return []
+def _gains(figures: Figures) -> dict[str, Any]:
+    """Every strategy's paired difference to round robin, as bars around the middle of a track."""
     others = [row for row in figures.ranked if row.against]
-    return [
-        {"title": title, "bars": [(row.strategy, bar(row, key)) for row in others]}
-        for title, key in (
-            ("Time to first token, mean", "ttft_ms.mean"),
-            ("Whole answer, mean", "e2e_ms.mean"),
-        )
-    ]
+    keys = {"Time to first token, mean": "ttft_ms.mean", "Whole answer, mean": "e2e_ms.mean"}
+    offs = [_off(row.against[key]) for row in others for key in keys.values()]
+    known = [off for off in offs if math.isfinite(off)]
+    track = Track(_step(-min(known, default=0.0)), _step(max(known, default=0.0)))
+    return {
+        "track": track,
+        "zero": track.place(0.0),
+        "floor": [track.place(off) for off in (-100 * FLOOR["mean"], 100 * FLOOR["mean"])],
+        "cards": [
+            (title, [(row.strategy, _bar(row.against[key], track)) for row in others])
+            for title, key in keys.items()
+        ],
+    }
+
+
+def _off(found: Difference) -> float:
+    return 100 * (found.ratio - 1)
+
+
+def _step(most: float) -> int:
+    """Where a track that reaches `most` percent ends."""
+    return next((step for step in (5, 10, 20, 30, 40, 50, 60, 80) if most <= step), 100)
+
+
+class Track(msgspec.Struct, frozen=True):
+    """Changes from `-down` to `up` percent, as places from 0 to 100."""
+
+    down: int
+    up: int
+
+    def place(self, off: float) -> float:
+        inside = min(max(off, -self.down), self.up)
+        return round(100 * (inside + self.down) / (self.down + self.up), 2)
+
+
+def _bar(found: Difference, track: Track) -> dict[str, Any]:
+    """A bar from no change to the one found, and its interval."""
+    off, half = _off(found), 100 * found.half_width
+    bar = {"change": words.change(found), "sure": found.exceeds_noise, "better": off < 0}
+    if not math.isfinite(off):
+        return {**bar, "left": 0, "wide": 0, "beyond": False, "whisker": None}
+    left, right = sorted((track.place(0.0), track.place(off)))
+    ends = (track.place(off - half), track.place(off + half)) if math.isfinite(half) else None
+    return {
+        **bar,
+        "left": left,
+        "wide": round(right - left, 2),
+        "beyond": off > track.up,
+        "whisker": ends and (ends[0], round(ends[1] - ends[0], 2)),
+        "half": f"± {half:.1f}",
+    }
 
 
 def _hits(figures: Figures) -> list[tuple[str, float, float]]:

@@ -38,8 +38,8 @@ class Scale(msgspec.Struct, frozen=True):
         return placed
 
     def ticks(self) -> list[float]:
-        """Round numbers: 1, 2, 5 times powers of ten, four to seven of them."""
-        if self.log:
+        """Round numbers, four to seven of them."""
+        if self.log and self.high > 6 * self.low:
             for steps in ((1, 2, 5), (1, 3), (1,)):
                 tens = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
                 found = [step * 10.0**ten for ten in tens for step in steps]
@@ -80,9 +80,7 @@ def dots(x: Floats, y: Floats) -> str:
     """The same points as lines of no length: round caps make dots that no stretching spoils."""
     pairs = zip((x * SIDE).tolist(), ((1 - y) * SIDE).tolist(), strict=True)
     return "".join(
-        f"M{left:.0f} {up:.0f}h0"
-        for left, up in pairs
-        if math.isfinite(left) and math.isfinite(up)
+        f"M{left:.0f} {up:.0f}h0" for left, up in pairs if math.isfinite(left) and math.isfinite(up)
     )
 
 
@@ -98,5 +96,3 @@ def shades(busy: Floats, most: float) -> list[str]:
                 cells.append(f"M{start} {lane}h{stop - start}v1h-{stop - start}z")
         paths.append("".join(cells))
     return paths
-
-

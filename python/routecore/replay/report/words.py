@@ -7,28 +7,38 @@ from routecore.replay.report.figures import Figures
 from routecore.replay.table import REFERENCE, Row
 
 
+_GAP = "\u00a0"
+"""Between a number and its unit, which stay on one line."""
+
+
 def duration(ms: float) -> str:
     """Three digits and a unit: "8.12 ms", "241 ms", "2.71 s", "135 s", "59 min"."""
     if not math.isfinite(ms):
         return "–"
     if ms >= 6e5:
-        return f"{ms / 6e4:.0f} min"
+        return f"{ms / 6e4:.0f}{_GAP}min"
     value, unit = (ms, "ms") if ms < 999.5 else (ms / 1e3, "s")
     if value == 0 or value >= 99.95:
-        return f"{value:.0f} {unit}"
-    return f"{value:.1f} {unit}" if value >= 9.995 else f"{value:.2f} {unit}"
+        return f"{value:.0f}{_GAP}{unit}"
+    return f"{value:.1f}{_GAP}{unit}" if value >= 9.995 else f"{value:.2f}{_GAP}{unit}"
+
+
+def tick(ms: float) -> str:
+    """A round number of milliseconds, without digits that say nothing: "50 ms", "1.5 s"."""
+    value, unit = (ms, "ms") if ms < 999.5 else (ms / 1e3, "s")
+    return f"{value:.3g}{_GAP}{unit}" if value < 1000 else duration(ms)
 
 
 def percent(share: float) -> str:
     """A share: "24.4 %"."""
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
+    return f"{100 * share:.1f}{_GAP}%" if math.isfinite(share) else "–"
 
 
 def change(found: Difference | None) -> str:
     """A ratio as what it changes: "−25.0 %"."""
     if found is None or not math.isfinite(found.ratio):
         return "–"
-    return f"{100 * (found.ratio - 1):+.1f} %".replace("-", "−")
+    return f"{100 * (found.ratio - 1):+.1f}{_GAP}%".replace("-", "−")
 
 
 def _names(names: list[str]) -> str:
@@ -38,7 +48,7 @@ def _names(names: list[str]) -> str:
 
 def _by(found: Difference) -> str:
     off = 100 * (found.ratio - 1)
-    return f"{abs(off):.0f} % {'sooner' if off < 0 else 'later'}"
+    return f"{abs(off):.0f}{_GAP}% {'sooner' if off < 0 else 'later'}"
 
 
 def verdict(figures: Figures) -> list[tuple[str, bool]]:
