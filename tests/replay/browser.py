@@ -88,11 +88,11 @@ def browser(profile: Path) -> Iterator[Page]:
     assert CHROMIUM
     command_read, command_write = os.pipe()
     answer_read, answer_write = os.pipe()
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+    options += ["--remote-debugging-pipe", f"--user-data-dir={profile}"]
     redirect = f'exec "$0" "$@" 3<&{command_read} 4>&{answer_write}'
     process = subprocess.Popen(
-        ["bash", "-c", redirect, CHROMIUM, *options]
-        + ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--no-first-run"],
+        ["bash", "-c", redirect, CHROMIUM, *options],
         pass_fds=(command_read, answer_write),
         stderr=subprocess.DEVNULL,
     )

@@ -62,8 +62,11 @@ class Figures:
         Empty where no request has the figure.
         """
         pooled = np.concatenate([getattr(run.per_request, times) for run in self.runs(strategy)])
-        known = pooled[np.isfinite(pooled)]
-        return np.quantile(known, SHARES) if len(known) else known
+        known: Floats = pooled[np.isfinite(pooled)]
+        if not len(known):
+            return known
+        quantiles: Floats = np.quantile(known, SHARES)
+        return quantiles
 
     def load_over_time(self, strategy: str) -> tuple[float, Floats]:
         """Requests in flight on each endpoint, by the first seed.

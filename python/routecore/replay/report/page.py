@@ -33,6 +33,7 @@ def render(figures: Figures) -> str:
     )
     page.filters |= {
         "duration": words.duration,
+        "number": words.number,
         "percent": words.percent,
         "change": words.change,
     }

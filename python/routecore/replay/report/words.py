@@ -6,7 +6,6 @@ from routecore.replay.compare import LEAST_SEEDS, Difference, difference
 from routecore.replay.report.figures import Figures
 from routecore.replay.table import REFERENCE, Row
 
-
 _GAP = "\u00a0"
 """Between a number and its unit, which stay on one line."""
 
@@ -27,6 +26,11 @@ def tick(ms: float) -> str:
     """A round number of milliseconds, without digits that say nothing: "50 ms", "1.5 s"."""
     value, unit = (ms, "ms") if ms < 999.5 else (ms / 1e3, "s")
     return f"{value:.3g}{_GAP}{unit}" if value < 1000 else duration(ms)
+
+
+def number(value: float, digits: int) -> str:
+    """A figure of the table."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def percent(share: float) -> str:
@@ -56,7 +60,7 @@ def verdict(figures: Figures) -> list[tuple[str, bool]]:
     best = figures.ranked[0]
     ttft, e2e = duration(best.ttft_ms["mean"]), duration(best.e2e_ms["mean"])
     against = best.against
-    if against:
+    if against and all(math.isfinite(pair.ratio) for pair in against.values()):
         first, whole = against["ttft_ms.mean"], against["e2e_ms.mean"]
         return [
             (best.strategy, True),
@@ -64,8 +68,10 @@ def verdict(figures: Figures) -> list[tuple[str, bool]]:
             (REFERENCE, True),
             (f", whole answer after {e2e}, {_by(whole)}.", False),
         ]
-    others = len(figures.ranked) > 1
-    said = " serves this traffic best, nothing beats it" if others else " alone was replayed"
+    said = " alone was replayed"
+    if len(figures.ranked) > 1:
+        said = " serves this traffic best"
+        said += ", nothing beats it" if best is figures.reference else ""
     return [
         (best.strategy, True),
         (f"{said}: first token after {ttft}, whole answer after {e2e}.", False),
