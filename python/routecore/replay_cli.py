@@ -175,10 +175,10 @@ def replay(
             params=args.params(params),
             tuned=names[0],
         )
-        if (plan.params or assignments or tune) and len(names) != 1:
-            raise RouteError(
-                "--param, --assignments and --tune: give exactly one --strategy with them"
-            )
+        if (plan.params or assignments) and len(names) != 1:
+            raise RouteError("--param and --assignments: give exactly one --strategy with them")
+        if tune and len(names) != 1:
+            raise RouteError("--tune: give exactly one --strategy with it")
         if assignments and (len(plan.loads) > 1 or seeds > 1):
             raise RouteError("--assignments: give one --speedup and one seed with it")
         out = Files(json_file, report_file, assignments)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from routecore.replay.compare import FLOOR, Difference
 from routecore.replay.report import words
-from routecore.replay.report.figures import SHARES, Figures
+from routecore.replay.report.figures import MOMENTS, SHARES, Figures
 from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades
 from routecore.replay.table import REFERENCE
 
@@ -61,6 +61,7 @@ def render(figures: Figures) -> str:
         knees=figures.knees,
         pictures=_pictures(figures),
         levels=LEVELS,
+        moments=MOMENTS,
         rows=figures.rows,
         reference=REFERENCE,
         settings=figures.first.settings,

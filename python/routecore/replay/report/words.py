@@ -106,7 +106,7 @@ def certainty(figures: Figures) -> str:
         kinds = {"first token": "ttft_ms.mean", "whole answer": "e2e_ms.mean"}
         clear = [kind for kind, key in kinds.items() if best.against[key].exceeds_noise]
         said = {
-            2: "Both gains are more than noise",
+            2: "Both differences are more than noise",
             1: f"Only the difference in {_names(clear or [''])} is more than noise",
             0: "Neither difference is more than noise",
         }[len(clear)] + f" ({best.seeds} seeds, paired 95 % interval). "
