@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
+SILENCE = 60.0
+"""Seconds after which a browser that does not answer has hung."""
+
 
 class Page:
     """One tab. Everything it asked the network for, and said on its console, is kept."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._write = os.fdopen(to_browser, "wb", buffering=0)
-        self._read = os.fdopen(from_browser, "rb")
+        self._from = from_browser
+        self._heard = b""
         self._number = 0
         self._session: str | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -29,11 +34,13 @@ class Page:
             self.call(f"{domain}.enable")
 
     def _next(self) -> dict[str, Any]:
-        text = bytearray()
-        while (byte := self._read.read(1)) != b"\0":
-            if not byte:
-                raise ConnectionError("the browser went away")
-            text += byte
+        while b"\0" not in self._heard:
+            ready, _, _ = select.select([self._from], [], [], SILENCE)
+            said = os.read(self._from, 1 << 20) if ready else b""
+            if not said:
+                raise ConnectionError("the browser went away, or says nothing any more")
+            self._heard += said
+        text, _, self._heard = self._heard.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         if "method" in message:
             self.events.append((message["method"], message["params"]))
@@ -79,7 +86,7 @@ class Page:
 
     def close(self) -> None:
         self._write.close()
-        self._read.close()
+        os.close(self._from)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def tunable(strategy: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("strategy", filter(tunable, ROUTERS))
+@pytest.mark.parametrize("strategy", [*filter(tunable, ROUTERS)])
 def test_both_ends_of_every_range_are_taken(strategy: str) -> None:
     space = searched(strategy, {})
     # Weights cannot all be 0.
