@@ -21,7 +21,7 @@ def documents(requests: int = 600) -> Trace:
 
 
 def test_every_parameter_says_where_it_may_be_searched() -> None:
-    assert set(RANGES) == set(UNITS)
+    assert set(UNITS) <= set(RANGES)
 
 
 def tunable(strategy: str) -> bool:
