@@ -183,22 +183,25 @@ def _short(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def _gains(figures: Figures) -> dict[str, Any]:
-    """Every strategy's paired difference to round robin, as bars around the middle of a track."""
+def _gains(figures: Figures) -> list[dict[str, Any]]:
+    """Every strategy's paired difference to round robin, as bars from a common line."""
     others = [row for row in figures.ranked if row.against]
     keys = {"Time to first token, mean": "ttft_ms.mean", "Whole answer, mean": "e2e_ms.mean"}
-    offs = [_off(row.against[key]) for row in others for key in keys.values()]
-    known = [off for off in offs if math.isfinite(off)]
-    track = Track(_step(-min(known, default=0.0)), _step(max(known, default=0.0)))
-    return {
-        "track": track,
-        "zero": track.place(0.0),
-        "floor": [track.place(off) for off in (-100 * FLOOR["mean"], 100 * FLOOR["mean"])],
-        "cards": [
-            (title, [(row.strategy, _bar(row.against[key], track)) for row in others])
-            for title, key in keys.items()
-        ],
-    }
+    gains = []
+    for title, key in keys.items() if others else ():
+        offs = [_off(row.against[key]) for row in others]
+        known = [off for off in offs if math.isfinite(off)]
+        track = Track(_step(-min(known, default=0.0)), _step(max(known, default=0.0)))
+        gains.append(
+            {
+                "title": title,
+                "track": track,
+                "zero": track.place(0.0),
+                "floor": [track.place(sign * 100 * FLOOR["mean"]) for sign in (-1, 1)],
+                "bars": [(row.strategy, _bar(row.against[key], track)) for row in others],
+            }
+        )
+    return gains
 
 
 def _off(found: Difference) -> float:
