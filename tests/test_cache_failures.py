@@ -75,14 +75,7 @@ def test_stale_scraped_stats_do_no_harm(strategy: str) -> None:
     assert max(chosen.values()) <= 1.5 * 100
 
 
-FIRST_ANSWER = pytest.mark.xfail(
-    strict=True,
-    reason="one answer quicker than the profile makes its endpoint look surely faster than others",
-)
-TIES = [pytest.param(s, marks=FIRST_ANSWER if s == "expected_latency" else ()) for s in CACHE]
-
-
-@pytest.mark.parametrize("strategy", TIES)
+@pytest.mark.parametrize("strategy", CACHE)
 def test_ties_on_an_idle_fleet_are_drawn_and_repeat_under_a_seed(strategy: str) -> None:
     def run() -> list[str]:
         fleet = Fleet(strategy, 8, hash_seed=4)

@@ -1,8 +1,6 @@
 """The command `routecore replay`: parses, runs, prints."""
 
 import contextlib
-import importlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,66 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from routecore import replay_args as args
 from routecore.errors import RouteError
+from routecore.replay_output import Files, needs
 
 if TYPE_CHECKING:
     from routecore.replay import ReplayResult, Trace
 
 _FILE = click.Path(path_type=Path)
-
-
-def _numbers(text: str, option: str, *, repeats: bool = False) -> list[float]:
-    """A comma list of numbers."""
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise RouteError(f"{option}: expected numbers with commas between, got {text!r}") from None
-    return found if repeats else list(dict.fromkeys(found))
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _params(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`key=value` as parameters; `weights.in_flight=1` sets one of several."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise RouteError(f"--param: expected key=value, got {pair!r}")
-        name, dot, inner = key.partition(".")
-        if dot:
-            group = found.setdefault(name, {})
-            if not isinstance(group, dict):
-                raise RouteError(f"--param: {name!r} is given both a value and parts of one")
-            group[inner] = _number(value)
-        else:
-            found[name] = _number(value)
-    return found
-
-
-def _strategy(word: str) -> Any:
-    """A strategy's word, or `module:Class` of a router in Python."""
-    from routecore import ROUTERS
-
-    module, colon, name = word.partition(":")
-    if colon:
-        sys.path.insert(0, "")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise RouteError(f"--strategy {word}: {error}") from None
-        finally:
-            sys.path.remove("")
-    if word not in ROUTERS:
-        raise RouteError(f"--strategy: unknown {word!r}; valid: {', '.join(ROUTERS)}")
-    return word
 
 
 def _is_workload(source: str | None) -> bool:
@@ -144,9 +90,7 @@ def _traces(
 @click.option(
     "--seeds",
     type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Repeat with so many seeds; 5 and more tell gain from noise.",
+    help="Repeat with so many seeds; 5 and more tell gain from noise. Default 1, with --tune 5.",
 )
 @click.option(
     "--jitter",
@@ -176,11 +120,23 @@ def _traces(
 @click.option("--rate", type=float, help="Its requests a second.")
 @click.option("--burstiness", type=float, help="Its variation of arrivals; 1 is Poisson.")
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Figures; - for stdout.")
+@click.option("--report", "report_file", type=_FILE, metavar="FILE.html", help="A page to look at.")
 @click.option(
     "--assignments",
     type=_FILE,
     metavar="FILE",
     help="With one strategy: an endpoint number a line, in trace order.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Search the one strategy's parameters on the first half; print the gain on the second.",
+)
+@click.option("--trials", type=click.IntRange(2, 100_000), help="Sets it tries; default 40.")
+@click.option(
+    "--objective",
+    metavar="NAME",
+    help="blend (the default: geometric mean of mean TTFT and mean E2E), ttft, e2e, goodput.",
 )
 def replay(
     trace: str | None,
@@ -188,7 +144,7 @@ def replay(
     params: tuple[str, ...],
     speedup: str,
     seed: int,
-    seeds: int,
+    seeds: int | None,
     jitter: float | None,
     format_: str | None,
     trace_block: int | None,
@@ -197,7 +153,11 @@ def replay(
     rate: float | None,
     burstiness: float | None,
     json_file: Path | None,
+    report_file: Path | None,
     assignments: Path | None,
+    tune: bool,
+    trials: int | None,
+    objective: str | None,
     **fleet: Any,
 ) -> None:
     """Replay TRACE on modelled engines behind each strategy, and compare.
@@ -207,29 +167,46 @@ def replay(
     from routecore import ROUTERS
 
     try:
+        if seeds is None:
+            seeds = 5 if tune else 1
         names = [*dict.fromkeys(w.strip() for part in words for w in part.split(","))] or [*ROUTERS]
         plan = _Plan(
-            strategies={name: _strategy(name) for name in names},
-            loads=_numbers(speedup, "--speedup"),
+            strategies={name: args.strategy(name) for name in names},
+            loads=args.numbers(speedup, "--speedup"),
             seeds=[seed + at for at in range(seeds)],
-            params=_params(params),
+            params=args.params(params),
             tuned=names[0],
         )
         if (plan.params or assignments) and len(names) != 1:
             raise RouteError("--param and --assignments: give exactly one --strategy with them")
+        if tune and len(names) != 1:
+            raise RouteError("--tune: give exactly one --strategy with it")
         if assignments and (len(plan.loads) > 1 or seeds > 1):
             raise RouteError("--assignments: give one --speedup and one seed with it")
-        if not assignments and "round_robin" not in names:
-            plan.strategies["round_robin"] = "round_robin"
+        out = Files(json_file, report_file, assignments)
+        out.check()
         if fleet["speeds"]:
-            fleet["speeds"] = _numbers(fleet["speeds"], "--speeds", repeats=True)
+            fleet["speeds"] = args.numbers(fleet["speeds"], "--speeds", repeats=True)
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
-        traces = _traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
+        drawn_anew = _is_workload(trace) and not tune
         if jitter is None:
-            jitter = 1500.0 if seeds > 1 and not _is_workload(trace) else 0.0
-        results, skipped = _run(plan, traces, {**fleet, "jitter_ms": jitter})
-        _show(results, set(names), skipped, json_file, assignments)
+            jitter = 1500.0 if seeds > 1 and not drawn_anew else 0.0
+        fleet["jitter_ms"] = jitter
+        traces = _traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
+        search = {"trials": trials, "objective": objective}
+        search = {name: value for name, value in search.items() if value is not None}
+        if tune:
+            if report_file or assignments or len(plan.loads) > 1:
+                raise RouteError("--tune: leave out --report, --assignments and sweeps")
+            _tune(plan, next(traces), search, fleet, out)
+            return
+        if search:
+            raise RouteError(f"--{next(iter(search))} shapes a search: give --tune with it")
+        if not assignments and "round_robin" not in names:
+            plan.strategies["round_robin"] = "round_robin"
+        results, skipped = _run(plan, traces, fleet)
+        out.results(results, set(names), skipped)
     except RouteError as error:
         raise click.UsageError(" ".join(str(error).split())) from None
 
@@ -280,42 +257,36 @@ def _run(
                         )
                     )
                     step()
+    _tell(skipped)
     return results, skipped
 
 
-def _show(
-    results: list["ReplayResult"],
-    asked: set[str],
-    skipped: int,
-    json_file: Path | None,
-    assignments: Path | None,
-) -> None:
-    from routecore.replay import table
-
+def _tell(skipped: int) -> None:
     if skipped:
         click.echo(f"{skipped} bad lines left out", err=True)
-    rows, knees = table.compare(results), table.knees(results)
-    if assignments:
-        numbers = results[0].per_request.endpoint.tolist()
-        _write(assignments, "".join(f"{number}\n" for number in numbers), "--assignments")
-    if json_file:
-        figures = {
-            "results": [r.as_dict() for r in results if r.settings.strategy in asked],
-            "comparison": [row.as_dict() for row in rows],
-            "knees": knees,
-            "skipped_lines": skipped,
-        }
-        _write(json_file, json.dumps(figures, allow_nan=False, indent=1) + "\n", "--json")
-    if Path("-") not in (json_file, assignments):
-        for line in table.lines(rows, knees):
-            click.echo(line)
 
 
-def _write(path: Path, text: str, option: str) -> None:
-    if path == Path("-"):
-        click.echo(text, nl=False)
-        return
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise RouteError(f"{option} {path}: {error.strerror or error}") from None
+def _tune(
+    plan: _Plan, trace: "Trace", search: dict[str, Any], settings: dict[str, Any], out: Files
+) -> None:
+    """Search the parameters of the plan's strategy."""
+    needs("optuna", "--tune", "tune")
+    from routecore.replay.tune import TRIALS, tune
+
+    if not isinstance(plan.strategies[plan.tuned], str):
+        raise RouteError(f"--tune: {plan.tuned} is no compiled strategy, its parameters are yours")
+    total = (search.get("trials", TRIALS) + 2) * len(plan.seeds)
+    with _progress(total) as step:
+        found = tune(
+            trace,
+            plan.tuned,
+            fixed=plan.params,
+            seed=plan.seeds[0],
+            seeds=len(plan.seeds),
+            speedup=plan.loads[0],
+            progress=step,
+            **search,
+            **settings,
+        )
+    _tell(trace.skipped)
+    out.tuned(found, trace.skipped)

@@ -109,6 +109,13 @@ class Trace:
         )
         self._clear()
 
+    def head(self, rows: int) -> "Trace":
+        """The first `rows` requests (all, if there are fewer) as a trace of their own."""
+        head = Trace(self.block, f"{self.name}, first {min(rows, len(self))} requests")
+        head._core, head._rows = self.core.head(rows), min(rows, len(self))
+        head._sessions = dict(self._sessions)
+        return head
+
     @property
     def core(self) -> _core.Trace:
         """The compiled half, with every row added so far."""

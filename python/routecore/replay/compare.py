@@ -14,7 +14,7 @@ _T95 = (
     *(2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056),
     *(2.052, 2.048, 2.045, 2.042),
 )
-_FLOOR = {"mean": 0.03, "p99": 0.06}
+FLOOR = {"mean": 0.03, "p99": 0.06}
 """Smaller differences come from tie-breaks alone (placebo runs over 216 cells): never claimed."""
 LEAST_SEEDS = 5
 """Below this many seeds no difference is called more than noise."""
@@ -54,17 +54,31 @@ def difference(
         part: "mean" or "p99".
     """
 
-    def value(result: ReplayResult) -> float:
-        return float(getattr(getattr(result, figure), part))
+    def values(results: Sequence[ReplayResult]) -> list[float]:
+        return [float(getattr(getattr(result, figure), part)) for result in results]
 
-    ratios = [value(a) / value(b) for a, b in zip(ours, reference, strict=True) if value(b) > 0]
+    return paired(values(ours), values(reference), FLOOR[part])
+
+
+def paired(
+    ours: Sequence[float], reference: Sequence[float], floor: float = FLOOR["mean"]
+) -> Difference:
+    """Compare a figure that was measured once a seed; less than `floor` is noise."""
+    ratios = [a / b for a, b in zip(ours, reference, strict=True) if b > 0]
     if not ratios:
         return Difference(ratio=math.nan, half_width=math.inf, exceeds_noise=False)
     ratio, n = fmean(ratios), len(ratios)
     width = t95(n - 1) * stdev(ratios) / math.sqrt(n) if n > 1 else math.inf
     off = abs(ratio - 1)
-    clear = n >= LEAST_SEEDS and off > width and off > _FLOOR[part]
+    clear = n >= LEAST_SEEDS and off > width and off > floor
     return Difference(ratio=ratio, half_width=width, exceeds_noise=clear)
+
+
+def blend(ttft_ms: float, e2e_ms: float) -> float:
+    """What "best" means where nothing else is asked for: the geometric mean of the two means, so
+    that 10 % of one weighs as much as 10 % of the other.
+    """
+    return math.sqrt(ttft_ms * e2e_ms)
 
 
 def knee(ttft_by_speedup: Mapping[float, float]) -> float | None:

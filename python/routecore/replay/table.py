@@ -42,13 +42,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 Cells = dict[tuple[float, str], list[ReplayResult]]
 
 
-def _cells(results: Sequence[ReplayResult]) -> Cells:
+def cells(results: Sequence[ReplayResult]) -> Cells:
     """Runs by speed-up and strategy, seeds in order."""
-    cells: Cells = {}
+    found: Cells = {}
     for result in results:
         settings = result.settings
-        cells.setdefault((settings.speedup, settings.strategy), []).append(result)
-    return dict(sorted(cells.items(), key=lambda item: item[0][0]))
+        found.setdefault((settings.speedup, settings.strategy), []).append(result)
+    return dict(sorted(found.items(), key=lambda item: item[0][0]))
 
 
 def _row(runs: list[ReplayResult], reference: list[ReplayResult] | None) -> Row:
@@ -79,14 +79,14 @@ def _row(runs: list[ReplayResult], reference: list[ReplayResult] | None) -> Row:
 
 def compare(results: Sequence[ReplayResult]) -> list[Row]:
     """A row per speed-up and strategy, from runs of the same seeds in the same order."""
-    cells = _cells(results)
-    return [_row(runs, cells.get((load, REFERENCE))) for (load, _), runs in cells.items()]
+    here = cells(results)
+    return [_row(runs, here.get((load, REFERENCE))) for (load, _), runs in here.items()]
 
 
 def knees(results: Sequence[ReplayResult]) -> dict[str, float | None]:
     """Strategy → the speed-up it carries in a sweep; None where the sweep does not show it."""
     curves: dict[str, dict[float, float]] = {}
-    for (load, strategy), runs in _cells(results).items():
+    for (load, strategy), runs in cells(results).items():
         curves.setdefault(strategy, {})[load] = fmean(run.ttft_ms.mean for run in runs)
     return {strategy: knee(curve) for strategy, curve in curves.items()}
 

@@ -124,6 +124,11 @@ impl Trace {
         self.get().len()
     }
 
+    /// The first requests as a trace of their own.
+    fn head(&self, rows: usize) -> Self {
+        Self { inner: Mutex::new(Arc::new(self.get().head(rows))) }
+    }
+
     #[getter]
     fn block(&self) -> u32 {
         self.get().block()

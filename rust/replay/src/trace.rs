@@ -135,6 +135,22 @@ impl Trace {
         Ok(())
     }
 
+    /// The first `rows` requests alone: who waits, waits for earlier ones, so nothing is cut off.
+    #[must_use]
+    pub fn head(&self, rows: usize) -> Self {
+        let mut head = self.clone();
+        head.arrivals.truncate(rows);
+        head.inputs.truncate(rows);
+        head.outputs.truncate(rows);
+        head.sessions.truncate(rows);
+        head.delays.truncate(rows);
+        head.ends.truncate(rows);
+        head.after_ends.truncate(rows);
+        head.blocks.truncate(head.ends.last().copied().unwrap_or(0));
+        head.after.truncate(head.after_ends.last().copied().unwrap_or(0));
+        head
+    }
+
     /// Requests.
     pub fn len(&self) -> usize {
         self.arrivals.len()

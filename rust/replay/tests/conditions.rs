@@ -187,3 +187,22 @@ fn ids_that_are_no_numbers_or_not_chained_are_told_apart_by_their_prefix() {
     let last: std::collections::BTreeSet<_> = blocks.iter().map(|ids| ids[1]).collect();
     assert_eq!(last.len(), 3);
 }
+
+#[test]
+fn the_head_of_a_trace_replays_as_if_the_rest_did_not_exist() {
+    let mut long = trace(30);
+    let ids: Vec<u64> = (0..10).collect();
+    for at in 30..60 {
+        let row = Row { input: 640, output: 9, ids: &ids, after: &[at - 1], ..Row::default() };
+        long.push(row).unwrap();
+    }
+    let fleet = vec![EngineConfig::DEFAULT; 3];
+    let ends = |trace: &Trace| {
+        let mut router = LiveRouter::new("round_robin", Params::default(), 1, &fleet).unwrap();
+        run(trace, &fleet, &Conditions::default(), &mut router).unwrap().end
+    };
+    assert_eq!(ends(&long.head(30)), ends(&trace(30)));
+    assert_eq!(ends(&long.head(45)), ends(&long)[..45]);
+    assert_eq!(ends(&long.head(99)), ends(&long));
+    assert!(long.head(0).is_empty());
+}

@@ -88,8 +88,9 @@ pub struct Ratio {
 }
 
 impl Default for Ratio {
+    /// A few samples around 1, far apart: one quick answer makes no quick engine.
     fn default() -> Self {
-        Self { weight: 0.0, mean: 1.0, square: 1.0 }
+        Self { weight: 4.0, mean: 1.0, square: 2.0 }
     }
 }
 

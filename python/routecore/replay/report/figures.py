@@ -1,0 +1,109 @@
+"""What the report shows, as plain numbers: the load it judges at, the order, curves, loads."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from routecore.replay.compare import blend
+from routecore.replay.result import Floats, ReplayResult
+from routecore.replay.table import REFERENCE, Row, cells, compare, knees
+
+SHARES = np.concatenate([np.linspace(0, 0.95, 96), np.linspace(0.955, 1, 10)])
+"""The shares of requests at which a distribution is drawn: finer in the tail."""
+MOMENTS = 96
+"""Columns of a picture of load over time."""
+LANES = 32
+"""Its rows at most: larger fleets are drawn as means of neighbours."""
+_LOST = 1e-3
+"""A strategy that loses this share of the requests more than another is placed behind it."""
+
+
+class Figures:
+    """The figures of a report.
+
+    Attributes:
+        rows: As in the JSON's "comparison".
+        load: The speed-up that the report judges at: the last one that round robin carries, or
+            the highest of the sweep where it shows no such.
+        ranked: The rows at that load, best first: least `blend` of the means of TTFT and E2E.
+        reference: Round robin's row at that load, where it was replayed.
+    """
+
+    def __init__(self, results: Sequence[ReplayResult]) -> None:
+        self.rows = compare(results)
+        self.knees = knees(results)
+        self.cells = cells(results)
+        self.loads = sorted({row.speedup for row in self.rows})
+        self.load = self.knees.get(REFERENCE) or self.loads[-1]
+        self.first = results[0]
+        here = [row for row in self.rows if row.speedup == self.load]
+        allowed = min(row.lost / self._sent(row) for row in here) + _LOST
+        self.ranked = sorted(
+            here, key=lambda row: (row.lost / self._sent(row) > allowed, _figure(row))
+        )
+        self.reference = next((row for row in here if row.strategy == REFERENCE), None)
+
+    def _sent(self, row: Row) -> int:
+        return max(1, sum(run.requests for run in self.runs(row.strategy)))
+
+    def runs(self, strategy: str) -> list[ReplayResult]:
+        """Its runs at the judged load, one a seed."""
+        return self.cells[self.load, strategy]
+
+    def curve(self, strategy: str, figure: str, part: str) -> list[float]:
+        """A figure at each load; NaN where it was not replayed."""
+        at = {row.speedup: row for row in self.rows if row.strategy == strategy}
+        return [getattr(at[load], figure)[part] if load in at else math.nan for load in self.loads]
+
+    def distribution(self, strategy: str, times: str) -> Floats:
+        """The quantiles at `SHARES` of a figure over the requests of all seeds, ms.
+
+        Empty where no request has the figure.
+        """
+        pooled = np.concatenate([getattr(run.per_request, times) for run in self.runs(strategy)])
+        known: Floats = pooled[np.isfinite(pooled)]
+        if not len(known):
+            return known
+        quantiles: Floats = np.quantile(known, SHARES)
+        return quantiles
+
+    def load_over_time(self, strategy: str) -> tuple[float, Floats]:
+        """Requests in flight on each endpoint, by the first seed.
+
+        Returns:
+            Milliseconds that are drawn, and means over each of `MOMENTS` spans of them; a row an
+            endpoint, or a row some neighbouring endpoints where there are more than `LANES`.
+        """
+        run = self.runs(strategy)[0]
+        each = run.per_request
+        served = np.isfinite(each.end_ms) & (each.endpoint >= 0)
+        if not served.any():
+            return 0.0, np.zeros((1, MOMENTS))
+        begin = each.arrival_ms[served].min()
+        span = float(each.end_ms[served].max() - begin)
+        edges = begin + np.linspace(0, span, MOMENTS + 1)
+        group = -(-run.settings.endpoints // LANES)
+        lane = each.endpoint // group
+        lanes = -(-run.settings.endpoints // group)
+        busy = np.empty((lanes, MOMENTS))
+        for at in range(lanes):
+            mine = served & (lane == at)
+            members = min(group, run.settings.endpoints - at * group)
+            spent = _passed(each.arrival_ms[mine], edges) - _passed(each.end_ms[mine], edges)
+            busy[at] = np.diff(spent) / (span / MOMENTS) / members
+        return span, busy
+
+
+def _figure(row: Row) -> float:
+    found = blend(row.ttft_ms["mean"], row.e2e_ms["mean"])
+    return found if math.isfinite(found) else math.inf
+
+
+def _passed(starts: Floats, edges: Floats) -> Floats:
+    """Milliseconds that have passed since each of `starts`, summed, at every edge."""
+    starts = np.sort(starts)
+    before = np.searchsorted(starts, edges)
+    sums = np.concatenate([[0.0], np.cumsum(starts)])
+    passed: Floats = before * edges - sums[before]
+    return passed

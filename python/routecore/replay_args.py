@@ -1,0 +1,61 @@
+"""What the options of `routecore replay` mean: lists, parameters, strategies."""
+
+import importlib
+import sys
+from typing import Any
+
+from routecore.errors import RouteError
+
+
+def numbers(text: str, option: str, *, repeats: bool = False) -> list[float]:
+    """A comma list of numbers."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RouteError(f"{option}: expected numbers with commas between, got {text!r}") from None
+    return found if repeats else list(dict.fromkeys(found))
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def params(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`key=value` as parameters; `weights.in_flight=1` sets one of several."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise RouteError(f"--param: expected key=value, got {pair!r}")
+        name, dot, inner = key.partition(".")
+        if dot:
+            group = found.setdefault(name, {})
+            if not isinstance(group, dict):
+                raise RouteError(f"--param: {name!r} is given both a value and parts of one")
+            group[inner] = _number(value)
+        else:
+            found[name] = _number(value)
+    return found
+
+
+def strategy(word: str) -> Any:
+    """A strategy's word, or `module:Class` of a router in Python."""
+    from routecore import ROUTERS
+
+    module, colon, name = word.partition(":")
+    if colon:
+        sys.path.insert(0, "")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise RouteError(f"--strategy {word}: {error}") from None
+        finally:
+            sys.path.remove("")
+    if word not in ROUTERS:
+        raise RouteError(f"--strategy: unknown {word!r}; valid: {', '.join(ROUTERS)}")
+    return word

@@ -1,0 +1,99 @@
+"""What `routecore replay` hands out: text on the terminal, and the files that were asked for."""
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from routecore.errors import RouteError
+
+if TYPE_CHECKING:
+    from routecore.replay import ReplayResult
+    from routecore.replay.tune import Tuned
+
+
+def needs(module: str, option: str, extra: str) -> None:
+    """Refuse an option whose library is not installed.
+
+    Raises:
+        RouteError: Names the extra to install.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise RouteError(f"{option} needs {module}: pip install 'routecore[{extra}]'")
+
+
+class Files(msgspec.Struct):
+    """Where results go beside the terminal; "-" is the terminal."""
+
+    json: Path | None
+    report: Path | None
+    assignments: Path | None
+
+    def _asked(self) -> dict[str, Path]:
+        each = {f"--{name}": getattr(self, name) for name in self.__struct_fields__}
+        return {option: path for option, path in each.items() if path is not None}
+
+    def check(self) -> None:
+        """Refuse what cannot be written before minutes are spent on it."""
+        asked = self._asked()
+        for option, path in asked.items():
+            if path != Path("-") and (path.is_dir() or not path.parent.is_dir()):
+                reason = "Is a directory" if path.is_dir() else "No such file or directory"
+                raise RouteError(f"{option} {path}: {reason}")
+        if list(asked.values()).count(Path("-")) > 1:
+            raise RouteError(f"{' and '.join(asked)}: only one of them can be -")
+        if self.report:
+            needs("jinja2", "--report", "report")
+
+    def _say(self, lines: Iterable[str]) -> None:
+        if Path("-") not in self._asked().values():
+            for line in lines:
+                click.echo(line)
+
+    def results(self, results: list["ReplayResult"], asked: set[str], skipped: int) -> None:
+        """Hand out a comparison; `asked` are the strategies that the user named."""
+        from routecore.replay import table
+
+        rows, knees = table.compare(results), table.knees(results)
+        if self.assignments:
+            numbers = results[0].per_request.endpoint.tolist()
+            _write(self.assignments, "".join(f"{at}\n" for at in numbers), "--assignments")
+        if self.json:
+            figures = {
+                "results": [r.as_dict() for r in results if r.settings.strategy in asked],
+                "comparison": [row.as_dict() for row in rows],
+                "knees": knees,
+                "skipped_lines": skipped,
+            }
+            _write(self.json, _json(figures), "--json")
+        if self.report:
+            from routecore.replay.report import page
+
+            _write(self.report, page(results), "--report")
+        self._say(table.lines(rows, knees))
+
+    def tuned(self, found: "Tuned", skipped: int) -> None:
+        """Hand out what a search found."""
+        from routecore.replay.tune import lines
+
+        if self.json:
+            _write(self.json, _json({**found.as_dict(), "skipped_lines": skipped}), "--json")
+        self._say(lines(found))
+
+
+def _json(figures: dict[str, Any]) -> str:
+    return json.dumps(figures, allow_nan=False, indent=1) + "\n"
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    if path == Path("-"):
+        click.echo(text, nl=False)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RouteError(f"{option} {path}: {error.strerror or error}") from None
