@@ -28,6 +28,7 @@ class Fleet:
         self.monitor = RequestStatsMonitor(60.0, lease_timeout=600.0, table=self.table)
         self.endpoints = [EndpointInfo(url=f"http://e{i}") for i in range(count)]
         self.now, self.requests = 1.0, 0
+        self.free: dict[str, float] = {}
         self.events: list[tuple[float, int, Callable[[], None]]] = []
 
     def at(self, time: float, what: Callable[[], None]) -> None:
@@ -48,11 +49,24 @@ class Fleet:
         url: str = self.router.route_request(self.endpoints, engine_stats, stats, None, body)
         return url
 
+    def send_in_turn(self, prompt: str, work: float, stay: float) -> str:
+        """A request to an engine that does one `work` after the other; it ends `stay` later."""
+        url = self.route(prompt)
+        self.free[url] = max(self.now, self.free.get(url, 0.0)) + work
+        first = self.free[url] - self.now
+        self.report(url, first, first + stay)
+        return url
+
     def send(
         self, prompt: str, first: float = 0.2, stay: float = 2.0, engine_stats: Any = None
     ) -> str:
         """A request with its first token after `first` and its end after `stay` seconds."""
         url = self.route(prompt, engine_stats)
+        self.report(url, first, stay)
+        return url
+
+    def report(self, url: str, first: float, stay: float) -> None:
+        """Tells the monitor of a request that was just sent, and later of its answer."""
         self.requests += 1
         name = str(self.requests)
         self.monitor.on_new_request(url, name, self.now)
@@ -60,7 +74,6 @@ class Fleet:
         self.at(self.now + first, lambda: done(url, name, self.now))
         ended = self.monitor.on_request_complete
         self.at(self.now + stay, lambda: ended(url, name, self.now))
-        return url
 
     def held(self, prompt: str) -> list[str]:
         """Endpoints that are taken to hold all of the prompt's full blocks but the last."""

@@ -178,14 +178,13 @@ def test_a_working_set_beyond_all_caches_is_still_spread() -> None:
     assert max(chosen.values()) <= 1.5 * 150
 
 
-@FIRST_ANSWER
 def test_a_newcomer_starts_slowly_and_gets_its_share() -> None:
     fleet, turn = Fleet("expected_latency", 4), iter(range(1_000_000))
 
     def some(count: int) -> Counter[str]:
         chosen = Counter[str]()
         for _ in range(count):
-            chosen[fleet.send(text(next(turn), 1500), 0.4, 1.2)] += 1
+            chosen[fleet.send_in_turn(text(next(turn), 1500), 0.15, 1.0)] += 1
             fleet.run(fleet.now + 0.05)
         return chosen
 

@@ -126,7 +126,11 @@ impl Speed {
         let expected = self.prefill.expect(x);
         let speed = self.row(row);
         let ratio = speed.prefill.value();
-        speed.prefill.learn(took / expected);
+        // Only what waited for little else tells one engine from another: in a queue, a guess too
+        // high makes busy engines look quick, which makes them busier.
+        if seen.ahead_ms <= own {
+            speed.prefill.learn(took / expected);
+        }
         self.prefill.learn(x, took / ratio);
         self.publish(table, row);
     }
