@@ -4,8 +4,8 @@
 use std::alloc::System;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use routecore::hash::{PrefixHasher, endpoint_id, session_key};
 use routecore::fleet::Lookup;
+use routecore::hash::{PrefixHasher, endpoint_id, session_key};
 use routecore::index::PrefixIndex;
 use routecore::prompt::{BlockHasher, Unit};
 use routecore::speed::Profile;

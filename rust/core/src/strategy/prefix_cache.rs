@@ -67,7 +67,9 @@ impl Rule for PrefixCache {
                 *load = cost(*load, cached, cap, best);
             }
         } else {
-            loads.iter_mut().for_each(|load| *load = cost(*load, 0.0, cap, best));
+            for load in loads {
+                *load = cost(*load, 0.0, cap, best);
+            }
         }
         let chosen = costs.pick(rng);
         self.costs = costs;
