@@ -55,14 +55,18 @@ fn apply(step: Step, index: &mut PrefixIndex, naive: &mut NaiveIndex, flights: &
         }
         Step::Confirm(n) => {
             let Some((row, chain, pin)) = some(n, flights).map(|n| &flights[n]) else { return };
-            pin.iter().for_each(|&pin| index.confirm(*row, pin));
+            if let Some(pin) = *pin {
+                index.confirm(*row, pin);
+            }
             naive.confirm(*row, chain);
         }
         Step::Release(n) => {
             let Some((row, chain, pin)) = some(n, flights).map(|n| flights.swap_remove(n)) else {
                 return;
             };
-            pin.iter().for_each(|&pin| index.release(row, pin));
+            if let Some(pin) = pin {
+                index.release(row, pin);
+            }
             naive.release(row, &chain);
         }
         Step::Capacity { row, blocks } => {
@@ -117,7 +121,9 @@ fn many_rows_share_a_prefix_and_leave_it_one_by_one() {
     for row in 0..200 {
         let depth = 1 + row as usize % 8;
         let pin = index.pin(row, &prompt[..depth]);
-        pin.iter().for_each(|&pin| index.confirm(row, pin));
+        if let Some(pin) = pin {
+            index.confirm(row, pin);
+        }
     }
     let mut found = Depths::default();
     index.match_into(&prompt, &mut found);
