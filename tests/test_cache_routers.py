@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cache_traffic import Fleet, text
-from routecore import ROUTERS, EndpointInfo, RouteError, SingletonABCMeta
+from routecore import ROUTERS, EndpointInfo, RequestStats, RouteError, SingletonABCMeta
 from test_cache_failures import CACHE
 from test_scraper import NEW, engine, scraper
 
@@ -157,6 +157,16 @@ def test_explain_changes_neither_index_nor_load_nor_the_next_choice(strategy: st
         return seen
 
     assert run(0) == run(3)
+
+
+@pytest.mark.parametrize("strategy", CACHE)
+def test_an_endpoint_whose_decoding_requests_nobody_knows_is_not_starved(strategy: str) -> None:
+    router, endpoints = fresh(strategy, seed=1), fleet_of(3)
+    stats = {e.url: RequestStats(in_prefill_requests=1, in_decoding_requests=2) for e in endpoints}
+    stats["http://e1"] = RequestStats(in_prefill_requests=1, in_decoding_requests=float("nan"))
+    bodies = [{"prompt": text(i, 100)} for i in range(60)]
+    chosen = [router.route_request(endpoints, {}, stats, None, body) for body in bodies]
+    assert chosen.count("http://e1") >= 8
 
 
 def served(fleet: Fleet, prompt: str, found: int | None, tokens: int | None = None) -> None:

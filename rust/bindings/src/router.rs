@@ -116,8 +116,11 @@ impl Router {
                     state.scratch.fill(stat, values);
                 }
             }
-            if self.reads.contains(&Stat::InFlight) {
-                state.scratch.fill_unknown(Stat::InFlight, &state.plain.candidates.rows);
+            // What nobody knows of an endpoint is neither its gain nor its loss.
+            let counts =
+                |stat: &&Stat| matches!(stat, Stat::InFlight | Stat::InPrefill | Stat::InDecoding);
+            for &stat in self.reads.iter().filter(counts) {
+                state.scratch.fill_unknown(stat, &state.plain.candidates.rows);
             }
             // What stood there instead is freed by the caller: never under the lock.
             std::mem::swap(columns, &mut state.columns);
