@@ -192,6 +192,7 @@ def replay(
     seed: int = 0,
     stats_period: float = 0.0,
     stats_delay: float = 0.0,
+    kv_event_delay: float | None = None,
     changes: list[tuple[float, int, bool]] = ...,
     progress: Any = None,
 ) -> dict[str, Any]: ...

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ def _numbers(text: str, option: str, *, repeats: bool = False) -> list[float]:
     except ValueError:
         raise RouteError(f"{option}: expected numbers with commas between, got {text!r}") from None
     return found if repeats else list(dict.fromkeys(found))
+
+
+def _milliseconds(text: str, option: str) -> float:
+    """A time with its unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    if not match:
+        raise RouteError(f"{option}: expected a time as 50ms or 5s, got {text!r}")
+    return float(match[1]) * (1e3 if match[2] == "s" else 1.0)
 
 
 def _number(text: str) -> Any:
@@ -161,6 +170,16 @@ def _traces(
     "--stats-delay", "stats_delay_ms", type=float, default=0.0, show_default=True, metavar="MS"
 )
 @click.option(
+    "--kv-events", is_flag=True, help="Cache strategies go by the engines' KV events, not history."
+)
+@click.option(
+    "--kv-event-delay",
+    default="0ms",
+    show_default=True,
+    metavar="TIME",
+    help="Until routers hear them, as 50ms or 5s.",
+)
+@click.option(
     "--event",
     "events",
     multiple=True,
@@ -190,6 +209,8 @@ def replay(
     seed: int,
     seeds: int,
     jitter: float | None,
+    kv_events: bool,
+    kv_event_delay: str,
     format_: str | None,
     trace_block: int | None,
     skip_bad: bool,
@@ -223,6 +244,10 @@ def replay(
             plan.strategies["round_robin"] = "round_robin"
         if fleet["speeds"]:
             fleet["speeds"] = _numbers(fleet["speeds"], "--speeds", repeats=True)
+        delay = _milliseconds(kv_event_delay, "--kv-event-delay")
+        fleet["kv_event_delay_ms"] = delay if kv_events else None
+        if delay and not kv_events:
+            raise RouteError("--kv-event-delay: give --kv-events with it")
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
         traces = _traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
