@@ -140,10 +140,17 @@ class Router:
         session: str | None = None,
         body: Any = None,
         ids: Any = None,
+        no_ids: Any = None,
         /,
     ) -> str: ...
     def route_batch(
-        self, endpoints: Any, engine_stats: Any, request_stats: Any, keys: Iterable[Any]
+        self,
+        endpoints: Any,
+        engine_stats: Any,
+        request_stats: Any,
+        keys: Iterable[Any],
+        ids: list[Any] | None = None,
+        no_ids: Any = None,
     ) -> bytes: ...
     def explain(
         self,
@@ -153,6 +160,7 @@ class Router:
         session: str | None = None,
         body: Any = None,
         ids: Any = None,
+        no_ids: Any = None,
         /,
     ) -> tuple[str, list[tuple[str, bool, float, list[tuple[str, float, str]]]]]: ...
 

@@ -77,6 +77,10 @@ class CompiledRouter(RoutingInterface):
         """What identifies a request: its session, body and token ids; nothing for load alone."""
         return ()
 
+    def _batch(self, keys: Sequence[Any]) -> tuple[Any, ...]:
+        """The keys of many requests, and their token ids where the strategy asks for them."""
+        return (keys,)
+
     def route_request(
         self,
         endpoints: Sequence[Endpoint],
@@ -148,7 +152,8 @@ class CompiledRouter(RoutingInterface):
         """
         import numpy as np
 
-        chosen = self._core.route_batch(endpoints, engine_stats, request_stats, keys)
+        batch = self._batch(keys)
+        chosen = self._core.route_batch(endpoints, engine_stats, request_stats, *batch)
         return np.frombuffer(chosen, dtype=np.uint32).copy()
 
 

@@ -134,14 +134,23 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
+        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Wanted> {
         let mut held = Vec::new();
         let key = match (session, body) {
             (Some(id), _) => prompt::session(id),
-            (None, Some(body)) if self.own.is_some() => match ids {
-                Some(ids) => self.by_tokens(body, ids, &mut held)?,
-                None => prompt::blocks(body, self.blocks),
-            },
+            (None, Some(body)) if self.own.is_some() => {
+                let by_tokens = ids.map(|ids| self.by_tokens(body, ids, &mut held));
+                match (by_tokens, no_ids) {
+                    (Some(Ok(key)), _) => key,
+                    (Some(Err(error)), Some(told)) => {
+                        told.call1((error.value(body.py()),))?;
+                        prompt::blocks(body, self.blocks)
+                    }
+                    (Some(Err(error)), None) => return Err(error),
+                    (None, _) => prompt::blocks(body, self.blocks),
+                }
+            }
             (None, Some(body)) => prompt::prefix_key(body, self.blocks.chars as usize),
             (None, None) => Key::None,
         };
@@ -310,7 +319,7 @@ impl Router {
         guarded(|| self.choose(endpoints, engine_stats, request_stats, &wanted))
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, no_ids=None, /))]
     fn route(
         &self,
         endpoints: &Bound<'_, PyAny>,
@@ -319,14 +328,17 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
+        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         guarded(|| {
-            let wanted = self.wanted(session, body, ids)?;
+            let wanted = self.wanted(session, body, ids, no_ids)?;
             self.choose(endpoints, engine_stats, request_stats, &wanted)
         })
     }
 
     /// Positions in `endpoints`, as native unsigned 32-bit integers, one per key.
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, keys, ids=None, no_ids=None))]
+    #[allow(clippy::too_many_arguments)]
     fn route_batch(
         &self,
         py: Python<'_>,
@@ -334,13 +346,16 @@ impl Router {
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
         keys: &Bound<'_, PyAny>,
+        ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
+        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyBytes>> {
         guarded(|| {
             let mut read = Vec::new();
+            let mut ids = ids.unwrap_or_default().into_iter();
             for key in keys.try_iter()? {
                 let key = key?;
-                let session = key.cast::<PyString>().ok();
-                read.push(self.wanted(session, Some(&key), None)?);
+                let (session, ids) = (key.cast::<PyString>().ok(), ids.next().flatten());
+                read.push(self.wanted(session, Some(&key), ids.as_ref(), no_ids)?);
             }
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
@@ -371,7 +386,7 @@ impl Router {
         })
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, no_ids=None, /))]
     fn explain(
         &self,
         endpoints: &Bound<'_, PyAny>,
@@ -380,10 +395,11 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
+        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         let py = endpoints.py();
         guarded(|| {
-            let wanted = self.wanted(session, body, ids)?;
+            let wanted = self.wanted(session, body, ids, no_ids)?;
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
             let kind = Kind::of(&source);
