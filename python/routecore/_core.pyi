@@ -123,6 +123,7 @@ class Router:
         seed: int,
         prompts: tuple[int, int, int, float],
         kv_index: KvIndex | None = None,
+        no_ids: Any = None,
     ) -> Router: ...
     def route_request(
         self,
@@ -140,7 +141,6 @@ class Router:
         session: str | None = None,
         body: Any = None,
         ids: Any = None,
-        no_ids: Any = None,
         /,
     ) -> str: ...
     def route_batch(
@@ -150,7 +150,6 @@ class Router:
         request_stats: Any,
         keys: Iterable[Any],
         ids: list[Any] | None = None,
-        no_ids: Any = None,
     ) -> bytes: ...
     def explain(
         self,
@@ -160,7 +159,6 @@ class Router:
         session: str | None = None,
         body: Any = None,
         ids: Any = None,
-        no_ids: Any = None,
         /,
     ) -> tuple[str, list[tuple[str, bool, float, list[tuple[str, float, str]]]]]: ...
 

@@ -112,11 +112,11 @@ class CacheRouter(KeyedRouter):
 
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         body = body_of(request, request_json)
-        return None, body, self._ids(body), self._no_ids
+        return None, body, self._ids(body)
 
     def _batch(self, keys: Sequence[Any]) -> tuple[Any, ...]:
         keys = list(keys)
-        return keys, [self._ids(key) for key in keys], self._no_ids
+        return keys, [self._ids(key) for key in keys]
 
     def _ids(self, body: Any) -> Any:
         if self._token_ids is None or not isinstance(body, dict):

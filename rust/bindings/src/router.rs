@@ -36,6 +36,8 @@ pub struct Router {
     kv_tokens: f64,
     /// What engines tell of their caches themselves.
     kv_index: Option<Py<KvIndex>>,
+    /// Told of prompts whose token ids cannot be read, which then go by their text.
+    no_ids: Option<Py<PyAny>>,
     desk: Mutex<Desk>,
 }
 
@@ -134,17 +136,16 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
-        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Wanted> {
         let mut held = Vec::new();
         let key = match (session, body) {
             (Some(id), _) => prompt::session(id),
             (None, Some(body)) if self.own.is_some() => {
                 let by_tokens = ids.map(|ids| self.by_tokens(body, ids, &mut held));
-                match (by_tokens, no_ids) {
+                match (by_tokens, &self.no_ids) {
                     (Some(Ok(key)), _) => key,
                     (Some(Err(error)), Some(told)) => {
-                        told.call1((error.value(body.py()),))?;
+                        told.call1(body.py(), (error.value(body.py()),))?;
                         prompt::blocks(body, self.blocks)
                     }
                     (Some(Err(error)), None) => return Err(error),
@@ -250,13 +251,14 @@ impl Router {
 #[pymethods]
 impl Router {
     #[new]
-    #[pyo3(signature = (strategy, params, seed, prompts, kv_index=None))]
+    #[pyo3(signature = (strategy, params, seed, prompts, kv_index=None, no_ids=None))]
     fn new(
         strategy: &str,
         params: &Bound<'_, PyDict>,
         seed: u64,
         prompts: (u32, u32, u64, f64),
         kv_index: Option<Py<KvIndex>>,
+        no_ids: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
@@ -295,6 +297,7 @@ impl Router {
             blocks: Blocks { chars, tokens, seed: hash_seed },
             kv_tokens,
             kv_index,
+            no_ids,
             own: router.needs_prompt().then(|| (Table::new(60.0, 600.0), Instant::now())),
             weights,
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
@@ -319,7 +322,7 @@ impl Router {
         guarded(|| self.choose(endpoints, engine_stats, request_stats, &wanted))
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, no_ids=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
     fn route(
         &self,
         endpoints: &Bound<'_, PyAny>,
@@ -328,17 +331,15 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
-        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         guarded(|| {
-            let wanted = self.wanted(session, body, ids, no_ids)?;
+            let wanted = self.wanted(session, body, ids)?;
             self.choose(endpoints, engine_stats, request_stats, &wanted)
         })
     }
 
     /// Positions in `endpoints`, as native unsigned 32-bit integers, one per key.
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, keys, ids=None, no_ids=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, keys, ids=None))]
     fn route_batch(
         &self,
         py: Python<'_>,
@@ -347,7 +348,6 @@ impl Router {
         request_stats: &Bound<'_, PyAny>,
         keys: &Bound<'_, PyAny>,
         ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
-        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyBytes>> {
         guarded(|| {
             let mut read = Vec::new();
@@ -355,7 +355,7 @@ impl Router {
             for key in keys.try_iter()? {
                 let key = key?;
                 let (session, ids) = (key.cast::<PyString>().ok(), ids.next().flatten());
-                read.push(self.wanted(session, Some(&key), ids.as_ref(), no_ids)?);
+                read.push(self.wanted(session, Some(&key), ids.as_ref())?);
             }
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
@@ -386,7 +386,7 @@ impl Router {
         })
     }
 
-    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, no_ids=None, /))]
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
     fn explain(
         &self,
         endpoints: &Bound<'_, PyAny>,
@@ -395,11 +395,10 @@ impl Router {
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
-        no_ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         let py = endpoints.py();
         guarded(|| {
-            let wanted = self.wanted(session, body, ids, no_ids)?;
+            let wanted = self.wanted(session, body, ids)?;
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);
             let kind = Kind::of(&source);
