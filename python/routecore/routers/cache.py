@@ -57,6 +57,7 @@ class CacheRouter(KeyedRouter):
     """
 
     needs = "the prompt, and load"
+    _no_ids: _NoIds
 
     def _build_cache(
         self,
