@@ -442,3 +442,14 @@ def test_random_histories_agree_with_the_naive_twin(history: list[Any], asked: l
             got = feed.index.matched(tokens, [A, B], lora_name=lora, cache_salt=salt)
             extras = [[salt]] if salt else []
             assert got == [naive.matched(tokens, url, lora, extras) for url in (A, B)]
+
+
+def test_ids_whose_reading_asks_again_are_read(feed: Feed) -> None:
+    feed.send(stored([1, 2], None, prompt(1, 2)[:-1]))
+
+    class Again:
+        def __iter__(self) -> Any:
+            assert feed.depth(prompt(1, 2)) == 2
+            return iter(prompt(1, 3))
+
+    assert feed.index.matched(Again(), [A]) == [(4, 4, 4)]

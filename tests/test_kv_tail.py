@@ -5,12 +5,14 @@ import json
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 import zmq
 from click.testing import CliRunner, Result
 from kv_messages import stored
 from kv_sockets import Sockets
+from routecore import PrefixCacheRouter
 from routecore.cli import main
 from routecore.demo.engine import prompt_text, toy_tokens
 from routecore.demo.runner import run
@@ -139,6 +141,24 @@ def test_the_demos_events_agree_with_its_engines_hits() -> None:
     assert figures["errors"] == 0
     assert figures["token_hit_rate"] > 0.1
     assert figures["event_hit_rate"] == pytest.approx(figures["token_hit_rate"], abs=0.1)
+
+
+def test_the_demos_cache_strategies_go_by_events() -> None:
+    jobs = conversations(rate=20, seconds=6, seed=1)
+    seen: list[PrefixCacheRouter] = []
+
+    def look(results: list[Any]) -> None:
+        if results[-1].running and results[-1].strategy == "prefix_cache":
+            seen[:] = [PrefixCacheRouter()]  # the one in use: there is one instance
+
+    names = ["round_robin", "prefix_cache"]
+    run_ = run(jobs, names, endpoints=2, seconds=1.0, speed=6, kv_events=True, on_change=look)
+    plain, by_events = asyncio.run(run_)
+    assert (plain.cache_by, by_events.cache_by) == (None, "events")
+    assert seen[0]._kv_index is not None
+    assert seen[0].prompts_without_ids == 0
+    assert by_events.errors == 0
+    assert by_events.as_dict()["token_hit_rate"] > plain.as_dict()["token_hit_rate"]
 
 
 def test_closing_leaves_no_thread() -> None:

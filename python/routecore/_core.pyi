@@ -123,6 +123,7 @@ class Router:
         seed: int,
         prompts: tuple[int, int, int, float],
         kv_index: KvIndex | None = None,
+        no_ids: Any = None,
     ) -> Router: ...
     def route_request(
         self,
@@ -143,7 +144,12 @@ class Router:
         /,
     ) -> str: ...
     def route_batch(
-        self, endpoints: Any, engine_stats: Any, request_stats: Any, keys: Iterable[Any]
+        self,
+        endpoints: Any,
+        engine_stats: Any,
+        request_stats: Any,
+        keys: Iterable[Any],
+        ids: list[Any] | None = None,
     ) -> bytes: ...
     def explain(
         self,
@@ -193,6 +199,7 @@ def replay(
     seed: int = 0,
     stats_period: float = 0.0,
     stats_delay: float = 0.0,
+    kv_event_delay: float | None = None,
     changes: list[tuple[float, int, bool]] = ...,
     progress: Any = None,
 ) -> dict[str, Any]: ...

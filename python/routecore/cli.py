@@ -92,7 +92,7 @@ def strategies(as_json: bool) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--trace", type=click.Path(path_type=Path), help="Mooncake JSONL, may be .gz.")
 @click.option("--requests", type=click.Path(path_type=Path), help="OpenAI bodies, JSONL.")
-@click.option("--kv-events", is_flag=True, help="Engines publish KV events; compare with hits.")
+@click.option("--kv-events", is_flag=True, help="Engines tell of their caches; routers go by it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def demo(
     endpoints: int,

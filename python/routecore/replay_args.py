@@ -1,6 +1,7 @@
 """What the options of `routecore replay` mean: lists, parameters, strategies."""
 
 import importlib
+import re
 import sys
 from typing import Any
 
@@ -14,6 +15,14 @@ def numbers(text: str, option: str, *, repeats: bool = False) -> list[float]:
     except ValueError:
         raise RouteError(f"{option}: expected numbers with commas between, got {text!r}") from None
     return found if repeats else list(dict.fromkeys(found))
+
+
+def milliseconds(text: str, option: str) -> float:
+    """A time with its unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    if not match:
+        raise RouteError(f"{option}: expected a time as 50ms or 5s, got {text!r}")
+    return float(match[1]) * (1e3 if match[2] == "s" else 1.0)
 
 
 def _number(text: str) -> Any:

@@ -105,6 +105,16 @@ def _traces(
     "--stats-delay", "stats_delay_ms", type=float, default=0.0, show_default=True, metavar="MS"
 )
 @click.option(
+    "--kv-events", is_flag=True, help="Cache strategies go by the engines' KV events, not history."
+)
+@click.option(
+    "--kv-event-delay",
+    default="0ms",
+    show_default=True,
+    metavar="TIME",
+    help="Until routers hear them, as 50ms or 5s.",
+)
+@click.option(
     "--event",
     "events",
     multiple=True,
@@ -146,6 +156,8 @@ def replay(
     seed: int,
     seeds: int | None,
     jitter: float | None,
+    kv_events: bool,
+    kv_event_delay: str,
     format_: str | None,
     trace_block: int | None,
     skip_bad: bool,
@@ -187,6 +199,10 @@ def replay(
         out.check()
         if fleet["speeds"]:
             fleet["speeds"] = args.numbers(fleet["speeds"], "--speeds", repeats=True)
+        delay = args.milliseconds(kv_event_delay, "--kv-event-delay")
+        fleet["kv_event_delay_ms"] = delay if kv_events else None
+        if delay and not kv_events:
+            raise RouteError("--kv-event-delay: give --kv-events with it")
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
         drawn_anew = _is_workload(trace) and not tune

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import time
@@ -25,9 +26,11 @@ from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.traffic import Job
 from routecore.monitor import SingletonMeta
+from routecore.routers.cache import CacheRouter
 
 if TYPE_CHECKING:
     from routecore.demo.events import BlockLog, EventPublisher
+    from routecore.kv_events import KVIndex
 
 _DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end
 _SAMPLE_SECONDS = 0.05
@@ -46,6 +49,7 @@ class Result:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     held_tokens: int | None = None  # as KV events said before each request; None without them
+    cache_by: str | None = None  # how it knows the caches: "events", "history", or not at all
     max_load: float = 0.0
     mean_load: float = 0.0
     running: bool = False
@@ -65,6 +69,7 @@ class Result:
             "event_hit_rate": self.held_tokens / self.prompt_tokens
             if self.held_tokens is not None and self.prompt_tokens
             else None,
+            "cache_by": self.cache_by,
             "max_mean_load": self.max_load / self.mean_load if self.mean_load else None,
             "decision_p50_us": quantile(self.decisions_us, 0.5),
             "decision_p99_us": quantile(self.decisions_us, 0.99),
@@ -132,7 +137,8 @@ async def run(
         speed: Simulated seconds per wall-clock second.
         seed: Of the strategies.
         kv_tokens: KV cache of an engine.
-        kv_events: Let the engines publish KV events, and compare what they said with each hit.
+        kv_events: Let the engines publish KV events; cache strategies then go by them, and what
+            they said is compared with each hit.
         on_change: Told the results so far, several times a second.
     """
     stop = asyncio.Event()
@@ -157,8 +163,10 @@ async def run(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
             )
             gateway = Gateway(infos, session)
+            index = None
             if kv_events:
-                gateway.held = stack.enter_context(_listening(infos, publishers))
+                index = stack.enter_context(_listening(infos, publishers))
+                gateway.held = functools.partial(_held, index)
             url = await stack.enter_async_context(serve(gateway.app))
             for name in strategies:
                 if stop.is_set():
@@ -166,8 +174,10 @@ async def run(
                 for engine in fleet:
                     engine.reset()
                 result = Result(name, running=True, held_tokens=0 if kv_events else None)
+                if issubclass(ROUTERS[name], CacheRouter):
+                    result.cache_by = "events" if kv_events else "history"
                 results.append(result)
-                with _installed(gateway, name, infos, seed):
+                with _installed(gateway, name, infos, seed, index):
                     drive = _Drive(session, url, gateway, result, speed)
                     await drive.run(jobs, seconds, stop, lambda: on_change(results))
                 result.running = False
@@ -199,8 +209,8 @@ def _publishers(count: int) -> "Iterator[list[EventPublisher]]":
 @contextlib.contextmanager
 def _listening(
     infos: list[EndpointInfo], publishers: "list[EventPublisher]"
-) -> Iterator[Callable[[str, dict[str, Any]], int]]:
-    """Hears the engines' events; gives the tokens of a body's prompt that an endpoint holds."""
+) -> "Iterator[KVIndex]":
+    """Hears the engines' events; gives the index of what they hold."""
     from routecore.kv_events import KVEventSubscriber, KVSource
 
     sources = [
@@ -209,14 +219,24 @@ def _listening(
     ]
     subscriber = KVEventSubscriber(sources)
     try:
-        index = subscriber.index
-        yield lambda url, body: index.matched(toy_tokens(prompt_text(body)), [url])[0][0]
+        yield subscriber.index
     finally:
         subscriber.close()
 
 
+def _token_ids(body: dict[str, Any]) -> Any:
+    return toy_tokens(prompt_text(body))
+
+
+def _held(index: "KVIndex", url: str, body: dict[str, Any]) -> int:
+    """Tokens of a body's prompt that an endpoint holds."""
+    return index.matched(_token_ids(body), [url])[0][0]
+
+
 @contextlib.contextmanager
-def _installed(gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int) -> Iterator[None]:
+def _installed(
+    gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int, index: "KVIndex | None"
+) -> Iterator[None]:
     """A new router, monitor and scraper; singletons, so the last strategy's must go first."""
     kinds = (ROUTERS[name], RequestStatsMonitor, EngineStatsScraper)
 
@@ -230,7 +250,10 @@ def _installed(gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int
     scraper = EngineStatsScraper(infos, 0.25, table=table)
     try:
         monitor = RequestStatsMonitor(60.0, table=table)
-        router = ROUTERS[name](seed=seed)  # type: ignore[call-arg]
+        options: dict[str, Any] = {"seed": seed}
+        if index is not None and issubclass(ROUTERS[name], CacheRouter):
+            options |= {"kv_index": index, "prompt_tokens": _token_ids}
+        router = ROUTERS[name](**options)
         gateway.use(router, monitor, scraper.get_engine_stats)
         scraper.start()
         yield

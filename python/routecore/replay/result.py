@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int
     kv_blocks: int
     routers: int
+    kv_event_delay_ms: float | None = None
 
 
 class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -129,6 +129,7 @@ def run(
     jitter_ms: float = 0.0,
     stats_period_ms: float = 1000.0,
     stats_delay_ms: float = 0.0,
+    kv_event_delay_ms: float | None = None,
     events: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
 ) -> ReplayResult:
@@ -153,6 +154,8 @@ def run(
         jitter_ms: Moves each independent arrival by up to so much, in the trace's time.
         stats_period_ms: Between two scrapes of engine stats; 0 for never.
         stats_delay_ms: From a scrape until routers see it.
+        kv_event_delay_ms: From a change of an engine's cache until routers hear of it: compiled
+            cache strategies then go by KV events. None: by what they sent where.
         events: Endpoints that die or join, as "fail@120s:3" in simulated time.
         progress: Called now and then with the number of requests routed so far.
 
@@ -194,6 +197,7 @@ def run(
         seed=seed,
         stats_period=stats_period_ms,
         stats_delay=stats_delay_ms,
+        kv_event_delay=kv_event_delay_ms,
         changes=[parse_event(event) for event in events],
         progress=progress,
     )
@@ -211,6 +215,7 @@ def run(
         block_size=block_size,
         kv_blocks=blocks,
         routers=routers,
+        kv_event_delay_ms=kv_event_delay_ms,
     )
     for times in ("ttft_ms", "tpot_ms", "e2e_ms"):
         found[times] = Spread(*found[times])

@@ -1,7 +1,8 @@
 """Strategies that know which endpoint holds which prompt prefix in its KV cache."""
 
+import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from routecore.errors import RouteError
@@ -11,6 +12,25 @@ TokenIdsOf = Callable[[dict[str, Any]], Any]
 """Token ids of a request body: a list or buffer of integers, or None where they are not known."""
 
 _PROCESS_SEED = secrets.randbits(64)
+_LOG = logging.getLogger("routecore")
+
+
+class _NoIds:
+    """Takes note of prompts whose token ids could not be had; the first is told in the log."""
+
+    def __init__(self, strategy: str) -> None:
+        self.count, self._strategy = 0, strategy
+
+    def __call__(self, error: BaseException) -> None:
+        if not self.count:
+            _LOG.warning(
+                "%s: no token ids of a prompt, which goes by its text and without KV events "
+                "(said once; counted in prompts_without_ids): %s: %s",
+                self._strategy,
+                type(error).__name__,
+                error,
+            )
+        self.count += 1
 
 
 class CacheRouter(KeyedRouter):
@@ -30,12 +50,14 @@ class CacheRouter(KeyedRouter):
         kv_index: What the engines tell of their caches by KV events (the `index` of a
             `KVEventSubscriber`); endpoints without events go by what was sent there.
         prompt_tokens: Body → token ids, which KV events need: a `PromptTokens`' `ids`. Left out:
-            ids that the body brings.
+            ids that the body brings. A prompt that it fails for, or returns no ids of, goes by
+            its text and by what was sent where.
         hash_seed: Fixes the hashes of the index; None: a random one per process.
         seed: Makes ties repeatable.
     """
 
     needs = "the prompt, and load"
+    _no_ids: _NoIds
 
     def _build_cache(
         self,
@@ -65,19 +87,46 @@ class CacheRouter(KeyedRouter):
         if not (isinstance(kv_tokens, int | float) and 1 <= kv_tokens <= 1e12):
             raise RouteError(f"kv_tokens: expected tokens from 1 to 1e12, got {kv_tokens!r}")
         self._kv_tokens = float(kv_tokens)
+        if kv_index is not None and not hasattr(kv_index, "core"):
+            raise RouteError(
+                "kv_index: expected a KVIndex, such as the `index` of a KVEventSubscriber, "
+                f"got {type(kv_index).__name__}"
+            )
         self._kv_index = kv_index
         if kv_index is not None and prompt_tokens is None:
             from routecore.kv_events.tokens import PromptTokens
 
             prompt_tokens = PromptTokens().ids
+        if prompt_tokens is not None and not callable(prompt_tokens):
+            raise RouteError(
+                "prompt_tokens: expected a function of the body, such as PromptTokens(…).ids, "
+                f"got {type(prompt_tokens).__name__}"
+            )
         self._token_ids = prompt_tokens
+        self._no_ids = _NoIds(self.strategy)
         self._build(seed, **params)
+
+    @property
+    def prompts_without_ids(self) -> int:
+        """Prompts that `prompt_tokens` failed for, or gave something else than token ids of."""
+        return self._no_ids.count
 
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         body = body_of(request, request_json)
+        return None, body, self._ids(body)
+
+    def _batch(self, keys: Sequence[Any]) -> tuple[Any, ...]:
+        keys = list(keys)
+        return keys, [self._ids(key) for key in keys]
+
+    def _ids(self, body: Any) -> Any:
         if self._token_ids is None or not isinstance(body, dict):
-            return None, body
-        return None, body, self._token_ids(body)
+            return None
+        try:
+            return self._token_ids(body)
+        except Exception as error:  # the host's own code, or a tokenizer's
+            self._no_ids(error)
+            return None
 
 
 class PrefixCacheRouter(CacheRouter):

@@ -56,6 +56,7 @@ class CompiledRouter(RoutingInterface):
     _hash_seed = 0
     _kv_tokens = 400_000.0
     _kv_index: Any = None
+    _no_ids: Any = None
     # Whether it looks at the request, not only at the load.
     _keyed = False
 
@@ -67,7 +68,7 @@ class CompiledRouter(RoutingInterface):
         given = {name: value for name, value in params.items() if value is not None}
         prompts = (self._block_chars, self._block_tokens, self._hash_seed, self._kv_tokens)
         kv_index = None if self._kv_index is None else self._kv_index.core
-        self._core = _core.Router(self.strategy, given, seed, prompts, kv_index)
+        self._core = _core.Router(self.strategy, given, seed, prompts, kv_index, self._no_ids)
         self._route = self._core.route
         if not self._keyed and type(self).route_request is CompiledRouter.route_request:
             # Nobody overrides it: calls on the instance go straight to the core.
@@ -76,6 +77,10 @@ class CompiledRouter(RoutingInterface):
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         """What identifies a request: its session, body and token ids; nothing for load alone."""
         return ()
+
+    def _batch(self, keys: Sequence[Any]) -> tuple[Any, ...]:
+        """The keys of many requests, and their token ids where the strategy asks for them."""
+        return (keys,)
 
     def route_request(
         self,
@@ -148,7 +153,8 @@ class CompiledRouter(RoutingInterface):
         """
         import numpy as np
 
-        chosen = self._core.route_batch(endpoints, engine_stats, request_stats, keys)
+        batch = self._batch(keys)
+        chosen = self._core.route_batch(endpoints, engine_stats, request_stats, *batch)
         return np.frombuffer(chosen, dtype=np.uint32).copy()
 
 

@@ -31,15 +31,25 @@ pub struct KvIndex {
 /// Memory of one thread's lookups.
 #[derive(Default)]
 struct Lookup {
-    tokens: Vec<u32>,
     keys: Vec<u64>,
     rows: Vec<u32>,
     depths: Vec<[u32; TIERS]>,
     scratch: Scratch,
 }
 
+/// A prompt as its blocks are named.
+struct Asked<'a> {
+    /// What the chain starts from.
+    root: u64,
+    /// Per block, what it depends on beside its tokens.
+    extras: &'a [u64],
+    tokens: &'a [u32],
+}
+
 thread_local! {
     static LOOKUP: RefCell<Lookup> = RefCell::default();
+    /// Room for the token ids of one prompt; taken out while in use.
+    static TOKENS: RefCell<Vec<u32>> = RefCell::default();
 }
 
 fn id(url: &Bound<'_, PyString>) -> u64 {
@@ -116,11 +126,8 @@ impl KvIndex {
             out.push(Held { id, tokens: 0.0, exact: index.is_exact(row) });
         }
         rows.retain(|&(_, _, block)| block > 0);
-        LOOKUP.with_borrow_mut(|lookup| {
-            lookup.tokens.clear();
-            lookup.tokens.extend_from_slice(tokens);
-            lookup.answer(&index, index.root(model), extras, rows, &mut matched);
-        });
+        let asked = Asked { root: index.root(model), extras, tokens };
+        LOOKUP.with_borrow_mut(|lookup| lookup.answer(&index, &asked, rows, &mut matched));
         for (held, (device, host, disk)) in out.iter_mut().zip(matched) {
             let more = [device, host.saturating_sub(device), disk.saturating_sub(host)];
             held.tokens = more.iter().zip(CREDITS).map(|(&n, credit)| f64::from(n) * credit).sum();
@@ -237,23 +244,25 @@ impl KvIndex {
             None => Vec::new(),
         };
         guarded(|| {
-            LOOKUP.with_borrow_mut(|lookup| {
-                read_tokens(token_ids, &mut lookup.tokens)?;
-                let mut out = vec![(0, 0, 0); urls.len()];
-                let index = self.read();
-                let root = keys::root(index.seed(), lora.map_or(0, keys::text_key));
-                let rows: Vec<(usize, u32, u32)> = urls
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(at, url)| {
-                        let row = index.row(id(url))?;
-                        Some((at, row, index.block(row)))
-                    })
-                    .filter(|&(_, _, block)| block > 0)
-                    .collect();
-                lookup.answer(&index, root, &extras, rows, &mut out);
-                Ok(out)
-            })
+            // Reading may run Python, which may ask again: nothing is borrowed meanwhile.
+            let mut tokens = TOKENS.take();
+            read_tokens(token_ids, &mut tokens)?;
+            let mut out = vec![(0, 0, 0); urls.len()];
+            let index = self.read();
+            let root = keys::root(index.seed(), lora.map_or(0, keys::text_key));
+            let rows: Vec<(usize, u32, u32)> = urls
+                .iter()
+                .enumerate()
+                .filter_map(|(at, url)| {
+                    let row = index.row(id(url))?;
+                    Some((at, row, index.block(row)))
+                })
+                .filter(|&(_, _, block)| block > 0)
+                .collect();
+            let asked = Asked { root, extras: &extras, tokens: &tokens };
+            LOOKUP.with_borrow_mut(|lookup| lookup.answer(&index, &asked, rows, &mut out));
+            TOKENS.set(tokens);
+            Ok(out)
         })
     }
 
@@ -301,19 +310,18 @@ impl Lookup {
     fn answer(
         &mut self,
         index: &ExactIndex,
-        root: u64,
-        extras: &[u64],
+        asked: &Asked<'_>,
         mut rows: Vec<(usize, u32, u32)>,
         out: &mut [(u32, u32, u32)],
     ) {
         rows.sort_unstable_by_key(|&(at, _, block)| (block, at));
         for group in rows.chunk_by(|a, b| a.2 == b.2) {
             let block = group[0].2;
-            let blocks = keys::usable(self.tokens.len(), block as usize);
-            let tokens = &self.tokens[..blocks * block as usize];
+            let blocks = keys::usable(asked.tokens.len(), block as usize);
+            let tokens = &asked.tokens[..blocks * block as usize];
             self.keys.clear();
-            let extra = |i: usize| extras.get(i).copied().unwrap_or(0);
-            keys::chain(root, tokens, block as usize, extra, &mut self.keys);
+            let extra = |i: usize| asked.extras.get(i).copied().unwrap_or(0);
+            keys::chain(asked.root, tokens, block as usize, extra, &mut self.keys);
             self.rows.clear();
             self.rows.extend(group.iter().map(|&(_, row, _)| row));
             self.depths.clear();

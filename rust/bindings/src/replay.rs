@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict};
 use routecore::prompt::Unit;
 use routecore::{Key, Params};
 use routecore_replay::engine::Report;
+use routecore_replay::events::Residency;
 use routecore_replay::gateway::{Assigned, Several, Usage};
 use routecore_replay::report::Spread;
 use routecore_replay::timing::Profile;
@@ -188,6 +189,10 @@ impl Gateway for Watched<'_> {
         self.inner.on_stats(now, engine, report);
     }
 
+    fn on_kv_events(&mut self, now: f64, engine: u32, batch: &[Residency]) {
+        self.inner.on_kv_events(now, engine, batch);
+    }
+
     fn on_down(&mut self, now: f64, engine: u32) {
         self.inner.on_down(now, engine);
     }
@@ -317,7 +322,8 @@ fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
 #[allow(clippy::too_many_arguments)]
 #[pyfunction]
 #[pyo3(signature = (trace, engines, *, strategy=None, assigned=None, gateway=None, speedup=1.0,
-    jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, changes=Vec::new(), progress=None))]
+    jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, kv_event_delay=None,
+    changes=Vec::new(), progress=None))]
 pub fn replay<'py>(
     py: Python<'py>,
     trace: &Trace,
@@ -330,6 +336,7 @@ pub fn replay<'py>(
     seed: u64,
     stats_period: f64,
     stats_delay: f64,
+    kv_event_delay: Option<f64>,
     changes: Vec<(f64, u32, bool)>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -338,13 +345,15 @@ pub fn replay<'py>(
         if joins { Change::Join { time, engine } } else { Change::Fail { time, engine } }
     };
     let changes = changes.into_iter().map(change).collect();
-    let conditions = Conditions { speedup, jitter, seed, stats_period, stats_delay, changes };
+    let conditions =
+        Conditions { speedup, jitter, seed, stats_period, stats_delay, kv_event_delay, changes };
     let error = Mutex::new(None);
     let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
         let live = |&seed: &u64| {
             let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
-            Ok(router.with_weights(weights.clone()))
+            let router = router.with_weights(weights.clone());
+            Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
         };
         let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();
         let routers = routers.map_err(|error: routecore::RouteError| to_py(error))?;

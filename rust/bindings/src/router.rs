@@ -36,6 +36,8 @@ pub struct Router {
     kv_tokens: f64,
     /// What engines tell of their caches themselves.
     kv_index: Option<Py<KvIndex>>,
+    /// Told of prompts whose token ids cannot be read, which then go by their text.
+    no_ids: Option<Py<PyAny>>,
     desk: Mutex<Desk>,
 }
 
@@ -141,10 +143,18 @@ impl Router {
         let mut held = Vec::new();
         let key = match (session, body) {
             (Some(id), _) => prompt::session(id),
-            (None, Some(body)) if self.own.is_some() => match ids {
-                Some(ids) => self.by_tokens(body, ids, &mut held)?,
-                None => prompt::blocks(body, self.blocks),
-            },
+            (None, Some(body)) if self.own.is_some() => {
+                let by_tokens = ids.map(|ids| self.by_tokens(body, ids, &mut held));
+                match (by_tokens, &self.no_ids) {
+                    (Some(Ok(key)), _) => key,
+                    (Some(Err(error)), Some(told)) => {
+                        told.call1(body.py(), (error.value(body.py()),))?;
+                        prompt::blocks(body, self.blocks)
+                    }
+                    (Some(Err(error)), None) => return Err(error),
+                    (None, _) => prompt::blocks(body, self.blocks),
+                }
+            }
             (None, Some(body)) => prompt::prefix_key(body, self.blocks.chars as usize),
             (None, None) => Key::None,
         };
@@ -244,13 +254,14 @@ impl Router {
 #[pymethods]
 impl Router {
     #[new]
-    #[pyo3(signature = (strategy, params, seed, prompts, kv_index=None))]
+    #[pyo3(signature = (strategy, params, seed, prompts, kv_index=None, no_ids=None))]
     fn new(
         strategy: &str,
         params: &Bound<'_, PyDict>,
         seed: u64,
         prompts: (u32, u32, u64, f64),
         kv_index: Option<Py<KvIndex>>,
+        no_ids: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let mut read = Params::default();
         let mut weights = HashMap::new();
@@ -289,6 +300,7 @@ impl Router {
             blocks: Blocks { chars, tokens, seed: hash_seed },
             kv_tokens,
             kv_index,
+            no_ids,
             own: router.needs_prompt().then(|| (Table::new(60.0, 600.0), Instant::now())),
             weights,
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
@@ -330,6 +342,7 @@ impl Router {
     }
 
     /// Positions in `endpoints`, as native unsigned 32-bit integers, one per key.
+    #[pyo3(signature = (endpoints, engine_stats, request_stats, keys, ids=None))]
     fn route_batch(
         &self,
         py: Python<'_>,
@@ -337,13 +350,15 @@ impl Router {
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
         keys: &Bound<'_, PyAny>,
+        ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
     ) -> PyResult<Py<PyBytes>> {
         guarded(|| {
             let mut read = Vec::new();
+            let mut ids = ids.unwrap_or_default().into_iter();
             for key in keys.try_iter()? {
                 let key = key?;
-                let session = key.cast::<PyString>().ok();
-                read.push(self.wanted(session, Some(&key), None)?);
+                let (session, ids) = (key.cast::<PyString>().ok(), ids.next().flatten());
+                read.push(self.wanted(session, Some(&key), ids.as_ref())?);
             }
             let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
             let known = Arc::clone(&open.lists[0].0);

@@ -52,6 +52,9 @@ pub struct Conditions {
     pub stats_period: f64,
     /// Milliseconds from a scrape until the router sees it.
     pub stats_delay: f64,
+    /// Milliseconds from a change of an engine's cache until routers hear of it by KV events;
+    /// none: they hear nothing.
+    pub kv_event_delay: Option<f64>,
     /// Engines that fail and join.
     pub changes: Vec<Change>,
 }
@@ -64,6 +67,7 @@ impl Default for Conditions {
             seed: 0,
             stats_period: 0.0,
             stats_delay: 0.0,
+            kv_event_delay: None,
             changes: Vec::new(),
         }
     }
@@ -83,6 +87,7 @@ impl Conditions {
             ("jitter", self.jitter),
             ("stats period", self.stats_period),
             ("stats delay", self.stats_delay),
+            ("KV event delay", self.kv_event_delay.unwrap_or(0.0)),
         ] {
             if !value.is_finite() || value < 0.0 {
                 return Err(RouteError(format!("{name}: expected milliseconds ≥ 0, got {value}")));

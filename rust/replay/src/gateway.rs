@@ -4,12 +4,13 @@
 //! first token and the end when they come back. No queue, no output length, no clock of the
 //! simulator. Core calls are in this file alone.
 
-use routecore::fleet::Lookup;
+use routecore::fleet::{Lookup, Told};
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
 use crate::engine::{EngineConfig, Report};
+use crate::events::{Held, Residency};
 
 /// A request as a router sees it on arrival.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,8 @@ pub trait Gateway {
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool);
     /// A scrape of an engine's stats arrived, as old as the conditions say.
     fn on_stats(&mut self, _now: f64, _engine: u32, _report: &Report) {}
+    /// What an engine told of its cache arrived.
+    fn on_kv_events(&mut self, _now: f64, _engine: u32, _batch: &[Residency]) {}
     /// An engine is gone: it was never there, or its first error came back.
     fn on_down(&mut self, _now: f64, _engine: u32) {}
     /// An engine joined, with an empty cache.
@@ -95,6 +98,8 @@ pub struct LiveRouter {
     block: u32,
     /// Tokens that each engine's KV cache holds, as it reports.
     kv_tokens: Vec<f64>,
+    /// Each engine's cache by its KV events; empty where nobody listens to them.
+    held: Vec<Held>,
 }
 
 impl LiveRouter {
@@ -121,6 +126,7 @@ impl LiveRouter {
             lookup: Lookup::default(),
             block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
             kv_tokens: engines.iter().map(tokens).collect(),
+            held: Vec::new(),
         };
         for engine in 0..engines.len() {
             live.join(engine);
@@ -143,6 +149,13 @@ impl LiveRouter {
         self
     }
 
+    /// Goes by the engines' KV events, not by what was sent where.
+    #[must_use]
+    pub fn with_kv_events(mut self) -> Self {
+        self.held = vec![Held::default(); self.rows.len()];
+        self
+    }
+
     /// The candidates: the engines that are there.
     fn gather(&mut self) {
         let there = self.rows.iter().enumerate().filter_map(|(at, &row)| Some((at, row?)));
@@ -152,6 +165,12 @@ impl LiveRouter {
         let order = (0..rows.len() as u32).collect();
         self.candidates = Candidates::new(rows, ids, weights, order);
         self.engines = engines.into_iter().map(|at| at as u32).collect();
+    }
+
+    fn forget_held(&mut self, engine: u32) {
+        if let Some(held) = self.held.get_mut(engine as usize) {
+            held.clear();
+        }
     }
 
     fn key(&self, request: &Request<'_>) -> Key {
@@ -184,14 +203,21 @@ impl Gateway for LiveRouter {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         let time = now * 1e-3;
         let key = self.key(request);
-        let Self { router, fleet, candidates, lookup, .. } = self;
+        let Self { router, fleet, candidates, engines, lookup, held, .. } = self;
         fleet.advance(time);
         let mut asked = Asked::default();
         if let Key::Prompt(prompt) = &key {
             lookup.find(&fleet.index().read(), prompt);
             let sizes = fleet.tokens(prompt);
             let rows = candidates.rows.iter().copied();
-            lookup.look(rows, candidates.runs(), sizes, router.needs_in_use());
+            lookup.look(rows.clone(), candidates.runs(), sizes, router.needs_in_use());
+            if !held.is_empty() {
+                let told = |&engine: &u32| {
+                    let tokens = held.get(engine as usize)?.leading_tokens(request, prompt.block);
+                    Some(Told { tokens: f64::from(tokens), exact: true })
+                };
+                lookup.hear(rows.zip(engines.iter().map(told)), sizes);
+            }
             asked = lookup.asked(sizes);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
@@ -232,7 +258,14 @@ impl Gateway for LiveRouter {
         table.set(Stat::HitRate, row, report.hit_rate);
     }
 
+    fn on_kv_events(&mut self, _: f64, engine: u32, batch: &[Residency]) {
+        if let Some(held) = self.held.get_mut(engine as usize) {
+            held.apply(batch);
+        }
+    }
+
     fn on_down(&mut self, _: f64, engine: u32) {
+        self.forget_held(engine);
         if let Some(row) = self.rows[engine as usize].take() {
             self.fleet.remove(row);
             self.gather();
@@ -240,6 +273,7 @@ impl Gateway for LiveRouter {
     }
 
     fn on_up(&mut self, _: f64, engine: u32) {
+        self.forget_held(engine);
         if self.rows[engine as usize].is_none() {
             self.join(engine as usize);
             self.gather();
@@ -285,6 +319,10 @@ impl Gateway for Several {
 
     fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
         self.routers.iter_mut().for_each(|router| router.on_stats(now, engine, report));
+    }
+
+    fn on_kv_events(&mut self, now: f64, engine: u32, batch: &[Residency]) {
+        self.routers.iter_mut().for_each(|router| router.on_kv_events(now, engine, batch));
     }
 
     fn on_down(&mut self, now: f64, engine: u32) {

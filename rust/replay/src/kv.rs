@@ -4,6 +4,7 @@
 //! so a segment needs two numbers (present, held) and not a record per block. Free runs stand in
 //! one list, least recently freed first, and lose their tail blocks first.
 
+use crate::events::Residency;
 use crate::trace::MixedMap;
 
 const NONE: u32 = u32::MAX;
@@ -45,6 +46,8 @@ pub struct Kv {
     spare_runs: Vec<u32>,
     oldest: u32,
     newest: u32,
+    /// What changed since last asked, where somebody asks.
+    changes: Option<Vec<Residency>>,
 }
 
 impl Kv {
@@ -61,7 +64,23 @@ impl Kv {
             spare_runs: Vec::new(),
             oldest: NONE,
             newest: NONE,
+            changes: None,
         }
+    }
+
+    /// From now on changes are kept for [`Kv::drain_changes`].
+    pub fn tell(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// Whether they are.
+    pub fn tells(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// What changed since last asked, in order.
+    pub fn drain_changes(&mut self) -> Vec<Residency> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Blocks in all.
@@ -136,6 +155,12 @@ impl Kv {
         let missing = upto.saturating_sub(node.present);
         node.held = upto;
         node.present = node.present.max(upto);
+        let told = Residency { segment: node.segment, present: node.present };
+        if missing > 0
+            && let Some(changes) = &mut self.changes
+        {
+            changes.push(told);
+        }
         missing
     }
 
@@ -179,7 +204,12 @@ impl Kv {
             self.evictable -= gone;
             self.blank += gone;
             // The oldest run of a node is its highest: the tail is always there to be cut.
-            self.nodes[node as usize].present -= gone;
+            let entry = &mut self.nodes[node as usize];
+            entry.present -= gone;
+            let told = Residency { segment: entry.segment, present: entry.present };
+            if let Some(changes) = &mut self.changes {
+                changes.push(told);
+            }
             if gone == high - low {
                 self.unlink(run);
                 let entry = &self.nodes[node as usize];

@@ -2,13 +2,14 @@
 //!
 //! Time is in milliseconds from the first arrival. Read in this order: [`trace`] (requests and
 //! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
-//! one engine), [`engine`] (its scheduler), [`gateway`] (what a live router does and knows),
-//! [`arrivals`], [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop),
+//! one engine), [`engine`] (its scheduler), [`events`] (what it tells of its cache), [`gateway`] (what a live router does and
+//! knows), [`arrivals`], [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop),
 //! [`report`] (figures).
 
 pub mod arrivals;
 pub mod conditions;
 pub mod engine;
+pub mod events;
 pub mod gateway;
 pub mod kv;
 pub mod report;

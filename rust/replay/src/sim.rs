@@ -7,6 +7,7 @@ use routecore::RouteError;
 use crate::arrivals::{Arrival, Arrivals};
 use crate::conditions::{Change, Conditions, Scrapes};
 use crate::engine::{Engine, EngineConfig, Happened};
+use crate::events::UnderWay;
 use crate::gateway::{Gateway, Request, Usage};
 use crate::trace::{Grain, Trace};
 
@@ -85,11 +86,15 @@ pub fn run(
         arrivals: Arrivals::new(trace, speedup, jitter, seed),
         changes,
         scrapes: Scrapes::new(conditions),
+        kv_events: UnderWay::new(conditions.kv_event_delay.unwrap_or(0.0)),
         gateway,
         outcome,
         happened: Vec::new(),
         admitted: Vec::new(),
     };
+    if conditions.kv_event_delay.is_some() {
+        simulation.engines.iter_mut().for_each(Engine::tell_kv);
+    }
     simulation.run();
     let mut outcome = simulation.outcome;
     outcome.preemptions = simulation.engines.iter().map(Engine::preemptions).sum();
@@ -107,6 +112,7 @@ struct Simulation<'t, 'g> {
     /// The next one last.
     changes: Vec<Change>,
     scrapes: Scrapes,
+    kv_events: UnderWay,
     gateway: &'g mut dyn Gateway,
     outcome: Outcome,
     happened: Vec<Happened>,
@@ -136,7 +142,9 @@ impl Simulation<'_, '_> {
             }
             let change = self.changes.last().map_or(f64::INFINITY, |change| change.time());
             let scrape = self.scrapes.next();
-            if change.min(scrape) <= time.min(arrival) {
+            if self.kv_events.next() <= time.min(arrival).min(change).min(scrape) {
+                self.hear();
+            } else if change.min(scrape) <= time.min(arrival) {
                 if change <= scrape { self.change() } else { self.scrape() }
             } else if arrival < time || (arrival == time && starts) {
                 self.arrive();
@@ -161,6 +169,12 @@ impl Simulation<'_, '_> {
         }
     }
 
+    fn hear(&mut self) {
+        if let Some((now, engine, batch)) = self.kv_events.hear() {
+            self.gateway.on_kv_events(now, engine, &batch);
+        }
+    }
+
     fn change(&mut self) {
         match self.changes.pop() {
             Some(Change::Fail { time, engine }) => self.fail(engine, time),
@@ -176,6 +190,7 @@ impl Simulation<'_, '_> {
     fn fail(&mut self, engine: u32, now: f64) {
         self.up[engine as usize] = false;
         let lost = self.engines[engine as usize].fail();
+        self.kv_events.forget(engine);
         for &request in &lost {
             self.leave(request, engine, now, false);
         }
@@ -249,6 +264,7 @@ impl Simulation<'_, '_> {
         let source = &mut self.engines[engine as usize];
         source.drain_happened(&mut happened);
         source.drain_admitted(&mut self.admitted);
+        self.kv_events.send(now, engine, source.drain_kv());
         for (request, cached) in self.admitted.drain(..) {
             self.outcome.cached[request as usize] = cached;
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::events::Residency;
 use crate::kv::Kv;
 use crate::trace::Grain;
 
@@ -162,8 +163,11 @@ impl Engine {
     pub fn fail(&mut self) -> Vec<u32> {
         let running = self.running.iter().map(|sequence| sequence.job);
         let lost = running.chain(self.waiting.iter().copied()).map(|job| job.request).collect();
-        let preemptions = self.preemptions;
+        let (preemptions, tells) = (self.preemptions, self.kv.tells());
         *self = Self { preemptions, ..Self::new(self.config) };
+        if tells {
+            self.kv.tell();
+        }
         lost
     }
 
@@ -176,6 +180,16 @@ impl Engine {
     /// the cache.
     pub fn drain_admitted(&mut self, into: &mut Vec<(u32, u32)>) {
         into.append(&mut self.admitted);
+    }
+
+    /// From now on it tells what happens to its cache.
+    pub fn tell_kv(&mut self) {
+        self.kv.tell();
+    }
+
+    /// What happened to its cache since last asked.
+    pub fn drain_kv(&mut self) -> Vec<Residency> {
+        self.kv.drain_changes()
     }
 
     /// A request arrives at `now`: it waits at least for the end of the step.
