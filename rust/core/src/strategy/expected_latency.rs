@@ -32,7 +32,7 @@ const TERMS: [&str; 6] = ["queue", "prefill", "busy", "stall", "decode", "room"]
 /// - queue: prefill that stands before it there; on a newcomer twice, until it has answered;
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that an engine prefills;
+///   that this engine prefills;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - decode: its own answer, w · ô · s(after), ô the mean length of answers;
 /// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
@@ -60,7 +60,7 @@ impl ExpectedLatency {
         let slower = get(Stat::PrefillSlowness);
         let pairs = pairs(tokens, uncached);
         let prefill = slower * (base_ms + token_ms * uncached + pair_ms * pairs);
-        let rho = view.engine.busy.min(BUSIEST);
+        let rho = (view.engine.busy * get(Stat::PrefillSent)).min(BUSIEST);
         let output = view.engine.output_tokens;
         let in_flight = get(Stat::InFlight);
         // Requests in flight have on average half of their answer.
@@ -97,6 +97,7 @@ impl Rule for ExpectedLatency {
         Stat::PrefillSlowness,
         Stat::StepSlowness,
         Stat::QueueCaution,
+        Stat::PrefillSent,
     ];
     const NEEDS_PROMPT: bool = true;
 
