@@ -1,10 +1,9 @@
 """Every strategy on many fleets, traces and loads: who is ever better than `expected_latency`?
 
 A script: `python benches/replay_cells.py TRACE [--seeds 3] [--only PATTERN]`, TRACE being the
-conversation trace of Mooncake. Prints Markdown. A ratio is a mean over paired seeds to the best weight of
-`dynamo_cost` in that cell and figure, the hardest rival there is: its weight is chosen with
-hindsight. Noise is what `routecore.replay.compare` calls so: within the 95 % interval, or within
-3 % of a mean or 6 % of a p99.
+conversation trace of Mooncake. Prints Markdown. A ratio is a mean over paired seeds, to the best
+weight of `dynamo_cost` in that cell and figure: the hardest rival, chosen with hindsight. Noise is
+what lies within the 95 % interval, or within 3 % of a mean and 6 % of a p99.
 """
 
 import argparse
