@@ -319,7 +319,8 @@ class Question:
     head: Prefix | None = None  # names the class of the prompt, for lmetric
     head_tokens: float = 0.0
     engine: Any = None  # learned: prefill, step, output tokens, busy
-    slower: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    # Learned of each: slowness in prefill and decode, prefill sent lately.
+    slower: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     kv_tokens: float = 400_000.0
     stats: Mapping[str, Any] = field(default_factory=dict)  # of the engines, for llm_d
 

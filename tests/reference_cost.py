@@ -108,11 +108,11 @@ def prefill_ms(engine: Any, slower: float, tokens: float, uncached: float) -> fl
 def expected_latency(q: Question, decode_weight: float = 0.07) -> dict[str, float]:
     """The growth of everybody's latency, in milliseconds."""
     _, (step_ms, request_ms, context_ms), output, busy = q.engine
-    rho = min(busy, 0.9)
 
     def cost(url: str) -> float:
         row = q.rows[url]
-        slow_prefill, slow_step = q.slower[url]
+        slow_prefill, slow_step, sent = q.slower[url]
+        rho = min(busy * sent, 0.9)
         prefill = prefill_ms(q.engine, slow_prefill, q.tokens, q.uncached(url))
         grown = row.in_flight * output / 2
 

@@ -190,11 +190,12 @@ class Life:
         costs = twin.COSTS[self.name](asked, **self.knobs)
         return costs, twin.least(costs)
 
-    def slower(self, url: str) -> tuple[float, float]:
-        """How many times slower than others it was found to be, in prefill and decode."""
+    def slower(self, url: str) -> tuple[float, float, float]:
+        """How many times slower it was found to be in prefill and decode; prefill sent to it."""
         row = self.table.add(url)
-        prefill, step = (self.table.column(n)[row] for n in ("prefill_slowness", "step_slowness"))
-        return float(prefill), float(step)
+        names = ("prefill_slowness", "step_slowness", "prefill_sent")
+        prefill, step, sent = (self.table.column(name)[row] for name in names)
+        return float(prefill), float(step), float(sent)
 
     def prefill_of(self) -> Any:
         """What a prefill takes, as learned up to now."""

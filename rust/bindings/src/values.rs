@@ -58,6 +58,7 @@ pub fn is_own(stat: Stat) -> bool {
             | Stat::PrefillSlowness
             | Stat::StepSlowness
             | Stat::QueueCaution
+            | Stat::PrefillSent
     )
 }
 

@@ -93,7 +93,7 @@ impl Fleet {
 
     /// What its engines are like.
     pub fn engine(&self) -> Profile {
-        Profile { kv_tokens: self.kv_tokens, ..self.speed.profile(self.table.live()) }
+        Profile { kv_tokens: self.kv_tokens, ..self.speed.profile(self.load.now()) }
     }
 
     /// Tokens that a KV cache is taken to hold where the engine has not told.
@@ -155,7 +155,8 @@ impl Fleet {
             text: prompt.unit == Unit::Bytes,
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
-        self.speed.sent(work.prefill_us as f64 / 1e3, self.load.now());
+        let ms = work.prefill_us as f64 / 1e3;
+        self.speed.sent(&mut self.table, row, ms, self.load.now());
         self.block_tokens = block_tokens;
         self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);
         drop(index);

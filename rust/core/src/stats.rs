@@ -76,6 +76,8 @@ stats! {
     StepSlowness, "step_slowness", Amount;
     /// How often what waits on the endpoint counts: 2 for a newcomer, towards 1 as it answers.
     QueueCaution, "queue_caution", Amount;
+    /// Prefill sent to the endpoint lately; the profile's `busy` makes a share of its time of it.
+    PrefillSent, "prefill_sent", Amount;
 }
 
 impl Stat {
@@ -284,6 +286,7 @@ fn blank(stat: Stat) -> f64 {
         | Stat::QueuedMs
         | Stat::ContextTokens
         | Stat::KvTokens
+        | Stat::PrefillSent
         | Stat::Qps => 0.0,
         Stat::PrefillSlowness | Stat::StepSlowness | Stat::QueueCaution => 1.0,
         _ => f64::NAN,

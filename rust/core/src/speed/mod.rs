@@ -27,6 +27,8 @@ const OUTPUTS: f64 = 256.0;
 const BUSY_SECONDS: f64 = 30.0;
 /// Tokens that an engine's KV cache is taken to hold until it is known.
 pub const KV_TOKENS: f64 = 400_000.0;
+/// Times that at most, until what was sent is counted afresh: e²⁰⁰ is far from overflow.
+const OLDEST: f64 = 200.0;
 /// The longest answer that counts.
 const MOST_OUTPUT: u64 = 1 << 17;
 
@@ -42,7 +44,7 @@ pub struct Profile {
     pub step: [f64; 3],
     /// Tokens of an answer.
     pub output_tokens: f64,
-    /// Share of its time that an engine prefills, 0..1.
+    /// Share of its time, 0..1, that an engine prefills for each unit of [`Stat::PrefillSent`].
     pub busy: f64,
     /// Tokens of a KV cache whose size the engine has not told.
     pub kv_tokens: f64,
@@ -75,9 +77,9 @@ pub struct Speed {
     step: Fit,
     rows: Vec<RowSpeed>,
     output_tokens: f64,
-    /// Prefill that was sent lately, milliseconds, and as of when.
-    sent_ms: f64,
-    at: f64,
+    /// When a millisecond of prefill was sent as one: what is sent later counts for more, so that
+    /// nothing has to be touched to make the rest count for less.
+    epoch: f64,
 }
 
 impl Speed {
@@ -88,19 +90,25 @@ impl Speed {
             step: Fit::new(profile.step, [1.0, 16.0, 100_000.0], PRIOR),
             rows: Vec::new(),
             output_tokens: profile.output_tokens,
-            sent_ms: 0.0,
-            at: f64::NEG_INFINITY,
+            epoch: 0.0,
         }
     }
 
-    /// Prefill that should take so many milliseconds was sent at `now`, seconds.
-    pub fn sent(&mut self, ms: f64, now: f64) {
-        let passed = now - self.at;
-        if passed > 0.0 {
-            self.sent_ms *= (-passed / BUSY_SECONDS).exp();
-            self.at = now;
+    /// Prefill that should take so many milliseconds was sent to the row at `now`, seconds.
+    pub fn sent(&mut self, table: &mut StatTable, row: u32, ms: f64, now: f64) {
+        if self.age(now) > OLDEST {
+            let fade = (-self.age(now)).exp();
+            for row in 0..table.rows() as u32 {
+                table.set(Stat::PrefillSent, row, fade * table.get(Stat::PrefillSent, row));
+            }
+            self.epoch = now;
         }
-        self.sent_ms += ms;
+        table.bump(Stat::PrefillSent, row, ms * self.age(now).exp());
+    }
+
+    /// Time since the epoch, in [`BUSY_SECONDS`].
+    fn age(&self, now: f64) -> f64 {
+        ((now - self.epoch) / BUSY_SECONDS).max(0.0)
     }
 
     /// Milliseconds that `row` should take to prefill the last `uncached` of `prompt` tokens.
@@ -162,11 +170,10 @@ impl Speed {
         }
     }
 
-    /// What an engine with a slowness of 1 is like, by all that was seen, where work is shared by
-    /// so many engines.
-    pub fn profile(&self, engines: usize) -> Profile {
+    /// What an engine with a slowness of 1 is like, by all that was seen until `now`.
+    pub fn profile(&self, now: f64) -> Profile {
         let (prefill, step) = (self.prefill.constants(), self.step.constants());
-        let busy = (self.sent_ms / (1e3 * BUSY_SECONDS * engines.max(1) as f64)).min(1.0);
+        let busy = (-self.age(now)).exp() / (1e3 * BUSY_SECONDS);
         let (output_tokens, kv_tokens) = (self.output_tokens, KV_TOKENS);
         Profile { prefill, step, output_tokens, busy, kv_tokens }
     }
@@ -250,7 +257,7 @@ mod tests {
                     let off = learned / truth - 1.0;
                     assert!(off.abs() < 0.15, "{what} of row {row}: {off:+.2} off, ×{factor}");
                 };
-                let learned = speed.profile(1);
+                let learned = speed.profile(0.0);
                 let slower = [Stat::PrefillSlowness, Stat::StepSlowness];
                 let [slow_prefill, slow_step] = slower.map(|stat| table.get(stat, row));
                 near("a token", slow_prefill * learned.prefill[1], slow * prefill[1]);
@@ -258,8 +265,28 @@ mod tests {
                 near("a step", slow_step * learned.step[0], slow * step[0]);
                 near("context", slow_step * learned.step[2], slow * step[2]);
             }
-            assert!((speed.profile(1).output_tokens / 200.0 - 1.0).abs() < 0.15);
+            assert!((speed.profile(0.0).output_tokens / 200.0 - 1.0).abs() < 0.15);
         }
+    }
+
+    #[test]
+    fn what_was_sent_is_a_share_of_the_time_of_its_row_and_fades() {
+        let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
+        let share = |speed: &Speed, table: &StatTable, row, now| {
+            speed.profile(now).busy * table.get(Stat::PrefillSent, row)
+        };
+        // Past the age at which counting starts afresh, and from a clock that starts anywhere.
+        for second in 0..10_000 {
+            let now = 1.7e9 + f64::from(second);
+            speed.sent(&mut table, 0, 300.0, now);
+            if second > 200 {
+                let share = share(&speed, &table, 0, now);
+                assert!((0.28..0.32).contains(&share), "{share} after {second} s");
+            }
+        }
+        assert_eq!(share(&speed, &table, 1, 1.7e9 + 1e4), 0.0);
+        assert!(share(&speed, &table, 0, 1.7e9 + 1.03e4) < 1e-4);
+        assert!(share(&speed, &table, 0, f64::NAN).is_finite());
     }
 
     #[test]
@@ -285,7 +312,7 @@ mod tests {
                 generated: Some(any() as u64),
             };
             speed.served(&mut table, 0, &seen);
-            let learned = speed.profile(1);
+            let learned = speed.profile(0.0);
             let slower = [Stat::PrefillSlowness, Stat::StepSlowness].map(|stat| table.get(stat, 0));
             for value in learned.prefill.into_iter().chain(learned.step).chain(slower) {
                 assert!((0.0..1e5).contains(&value), "{learned:?} {slower:?}");

@@ -32,7 +32,7 @@ const TERMS: [&str; 7] = ["queue", "steps", "prefill", "busy", "stall", "decode"
 /// - steps: the decode step that it waits for and the one that it shares, 1.5 · s(now), if any;
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that an engine prefills;
+///   that this engine prefills;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - decode: its own answer, w · ô · s(after), ô the mean length of answers;
 /// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
@@ -60,19 +60,19 @@ impl ExpectedLatency {
         let (in_flight, in_decoding) = (column(Stat::InFlight), column(Stat::InDecoding));
         let (queued_ms, caution) = (column(Stat::QueuedMs), column(Stat::QueueCaution));
         let (slow_prefill, slow_step) = (column(Stat::PrefillSlowness), column(Stat::StepSlowness));
-        let context_tokens = column(Stat::ContextTokens);
+        let (context_tokens, sent) = (column(Stat::ContextTokens), column(Stat::PrefillSent));
         let (kv_tokens, kv_capacity) = (column(Stat::KvTokens), column(Stat::KvCapacity));
         let tokens = view.asked.tokens;
         let Profile { prefill, step, output_tokens: output, busy, kv_tokens: kv_default } =
             view.engine;
         let ([base_ms, token_ms, pair_ms], [step_ms, request_ms, context_ms]) = (prefill, step);
-        let rho = busy.min(BUSIEST);
         move |pos| {
             let row = view.candidates.rows[pos] as usize;
             let at = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
             let uncached = view.uncached(pos);
             let pairs = pairs(tokens, uncached);
             let prefill = at(slow_prefill) * (base_ms + token_ms * uncached + pair_ms * pairs);
+            let rho = (busy * at(sent)).min(BUSIEST);
             let step = |requests: f64, context: f64| {
                 at(slow_step) * (step_ms + request_ms * requests + context_ms * context)
             };
@@ -111,6 +111,7 @@ impl Rule for ExpectedLatency {
         Stat::PrefillSlowness,
         Stat::StepSlowness,
         Stat::QueueCaution,
+        Stat::PrefillSent,
     ];
     const NEEDS_PROMPT: bool = true;
     const NEEDS_IN_USE: bool = true;
