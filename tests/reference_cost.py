@@ -105,14 +105,15 @@ def prefill_ms(engine: Any, slower: float, tokens: float, uncached: float) -> fl
     return float(slower * (base + per_token * uncached + per_pair * pairs))
 
 
-def expected_latency(q: Question, decode_weight: float = 0.07) -> dict[str, float]:
+def expected_latency(q: Question, decode_weight: float = 0.05) -> dict[str, float]:
     """The growth of everybody's latency, in milliseconds."""
     _, (step_ms, request_ms, context_ms), output, busy = q.engine
 
     def cost(url: str) -> float:
         row = q.rows[url]
         slow_prefill, slow_step, sent = q.slower[url]
-        rho = min(busy * sent, 0.9)
+        mean = sum(other[2] for other in q.slower.values()) / len(q.slower)
+        rho = min(busy * max(sent, mean), 0.9)
         prefill = prefill_ms(q.engine, slow_prefill, q.tokens, q.uncached(url))
         grown = row.in_flight * output / 2
 
@@ -128,6 +129,12 @@ def expected_latency(q: Question, decode_weight: float = 0.07) -> dict[str, floa
             row.caution * row.queued_ms
             + 1.5 * now
             + prefill * (1 + 4 * rho / (1 - rho) + decode_weight * row.in_decoding)
+            + decode_weight
+            * output
+            / 2
+            * row.in_flight
+            * slow_step
+            * (request_ms + context_ms * q.tokens)
             + stay * (decode_weight + 3 * over / (over + 0.3))
         )
 

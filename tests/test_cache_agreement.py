@@ -40,7 +40,7 @@ KNOBS: dict[str, Any] = {
         "penalty_s": st.sampled_from([0.0, 0.01, 18.0]),
         "tokens_per_s": st.sampled_from([100.0, 15_928.0]),
     },
-    "expected_latency": {"decode_weight": st.sampled_from([0.0, 0.07, 1.0])},
+    "expected_latency": {"decode_weight": st.sampled_from([0.0, 0.05, 1.0])},
     "lmetric": {},
 }
 

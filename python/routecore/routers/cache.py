@@ -187,7 +187,7 @@ class ExpectedLatencyRouter(CacheRouter):
     def __init__(
         self,
         *,
-        decode_weight: float = 0.07,
+        decode_weight: float = 0.05,
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,

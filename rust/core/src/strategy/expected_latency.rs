@@ -22,7 +22,7 @@ const ROOM: f64 = 3.0;
 const FULL: f64 = 0.3;
 
 /// Parts of the cost, as `explain` names them.
-const TERMS: [&str; 7] = ["queue", "steps", "prefill", "busy", "stall", "decode", "room"];
+const TERMS: [&str; 8] = ["queue", "steps", "prefill", "busy", "stall", "decode", "crowd", "room"];
 
 /// The endpoint for which the latency of all requests together grows least, in milliseconds.
 ///
@@ -32,9 +32,11 @@ const TERMS: [&str; 7] = ["queue", "steps", "prefill", "busy", "stall", "decode"
 /// - steps: the decode step that it waits for and the one that it shares, 1.5 · s(now), if any;
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that this engine prefills;
+///   that this engine prefills, or that all do on average if that is more;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - decode: its own answer, w · ô · s(after), ô the mean length of answers;
+/// - crowd: what its context adds to the steps of those in flight there, w · ½ ô · r · (s(after) −
+///   s(before)): they have half of their answers before them;
 /// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
 ///   requests share counted once.
 ///
@@ -54,7 +56,7 @@ fn over(x: f64) -> f64 {
 
 impl ExpectedLatency {
     /// The parts of a candidate's cost. What all candidates share is looked up once.
-    fn parts<'a>(&self, view: View<'a>) -> impl Fn(usize) -> [f64; 7] + 'a {
+    fn parts<'a>(&self, view: View<'a>) -> impl Fn(usize) -> [f64; 8] + 'a {
         let decode_weight = self.decode_weight;
         let column = |stat| view.table.column(stat);
         let (in_flight, in_decoding) = (column(Stat::InFlight), column(Stat::InDecoding));
@@ -66,13 +68,16 @@ impl ExpectedLatency {
         let Profile { prefill, step, output_tokens: output, busy, kv_tokens: kv_default } =
             view.engine;
         let ([base_ms, token_ms, pair_ms], [step_ms, request_ms, context_ms]) = (prefill, step);
+        let sent_to = |row: u32| sent.get(row as usize).copied().unwrap_or(0.0);
+        let all: f64 = view.candidates.rows.iter().map(|&row| sent_to(row)).sum();
+        let mean = all / view.len().max(1) as f64;
         move |pos| {
             let row = view.candidates.rows[pos] as usize;
             let at = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
             let uncached = view.uncached(pos);
             let pairs = pairs(tokens, uncached);
             let prefill = at(slow_prefill) * (base_ms + token_ms * uncached + pair_ms * pairs);
-            let rho = (busy * at(sent)).min(BUSIEST);
+            let rho = (busy * at(sent).max(mean)).min(BUSIEST);
             let step = |requests: f64, context: f64| {
                 at(slow_step) * (step_ms + request_ms * requests + context_ms * context)
             };
@@ -82,6 +87,7 @@ impl ExpectedLatency {
             // Requests in flight have on average half of their answer.
             let grown = requests * output / 2.0;
             let stay = output * step(requests + 1.0, context + tokens + grown);
+            let more = at(slow_step) * (request_ms + context_ms * tokens);
             let told = at(kv_capacity);
             let capacity = if told > 0.0 { told } else { kv_default };
             let over = over((at(kv_tokens) + grown + view.added(pos)) / capacity);
@@ -92,6 +98,7 @@ impl ExpectedLatency {
                 prefill * BUSY * rho / (1.0 - rho),
                 decode_weight * prefill * decoding,
                 decode_weight * stay,
+                decode_weight * output / 2.0 * requests * more,
                 if over == 0.0 { 0.0 } else { ROOM * stay * over / (over + FULL) },
             ]
         }
@@ -117,7 +124,7 @@ impl Rule for ExpectedLatency {
     const NEEDS_IN_USE: bool = true;
 
     fn build(params: &mut Params) -> Result<Self, RouteError> {
-        let decode_weight = params.number("decode_weight", 0.07, 0.0, 1e6)?;
+        let decode_weight = params.number("decode_weight", 0.05, 0.0, 1e6)?;
         Ok(Self { decode_weight, costs: Costs::default() })
     }
 
