@@ -1,15 +1,14 @@
 """The interchangeable endpoints behind one name in a host: their strategy and their load."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple, Protocol, cast
 
 from routecore.integrations.settings import Settings
-from routecore.integrations.shadow import Record, ShadowLog
+from routecore.integrations.shadow import Record, ShadowLog, shadow_log
 from routecore.monitor import RequestStatsMonitor
+from routecore.routers import CompiledRouter
 from routecore.stats import EndpointInfo
 from routecore.table import EndpointTable
 
@@ -61,9 +60,8 @@ class Fleet:
         self.settings, self.name = settings, name
         self.shadow: ShadowLog | None = None
         if settings.mode == "shadow":
-            path = settings.shadow_file.replace("{pid}", str(os.getpid()))
-            self.shadow = _shadow_log(path, settings.shadow_max_bytes)
-        self.router = settings.router()
+            self.shadow = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
+        self.router: CompiledRouter = settings.router()
         self.table = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
         self.monitor = cast(
@@ -134,9 +132,3 @@ class Fleet:
                 type(error).__name__,
                 error,
             )
-
-
-@cache
-def _shadow_log(path: str, max_bytes: int) -> ShadowLog:
-    """One per file: two buffers would tear each other's lines."""
-    return ShadowLog(path, max_bytes)

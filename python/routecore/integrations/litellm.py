@@ -27,7 +27,7 @@ from routecore.integrations.litellm_request import (
     narrowing,
     permitted,
 )
-from routecore.integrations.settings import environment, settings
+from routecore.integrations.settings import Settings
 from routecore.integrations.telemetry import Telemetry, watch
 from routecore.stats import EndpointInfo
 
@@ -93,8 +93,8 @@ class RoutecoreCallback(CustomLogger):
         if groups or given:
             self._configure({**given, "groups": groups})
         else:
-            self._environment = environment()
-            read = settings(self._environment)
+            self._environment = Settings.read()
+            read = Settings.of(self._environment)
             if "strategy" in self._environment:
                 read.router()
 
@@ -249,7 +249,7 @@ class RoutecoreCallback(CustomLogger):
         base = dict(given)
         groups = msgspec.convert(base.pop("groups", None) or {}, dict[str, dict[str, Any]])
         for differing in ({}, *groups.values()):
-            settings({**base, **differing}).router()
+            Settings.of({**base, **differing}).router()
         self._configured = base, groups
 
     def _group(self, name: str) -> _Group | None:
@@ -265,7 +265,7 @@ class RoutecoreCallback(CustomLogger):
                 self._configure({**given, **self._environment})
             assert self._configured is not None
             base, groups = self._configured
-            read = settings({**base, **groups.get(name, {})})
+            read = Settings.of({**base, **groups.get(name, {})})
             group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
             watch(group.fleet.monitor)
         except (RouteError, TypeError, msgspec.ValidationError) as error:

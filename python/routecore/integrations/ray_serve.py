@@ -20,7 +20,7 @@ from typing import Any
 from routecore.errors import RouteError
 from routecore.integrations.fleet import Fleet
 from routecore.integrations.ray_prompt import body_of
-from routecore.integrations.settings import Settings, settings
+from routecore.integrations.settings import Settings
 from routecore.stats import EndpointInfo
 
 try:
@@ -88,7 +88,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         chosen.setdefault("lease_timeout", 86_400.0)
         name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
         try:
-            read = settings(chosen)
+            read = Settings.of(chosen)
             self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from routecore.errors import RouteError
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
-from routecore.integrations.production_stack.settings import Settings, accepts, build
-from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, ShadowLog
+from routecore.integrations.production_stack.settings import EQUAL, Settings
+from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
 from routecore.integrations.telemetry import Telemetry
 
 _log = host.logger("routecore.production_stack")
@@ -44,12 +46,13 @@ class Decision:
     """
 
     def __init__(self, logic: str, settings: Settings, flags: Mapping[str, Any]) -> None:
-        self.strategy = settings.strategy or EQUALS[logic]
-        self.is_equal = settings.strategy is None
+        self.is_equal = settings.strategy == EQUAL
+        self.strategy = EQUALS[logic] if self.is_equal else settings.strategy
         self._settings, self._session_key = settings, flags.get("session_key")
-        taken = accepts(self.strategy)
+        chosen = msgspec.structs.replace(settings, strategy=self.strategy)
+        taken = chosen.accepts()
         params = {name: flags[name] for name in flags if name in taken} | settings.params
-        self.router: Any = build(self.strategy, params)
+        self.router: Any = msgspec.structs.replace(chosen, params=params).router()
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
         self._logged = float("-inf")
@@ -159,7 +162,7 @@ class _Shadow:
     """Two indexes, of what the host sent where and of what we would have."""
 
     def __init__(self, settings: Settings) -> None:
-        self.log = ShadowLog(settings.shadow_file, settings.shadow_max_bytes)
+        self.log = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
         self._explains = True
         self._host, self._ours = PromptIndex(), PromptIndex()
 

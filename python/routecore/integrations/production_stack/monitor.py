@@ -56,7 +56,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         life = current()
         if life is not None:
             life.ended(engine_url, request_id)
-            if life.shows_usage and hasattr(self.core, "on_usage"):
+            if life.shows_usage:
                 # Its usage comes right after, and must come before its end.
                 life.served = (self, engine_url, request_id, timestamp)
                 return
@@ -75,9 +75,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         completion_tokens: int | None = None,
     ) -> None:
         """What the engine counted of a request, in tokens; before its end."""
-        told: Any = getattr(self.core, "on_usage", None)
-        if told is not None:
-            told(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+        self.core.on_usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
 
     def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request failed or its client left."""
