@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
+from routecore.integrations.engine_caches import Addresses, engine_caches
 from routecore.integrations.settings import Settings
 from routecore.integrations.shadow import Record, ShadowLog, shadow_log
 from routecore.monitor import RequestStatsMonitor
@@ -51,7 +52,7 @@ class Fleet:
         log: The host's logger.
 
     Raises:
-        RouteError: As `Settings.router`.
+        RouteError: As `Settings.router`, or KV event settings are wrong.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Fleet:
         self.shadow: ShadowLog | None = None
         if settings.mode == "shadow":
             self.shadow = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
-        self.router: CompiledRouter = settings.router()
+        self.caches = engine_caches(settings, log)
+        told = {} if self.caches is None else self.caches.params()
+        self.router: CompiledRouter = settings.router(**told)
         self.table = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
         self.monitor = cast(
@@ -89,6 +92,21 @@ class Fleet:
                 del self._lists[next(iter(self._lists))]
             found = self._lists[urls] = tuple(EndpointInfo(url=url) for url in urls)
         return found
+
+    async def prepare(self, body: Mapping[str, Any] | None, addresses: Addresses) -> None:
+        """What a choice by KV events needs before it; nothing without them. Never raises.
+
+        Args:
+            body: As `choose` will get it.
+            addresses: Of all endpoints that there are now; called in a thread.
+        """
+        if self.caches is None:
+            return
+        try:
+            self.caches.follow(addresses)
+            await self.caches.prepare(body)
+        except Exception as error:
+            self.fault(error)
 
     def choose(
         self,

@@ -55,6 +55,7 @@ class _Group:
         self.fleet = fleet
         self.list: tuple[list[Any], tuple[str, ...], tuple[EndpointInfo, ...]] = ([], (), ())
         self.narrows = False
+        self.addresses: dict[str, str] = {}
 
     def is_last(self, deployments: list[Any]) -> bool:
         """Whether these are the very objects that were met last; LiteLLM replaces what changes."""
@@ -66,6 +67,10 @@ class _Group:
         ids = ids_of(deployments)
         self.list = (list(deployments), ids, self.fleet.endpoints(ids))
         self.narrows = narrowing(deployments)
+        self.addresses = {
+            url: str(deployment["litellm_params"].get("api_base") or "")
+            for url, deployment in zip(ids, deployments, strict=True)
+        }
         return ids
 
 
@@ -127,7 +132,10 @@ class RoutecoreCallback(CustomLogger):
                 endpoints = fleet.endpoints(ids)
             key = fleet.router.session_key
             headers = headers_of(kwargs, key) if key else None
-            ours = fleet.choose(endpoints, headers, body_of(model, messages, kwargs))
+            body = body_of(model, messages, kwargs)
+            if fleet.caches is not None:
+                await fleet.prepare(body, lambda: group.addresses)
+            ours = fleet.choose(endpoints, headers, body)
             if fleet.shadow is not None:
                 _OURS.set((fleet, ours))
                 return healthy_deployments

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.integrations.engine_caches import engine_caches
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
@@ -52,7 +53,10 @@ class Decision:
         chosen = msgspec.structs.replace(settings, strategy=self.strategy)
         taken = chosen.accepts()
         params = {name: flags[name] for name in flags if name in taken} | settings.params
-        self.router: Any = msgspec.structs.replace(chosen, params=params).router()
+        chosen = msgspec.structs.replace(chosen, params=params)
+        self.caches = engine_caches(chosen, _log)
+        told = {} if self.caches is None else self.caches.params()
+        self.router: Any = chosen.router(**told)
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
         self._logged = float("-inf")
@@ -65,6 +69,14 @@ class Decision:
             shown or " with its defaults",
             settings.mode,
         )
+
+    async def prepare(self, body: Any) -> None:
+        """Tokenise, off the event loop, what KV events need of a choice. Never raises."""
+        if self.caches is not None:
+            try:
+                await self.caches.prepare(body)
+            except Exception as error:
+                self._failed(error)
 
     def choose(
         self,
@@ -92,6 +104,8 @@ class Decision:
             raise RouteError(f"{self.strategy}: needs at least one endpoint")
         began = time.perf_counter()
         try:
+            if self.caches is not None:
+                self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
             route = self.router.route_request if rule is None else rule
@@ -110,6 +124,8 @@ class Decision:
         if shadow is None:
             return
         try:
+            if self.caches is not None:
+                self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
             stats = shadow.request_stats()
@@ -141,6 +157,12 @@ class Decision:
         """Write what is buffered; the decision goes on working."""
         if self.shadow is not None:
             self.shadow.log.close()
+
+    def end(self) -> None:
+        """Another decision has taken over: hear no engines any more."""
+        self.close()
+        if self.caches is not None:
+            self.caches.close()
 
     def _failed(self, error: Exception) -> None:
         self.telemetry.fell_back()
