@@ -27,6 +27,7 @@ class PrefillDecodeRouter(RoutingInterface):
     """
 
     strategy: ClassVar[str] = "prefill_decode"
+    needs: ClassVar[str] = "endpoints of two kinds, the prompt, and load"
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Hosts that route by the engines' KV events: settings, endpoints that come and go, reloads."""
 
 import asyncio
+import importlib
 import json
 import sys
 import threading
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import litellm_stand_in
 import pytest
+import ray_stand_in
 import zmq
 from kv_messages import stored
 from kv_sockets import Sockets, wait
@@ -246,4 +249,57 @@ def test_no_more_endpoints_are_heard_than_there_may_be(
     wait(lambda: len(caches._seen) == 2)
     assert sum("too many" in r.getMessage() for r in caplog.records) == 1
     caches.close()
+    caches.close()
+
+
+def test_ray_replicas_are_heard_at_their_nodes_address(
+    monkeypatch: pytest.MonkeyPatch, engines: list[Sockets]
+) -> None:
+    ray_stand_in.install(monkeypatch)
+    ours = importlib.import_module("routecore.integrations.ray_serve")
+    router = ours.RoutecoreRequestRouter(SimpleNamespace(name="deployment", app_name="app"))
+    ports = {"kv_events_port": engines[0].port, "kv_replay_port": engines[0].replay_port}
+    router.initialize_state(load_factor=9, **ports)
+    replicas: list[Any] = [ray_stand_in.Replica(f"r{at}") for at in range(3)]
+    replicas[2]._replica_info = SimpleNamespace(node_ip="127.0.0.1")
+    router.update_replicas(replicas)
+    caches = router._fleet.caches
+
+    def first(number: int, prompt: Any = TOKENS) -> str:
+        pending = ray_stand_in.Pending(number, {"prompt": prompt})
+        ranks = run(router.choose_replicas(replicas, pending))
+        return str(ranks[0][0].replica_id.unique_id)
+
+    tell(engines[0])  # before anybody listens: the replay gives it
+    first(0, [7])
+    wait(lambda: caches._seen)
+    tell(engines[0], TOKENS[:16])
+    url = replicas[2].replica_id.to_full_id_str()
+    wait(lambda: caches.index.matched(TOKENS, [url])[0][0] > 64)
+    assert {first(number) for number in range(1, 4)} == {"r2"}
+    caches.close()
+
+
+def test_litellm_deployments_are_heard_at_their_bases_address(
+    monkeypatch: pytest.MonkeyPatch, engines: list[Sockets]
+) -> None:
+    litellm = litellm_stand_in.install(monkeypatch)
+    module = importlib.import_module("routecore.integrations.litellm")
+    ports = {"kv_events_port": engines[0].port, "kv_replay_port": engines[0].replay_port}
+    callback = module.RoutecoreCallback(params={"load_factor": 9}, **ports)
+    litellm.callbacks.append(callback)
+    found = litellm_stand_in.deployments(3)
+    found[1]["litellm_params"]["api_base"] = "http://127.0.0.1:8000/v1"
+
+    def chosen(prompt: Any = TOKENS) -> str:
+        kept = run(callback.async_filter_deployments("m", found, None, {"prompt": prompt}))
+        return str(kept[0]["model_info"]["id"])
+
+    tell(engines[0])
+    chosen([7])
+    caches = callback._groups["m"].fleet.caches
+    wait(lambda: caches._seen)
+    tell(engines[0], TOKENS[:16])
+    wait(lambda: caches.index.matched(TOKENS, ["d1"])[0][0] > 64)
+    assert {chosen() for _ in range(3)} == {"d1"}
     caches.close()
