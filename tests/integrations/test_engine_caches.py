@@ -6,9 +6,11 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import litellm_stand_in
 import pytest
 import ray_stand_in
@@ -17,6 +19,10 @@ from kv_messages import stored
 from kv_sockets import Sockets, wait
 from production_stack_host import CALLBACKS, URLS, good, run
 from routecore import RouteError
+from routecore.demo.engine import Engine, toy_tokens
+from routecore.demo.events import EventPublisher
+from routecore.demo.runner import serve
+from routecore.demo.scheduler import Scheduler
 from routecore.integrations import engine_caches
 from routecore.integrations.settings import Settings
 from test_kv_tokens import SPECIAL, TEMPLATE, tokenizer
@@ -85,8 +91,8 @@ def test_endpoints_come_into_hearing_and_leave_it(
     ask(stand_in, 1)
     wait(lambda: caches._seen.keys() == {*URLS[:3]})  # one that is away may come back
     monkeypatch.setattr(engine_caches, "_GONE_SECONDS", 0.0)
-    wait(lambda: ask(stand_in, 2) and caches._seen.keys() == {*URLS[1:3]})
-    assert caches._subscriber.status().keys() == {*URLS[1:3]}
+    heard_of = caches._subscriber.status
+    wait(lambda: ask(stand_in, 2) and heard_of().keys() == {*URLS[1:3]})
     caches.close()
 
 
@@ -141,35 +147,49 @@ def test_text_is_tokenised_off_the_event_loop_once(
     caches.close()
 
 
-def test_the_demos_engines_are_heard_over_their_own_sockets(
+def test_what_another_router_sent_to_the_demos_engines_is_known(
     stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from routecore.demo.engine import block_keys, toy_tokens
-    from routecore.demo.events import EventPublisher
-
     monkeypatch.setattr(engine_caches, "_LOOK_SECONDS", 0.0)
     context: Any = zmq.Context()
-    publishers = [EventPublisher(context) for _ in URLS]
-    tables = [{"address": p.address, "replay": p.replay} for p in publishers]
-    monkeypatch.setenv("ROUTECORE_KV_EVENTS", json.dumps(dict(zip(URLS, tables, strict=True))))
-    app = stand_in.start("kvaware", CALLBACKS, URLS)
-    caches = app.state.router.decision.caches
+    publishers = [EventPublisher(context) for _ in range(3)]
+    engines = [Engine(speed=50.0, scheduler=Scheduler(log=p.log())) for p in publishers]
     text = "tell me of caches " * 40
-    body = {"prompt": toy_tokens(text).tolist()}
+    body = {"prompt": text, "max_tokens": 2, "prompt_token_ids": toy_tokens(text).tolist()}
+
+    async def until(so: Any) -> None:
+        while not so():
+            await asyncio.sleep(0.01)
+
+    async def served() -> None:
+        async with AsyncExitStack() as stack:
+            urls = [await stack.enter_async_context(serve(e.app)) for e in engines]
+            tables = [{"address": p.address, "replay": p.replay} for p in publishers]
+            sources = json.dumps(dict(zip(urls, tables, strict=True)))
+            monkeypatch.setenv("ROUTECORE_KV_EVENTS", sources)
+            app = stand_in.start("kvaware", CALLBACKS, urls)
+            caches = app.state.router.decision.caches
+            stack.callback(caches.close)
+            client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+
+            async def ask(url: str) -> None:
+                answer = await client.post(f"{url}/v1/completions", json=body)
+                assert answer.status_code == 200
+
+            await ask(urls[1])  # by another router
+            await stand_in.handle({"prompt": [7]}, "0", good)
+            held = caches.index.matched
+            await until(lambda: held(body["prompt_token_ids"], [urls[1]])[0][0] > 64)
+            for number in range(1, 4):
+                assert await stand_in.handle(body, str(number), ask) == urls[1]
+            assert engines[1].scheduler.hits > 0
+
+    async def bounded() -> None:
+        await asyncio.wait_for(served(), 20)
+
     try:
-        ask(stand_in, 0, {"prompt": [1, 2, 3]})
-        wait(lambda: len(caches._seen) == 4)
-        log = publishers[1].log()
-        keys = block_keys(text)
-        sequence = SimpleNamespace(keys=keys, token_ids=toy_tokens(text))
-        for at in range(len(keys)):
-            log.stored(sequence, at)  # type: ignore[arg-type]
-        log.flush()
-        wait(lambda: caches.index.matched(body["prompt"], [URLS[1]])[0][0] > 0)
-        assert {ask(stand_in, n, body) for n in range(1, 6)} == {URLS[1]}
+        run(bounded())
     finally:
-        caches.close()
-        wait(lambda: not caches._subscriber._thread.is_alive())
         for publisher in publishers:
             publisher.close()
         context.term()
