@@ -53,8 +53,8 @@ def strategies(as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     # The pair is no entry of ROUTERS: it needs a host that asks for both halves of a request.
-    pair = PrefillDecodeRouter
-    for key, cls in (*ROUTERS.items(), (pair.strategy, pair)):
+    listed: dict[str, Any] = {**ROUTERS, PrefillDecodeRouter.strategy: PrefillDecodeRouter}
+    for key, cls in listed.items():
         given = list(inspect.signature(cls.__init__).parameters.values())[1:]
         parameters = {p.name: {"default": p.default, "unit": UNITS[p.name]} for p in given}
         about = {"key": key, "class": cls.__name__, "needs": cls.needs}

@@ -90,15 +90,20 @@ class PrefillDecodeRouter(RoutingInterface):
         Raises:
             RouteError: No endpoint has a label of that half.
         """
-        one = isinstance(request_json, dict) and request_json.get("max_tokens") == 1
-        labels = self.prefill_labels if one else self.decode_labels
+        prefills = asks_prefill(request_json)
+        labels = self.prefill_labels if prefills else self.decode_labels
         half = [e for e in endpoints if getattr(e, "model_label", None) in labels]
         if not half:
             raise RouteError(
                 f"{self.strategy}: no endpoint has a model_label of {', '.join(labels)}"
             )
-        route = self.prefill if one else self.decode
+        route = self.prefill if prefills else self.decode
         return route(half, engine_stats, request_stats, request, request_json)
+
+
+def asks_prefill(request_json: Any) -> bool:
+    """Whether a body is for prefill: production-stack then asks for a single token."""
+    return isinstance(request_json, dict) and request_json.get("max_tokens") == 1
 
 
 def _half(name: str, word: str, seed: int) -> CompiledRouter:

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.integrations.seldom import Seldom
 from routecore.integrations.settings import Settings
 from routecore.kv_events import KVIndex, KVSource, PromptTokens
 
 _LOOK_SECONDS = 1.0
 _GONE_SECONDS = 600.0  # a cooldown or a failed health check is no reason to forget a cache
 _MAX_ENDPOINTS = 1024  # each takes a few sockets
-_LOG_SECONDS = 60.0
 
 Addresses = Callable[[], Mapping[str, str]]
 """Endpoint, as routers know it → its HTTP address, of all endpoints that there are now."""
@@ -57,7 +57,8 @@ class EngineCaches:
         self._subscribe: Callable[..., Any] = KVEventSubscriber
         self._subscriber: Any = None
         self._seen: dict[str, float] = {}
-        self._looked = self._logged = float("-inf")
+        self._looked = float("-inf")
+        self._logs = Seldom()
         self._looking = threading.Lock()
         self._closed = False
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="routecore-kv")
@@ -135,9 +136,7 @@ class EngineCaches:
         return False
 
     def _say(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._logged >= _LOG_SECONDS:
-            self._logged = now
+        if self._logs():
             self._log.warning(
                 "routecore: KV events: %s; the strategy goes by what was sent there", what
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 from routecore.integrations.engine_caches import Addresses, engine_caches
+from routecore.integrations.seldom import Seldom
 from routecore.integrations.settings import Settings
 from routecore.integrations.shadow import Record, ShadowLog, shadow_log
 from routecore.monitor import RequestStatsMonitor
@@ -15,7 +16,6 @@ from routecore.table import EndpointTable
 
 WINDOW = 60.0  # seconds of the monitor's sliding window
 _MAX_LISTS = 32  # as many as a router keeps; a cooldown or a locality makes a new one
-_FAULT_LOG_SECONDS = 60.0
 
 
 class Asked(NamedTuple):
@@ -79,7 +79,7 @@ class Fleet:
         self.faults = 0
         self._log, self.telemetry = log, telemetry
         self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
-        self._fault_logged = float("-inf")
+        self._logs = Seldom()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
         log.info("routecore %s %r: %s(%s)", settings.mode, name, settings.strategy, params)
@@ -139,9 +139,7 @@ class Fleet:
         """Our strategy failed and the host chose: counted, logged at most once a minute."""
         self.faults += 1
         self.telemetry.fell_back()
-        now = time.monotonic()
-        if now - self._fault_logged >= _FAULT_LOG_SECONDS:
-            self._fault_logged = now
+        if self._logs():
             self._log.warning(
                 "routecore %r: the host chose, %d times so far, because %s failed: %s: %s",
                 self.name,

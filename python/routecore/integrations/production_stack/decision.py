@@ -13,11 +13,11 @@ from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.settings import EQUAL, Settings
+from routecore.integrations.seldom import Seldom
 from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
 from routecore.integrations.telemetry import Telemetry
 
 _log = host.logger("routecore.production_stack")
-_LOG_SECONDS = 60.0
 
 _prefix = "prefix_cache"
 _latency = "expected_latency"
@@ -59,8 +59,7 @@ class Decision:
         self.router: Any = chosen.router(**told)
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
-        self._logged = float("-inf")
-        self._unlogged = 0
+        self._logs = Seldom()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(
             "routecore: routing logic %s, strategy %s%s, mode %s",
@@ -166,18 +165,16 @@ class Decision:
 
     def _failed(self, error: Exception) -> None:
         self.telemetry.fell_back()
-        self._unlogged += 1
-        now = time.monotonic()
-        if now - self._logged >= _LOG_SECONDS:
+        count = self._logs()
+        if count:
             _log.warning(
                 "routecore: %s failed %d times since the last such line; "
                 "requests went to the least loaded endpoint instead: %s: %s",
                 self.strategy,
-                self._unlogged,
+                count,
                 type(error).__name__,
                 error,
             )
-            self._logged, self._unlogged = now, 0
 
 
 class _Shadow:
