@@ -69,7 +69,9 @@ class EngineCaches:
 
     async def prepare(self, body: Any) -> None:
         """Turn the prompt into tokens in a thread, for a choice that this task makes next."""
-        if self._settings.tokenizer is not None and isinstance(body, dict):
+        if self._settings.tokenizer is None or self._closed:
+            return
+        if isinstance(body, dict):
             _prepared.set((body, await self._tokens.ids_in(self._threads, body)))
 
     def token_ids(self, body: dict[str, Any]) -> Any:
