@@ -44,7 +44,8 @@ impl Due {
         live: usize,
         is_live: impl Fn(u32, u128) -> bool,
     ) {
-        if self.told || !self.missed {
+        // A request without a known prompt has nothing queued.
+        if self.told || !self.missed || flight.work.prefill_us == 0 {
             return;
         }
         let at = micros(flight.start) + flight.ahead_us + flight.work.prefill_us;
