@@ -10,6 +10,15 @@ from routecore.routers import ROUTERS, CompiledRouter
 from routecore.stats import EngineStats, RequestStats
 
 
+UNITS: dict[str, str] = {
+    "prefill": "strategy of this half",
+    "decode": "strategy of this half",
+    "prefill_labels": "model_label of its endpoints",
+    "decode_labels": "model_label of its endpoints",
+}
+"""What the values of the pair's own parameters are."""
+
+
 class PrefillDecodeRouter(RoutingInterface):
     """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
 
