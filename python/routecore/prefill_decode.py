@@ -9,7 +9,6 @@ from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS, CompiledRouter
 from routecore.stats import EngineStats, RequestStats
 
-
 UNITS: dict[str, str] = {
     "prefill": "strategy of this half",
     "decode": "strategy of this half",
