@@ -23,15 +23,15 @@ def refused(*args: str) -> str:
 
 def test_strategies_lists_them_all_with_needs_defaults_and_units() -> None:
     rows = json.loads(call("strategies", "--json").output)
-    assert [row["key"] for row in rows] == [*ROUTERS]
+    assert [row["key"] for row in rows] == [*ROUTERS, "prefill_decode"]
     (prefix,) = (row for row in rows if row["key"] == "prefix_affinity")
     assert prefix["class"] == "PrefixAffinityRouter"
     assert "prompt" in prefix["needs"]
     assert prefix["parameters"]["block_chars"] == {"default": 128, "unit": "bytes"}
     assert all(row["needs"] and p["unit"] for row in rows for p in row["parameters"].values())
     shown = call("strategies").output
-    assert all(f"\n{key} " in "\n" + shown for key in ROUTERS)
-    assert "load_factor=1.25           times the mean load\n" in shown
+    assert all(f"\n{row['key']} " in "\n" + shown for row in rows)
+    assert "load_factor=1.25               times the mean load\n" in shown
 
 
 def test_demo_sends_a_users_own_requests_end_to_end(tmp_path: Path) -> None:

@@ -9,6 +9,14 @@ from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS, CompiledRouter
 from routecore.stats import EngineStats, RequestStats
 
+UNITS: dict[str, str] = {
+    "prefill": "strategy of this half",
+    "decode": "strategy of this half",
+    "prefill_labels": "model_label of its endpoints",
+    "decode_labels": "model_label of its endpoints",
+}
+"""What the values of the pair's own parameters are."""
+
 
 class PrefillDecodeRouter(RoutingInterface):
     """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
@@ -27,6 +35,7 @@ class PrefillDecodeRouter(RoutingInterface):
     """
 
     strategy: ClassVar[str] = "prefill_decode"
+    needs: ClassVar[str] = "endpoints of two kinds, the prompt, and load"
 
     def __init__(
         self,
@@ -89,15 +98,20 @@ class PrefillDecodeRouter(RoutingInterface):
         Raises:
             RouteError: No endpoint has a label of that half.
         """
-        one = isinstance(request_json, dict) and request_json.get("max_tokens") == 1
-        labels = self.prefill_labels if one else self.decode_labels
+        prefills = asks_prefill(request_json)
+        labels = self.prefill_labels if prefills else self.decode_labels
         half = [e for e in endpoints if getattr(e, "model_label", None) in labels]
         if not half:
             raise RouteError(
                 f"{self.strategy}: no endpoint has a model_label of {', '.join(labels)}"
             )
-        route = self.prefill if one else self.decode
+        route = self.prefill if prefills else self.decode
         return route(half, engine_stats, request_stats, request, request_json)
+
+
+def asks_prefill(request_json: Any) -> bool:
+    """Whether a body is for prefill: production-stack then asks for a single token."""
+    return isinstance(request_json, dict) and request_json.get("max_tokens") == 1
 
 
 def _half(name: str, word: str, seed: int) -> CompiledRouter:

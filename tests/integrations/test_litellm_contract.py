@@ -333,9 +333,9 @@ def test_wrong_settings_fail_at_start_or_leave_the_choice(
 ) -> None:
     with pytest.raises(RouteError, match="unknown 'fastest'"):
         made(host, strategy="fastest")
-    with pytest.raises(RouteError, match="unknown parameter 'x'"):
+    with pytest.raises(RouteError, match="takes no parameter 'x'"):
         made(host, strategy="round_robin", groups={"m": {"params": {"x": 1}}})
-    monkeypatch.setenv("ROUTECORE_PARAMS", "load=1")
+    monkeypatch.setenv("ROUTECORE_PARAMS", "load")
     with pytest.raises(RouteError, match="ROUTECORE_PARAMS"):
         made(host)
     monkeypatch.delenv("ROUTECORE_PARAMS")

@@ -94,7 +94,7 @@ def test_kvaware_says_what_it_does_without_events(
     stand_in: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     stand_in.start("kvaware", CALLBACKS, URLS, session_key="user", lmcache_controller_port=9)
-    said = [r.getMessage() for r in caplog.records if "no index of KV events" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if "hears no KV events" in r.getMessage()]
     assert len(said) == 1
     assert "does not start the LMCache controller" in said[0]
 

@@ -34,7 +34,7 @@ def test_in_the_shadow_the_host_chooses_and_we_are_recorded(
     assert monitor.events[0] == ("new", URLS[0], "0")  # and its own monitor
     assert monitor.in_flight == 0
     app.state.router.close()
-    summary = summarise([tmp_path / "routecore-shadow.jsonl"])
+    summary = summarise(tmp_path.glob("routecore-shadow-*.jsonl"))
     assert (summary.requests, summary.agreement) == (8, 0.25)
     assert summary.busiest_share == {"host": 0.25, "ours": 1.0}
     # The first is new to everyone; the host shows the prompt to each of four once.
@@ -79,7 +79,7 @@ def test_latencies_are_those_expected_before_the_choice(
     app.state.router.decision.router = Expects()
     run(stand_in.handle(BODY, "1", good))
     app.state.router.close()
-    summary = summarise([tmp_path / "routecore-shadow.jsonl"])
+    summary = summarise(tmp_path.glob("routecore-shadow-*.jsonl"))
     assert summary.latency_ms == {"host": 20.0, "ours": 0.0}
 
 

@@ -296,7 +296,7 @@ def test_a_failing_strategy_fails_no_request_and_is_logged_once(
     ("kwargs", "said"),
     [
         ({"strategy": "fastest"}, "unknown 'fastest'; valid: round_robin"),
-        ({"strategy": "round_robin", "wieghts": 1}, "unknown parameter 'wieghts'"),
+        ({"strategy": "round_robin", "wieghts": 1}, "takes no parameter 'wieghts'"),
         ({"strategy": "prefix_affinity", "load_factor": "x"}, "load_factor"),
         ({"mode": "shade"}, "mode"),
     ],

@@ -1,21 +1,21 @@
 """The interchangeable endpoints behind one name in a host: their strategy and their load."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple, Protocol, cast
 
+from routecore.integrations.engine_caches import Addresses, engine_caches
+from routecore.integrations.seldom import Seldom
 from routecore.integrations.settings import Settings
-from routecore.integrations.shadow import Record, ShadowLog
+from routecore.integrations.shadow import Record, ShadowLog, shadow_log
 from routecore.monitor import RequestStatsMonitor
+from routecore.routers import CompiledRouter
 from routecore.stats import EndpointInfo
 from routecore.table import EndpointTable
 
 WINDOW = 60.0  # seconds of the monitor's sliding window
 _MAX_LISTS = 32  # as many as a router keeps; a cooldown or a locality makes a new one
-_FAULT_LOG_SECONDS = 60.0
 
 
 class Asked(NamedTuple):
@@ -52,7 +52,7 @@ class Fleet:
         log: The host's logger.
 
     Raises:
-        RouteError: As `Settings.router`.
+        RouteError: As `Settings.router`, or KV event settings are wrong.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class Fleet:
         self.settings, self.name = settings, name
         self.shadow: ShadowLog | None = None
         if settings.mode == "shadow":
-            path = settings.shadow_file.replace("{pid}", str(os.getpid()))
-            self.shadow = _shadow_log(path, settings.shadow_max_bytes)
-        self.router = settings.router()
+            self.shadow = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
+        self.caches = engine_caches(settings, log)
+        told = {} if self.caches is None else self.caches.params()
+        self.router: CompiledRouter = settings.router(**told)
         self.table = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
         self.monitor = cast(
@@ -78,7 +79,7 @@ class Fleet:
         self.faults = 0
         self._log, self.telemetry = log, telemetry
         self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
-        self._fault_logged = float("-inf")
+        self._logs = Seldom()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
         log.info("routecore %s %r: %s(%s)", settings.mode, name, settings.strategy, params)
@@ -91,6 +92,21 @@ class Fleet:
                 del self._lists[next(iter(self._lists))]
             found = self._lists[urls] = tuple(EndpointInfo(url=url) for url in urls)
         return found
+
+    async def prepare(self, body: Mapping[str, Any] | None, addresses: Addresses) -> None:
+        """What a choice by KV events needs before it; nothing without them. Never raises.
+
+        Args:
+            body: As `choose` will get it.
+            addresses: Of all endpoints that there are now; called in a thread.
+        """
+        if self.caches is None:
+            return
+        try:
+            self.caches.follow(addresses)
+            await self.caches.prepare(body)
+        except Exception as error:
+            self.fault(error)
 
     def choose(
         self,
@@ -123,9 +139,7 @@ class Fleet:
         """Our strategy failed and the host chose: counted, logged at most once a minute."""
         self.faults += 1
         self.telemetry.fell_back()
-        now = time.monotonic()
-        if now - self._fault_logged >= _FAULT_LOG_SECONDS:
-            self._fault_logged = now
+        if self._logs():
             self._log.warning(
                 "routecore %r: the host chose, %d times so far, because %s failed: %s: %s",
                 self.name,
@@ -134,9 +148,3 @@ class Fleet:
                 type(error).__name__,
                 error,
             )
-
-
-@cache
-def _shadow_log(path: str, max_bytes: int) -> ShadowLog:
-    """One per file: two buffers would tear each other's lines."""
-    return ShadowLog(path, max_bytes)

@@ -27,7 +27,7 @@ from routecore.integrations.litellm_request import (
     narrowing,
     permitted,
 )
-from routecore.integrations.settings import environment, settings
+from routecore.integrations.settings import Settings
 from routecore.integrations.telemetry import Telemetry, watch
 from routecore.stats import EndpointInfo
 
@@ -55,6 +55,7 @@ class _Group:
         self.fleet = fleet
         self.list: tuple[list[Any], tuple[str, ...], tuple[EndpointInfo, ...]] = ([], (), ())
         self.narrows = False
+        self.addresses: dict[str, str] = {}
 
     def is_last(self, deployments: list[Any]) -> bool:
         """Whether these are the very objects that were met last; LiteLLM replaces what changes."""
@@ -66,6 +67,10 @@ class _Group:
         ids = ids_of(deployments)
         self.list = (list(deployments), ids, self.fleet.endpoints(ids))
         self.narrows = narrowing(deployments)
+        self.addresses = {
+            url: str(deployment["litellm_params"].get("api_base") or "")
+            for url, deployment in zip(ids, deployments, strict=True)
+        }
         return ids
 
 
@@ -93,8 +98,8 @@ class RoutecoreCallback(CustomLogger):
         if groups or given:
             self._configure({**given, "groups": groups})
         else:
-            self._environment = environment()
-            read = settings(self._environment)
+            self._environment = Settings.read()
+            read = Settings.of(self._environment)
             if "strategy" in self._environment:
                 read.router()
 
@@ -127,7 +132,10 @@ class RoutecoreCallback(CustomLogger):
                 endpoints = fleet.endpoints(ids)
             key = fleet.router.session_key
             headers = headers_of(kwargs, key) if key else None
-            ours = fleet.choose(endpoints, headers, body_of(model, messages, kwargs))
+            body = body_of(model, messages, kwargs)
+            if fleet.caches is not None:
+                await fleet.prepare(body, lambda: group.addresses)
+            ours = fleet.choose(endpoints, headers, body)
             if fleet.shadow is not None:
                 _OURS.set((fleet, ours))
                 return healthy_deployments
@@ -249,7 +257,7 @@ class RoutecoreCallback(CustomLogger):
         base = dict(given)
         groups = msgspec.convert(base.pop("groups", None) or {}, dict[str, dict[str, Any]])
         for differing in ({}, *groups.values()):
-            settings({**base, **differing}).router()
+            Settings.of({**base, **differing}).router()
         self._configured = base, groups
 
     def _group(self, name: str) -> _Group | None:
@@ -265,7 +273,7 @@ class RoutecoreCallback(CustomLogger):
                 self._configure({**given, **self._environment})
             assert self._configured is not None
             base, groups = self._configured
-            read = settings({**base, **groups.get(name, {})})
+            read = Settings.of({**base, **groups.get(name, {})})
             group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
             watch(group.fleet.monitor)
         except (RouteError, TypeError, msgspec.ValidationError) as error:

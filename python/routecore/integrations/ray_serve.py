@@ -20,7 +20,7 @@ from typing import Any
 from routecore.errors import RouteError
 from routecore.integrations.fleet import Fleet
 from routecore.integrations.ray_prompt import body_of
-from routecore.integrations.settings import Settings, settings
+from routecore.integrations.settings import Settings
 from routecore.stats import EndpointInfo
 
 try:
@@ -88,7 +88,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         chosen.setdefault("lease_timeout", 86_400.0)
         name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
         try:
-            read = settings(chosen)
+            read = Settings.of(chosen)
             self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
@@ -113,7 +113,20 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._loop = asyncio.get_running_loop()
         self._tick_later()
         try:
-            seat = self._choose(fleet, candidates, pending_request)
+            metadata = pending_request.metadata
+            body = body_of(
+                pending_request.args,
+                pending_request.kwargs,
+                fleet.router.session_key,
+                metadata.multiplexed_model_id,
+            )
+            if fleet.caches is not None:
+                await fleet.prepare(body, self._addresses)
+                # Replicas may have gone while the prompt was turned into tokens.
+                candidates = [r for r in candidates if r.replica_id in self._seats]
+            if not candidates:
+                return []
+            seat = self._choose(fleet, candidates, metadata, body)
         except Exception as error:
             fleet.fault(error)
             return _two(candidates)
@@ -126,20 +139,18 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             rest = heapq.nsmallest(_SPILL, rest, key=lambda r: self._load(r.replica_id))
         return [[seat.replica], rest] if rest else [[seat.replica]]
 
-    def _choose(self, fleet: Fleet, candidates: list[Any], pending_request: Any) -> _Seat:
+    def _choose(
+        self, fleet: Fleet, candidates: list[Any], metadata: Any, body: dict[str, Any] | None
+    ) -> _Seat:
         if len(candidates) == len(self._all):
             endpoints = self._all
         else:
             endpoints = fleet.endpoints(
                 tuple(sorted(self._seats[r.replica_id].url for r in candidates))
             )
-        metadata = pending_request.metadata
         key = fleet.router.session_key
         session = getattr(metadata, "session_id", "") if key else ""
         headers = {key: session} if key and session else None
-        body = body_of(
-            pending_request.args, pending_request.kwargs, key, metadata.multiplexed_model_id
-        )
         return self._by_url[fleet.choose(endpoints, headers, body)]
 
     def _load(self, replica_id: Any) -> int:
@@ -258,6 +269,15 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._by_url = {seat.url: seat for seat in self._seats.values()}
         if self._fleet is not None:
             self._all = self._fleet.endpoints(tuple(sorted(self._by_url)))
+
+    def _addresses(self) -> dict[str, str]:
+        """Replica → its node's address, where its engine publishes."""
+        # Serve shows node and zone of a replica, but its address only inside.
+        nodes = {
+            seat.url: getattr(getattr(seat.replica, "_replica_info", None), "node_ip", None)
+            for seat in list(self._seats.values())
+        }
+        return {url: ip or "" for url, ip in nodes.items()}
 
     # Once a second while there is traffic, and once after it.
 

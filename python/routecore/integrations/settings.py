@@ -1,29 +1,44 @@
-"""Which strategy a host runs, with which parameters; from its own configuration or variables."""
+"""Which strategy a host runs, with which parameters: read from a file, variables or the host."""
 
 import inspect
 import os
+import typing
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.routers import ROUTERS, CompiledRouter
+from routecore.interface import RoutingInterface
+from routecore.routers import ROUTERS
 
 DEFAULT_STRATEGY = "prefix_cache"
+_PREFIX = "ROUTECORE_"
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the operator chose.
 
+    Each field is a key of the file that ROUTECORE_CONFIG names (TOML or YAML), and in upper case,
+    after ROUTECORE_, a variable that overrides it.
+
     Attributes:
-        strategy: Key of `ROUTERS`.
-        params: Arguments of its constructor.
+        known: Strategy word → class: what the host can be given.
+        strategy: Key of `known`.
+        params: Arguments of its constructor. As a variable: JSON, or `name=value,name=value`.
         mode: "active"; or "shadow", which leaves every choice to the host and records ours.
         shadow_file: Where shadow mode writes its records; "{pid}" becomes the process's number.
         shadow_max_bytes: Above this the file moves to `.1`, and the `.1` before it is gone.
         lease_timeout: Seconds after which a request that never ended leaves the load.
+        kv_events: Endpoint → where its engine publishes KV events: an address, or the arguments of
+            a `KVSource` (`address`, `replay`, `ranks`, …).
+        kv_events_port: The same by rule, for endpoints not named: this port of the endpoint's host.
+        kv_replay_port: Port of the engines' `replay_endpoint`, on the host of the event address.
+        tokenizer: Folder of the model, whose tokenizer and chat template KV events need.
     """
+
+    known: ClassVar[Mapping[str, type[RoutingInterface]]] = ROUTERS
 
     strategy: str = DEFAULT_STRATEGY
     params: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -31,54 +46,129 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shadow_file: str = "routecore-shadow-{pid}.jsonl"
     shadow_max_bytes: int = 64 << 20
     lease_timeout: float = 600.0
+    kv_events: dict[str, str | dict[str, Any]] = msgspec.field(default_factory=dict)
+    kv_events_port: int | None = None
+    kv_replay_port: int | None = None
+    tokenizer: str | None = None
 
-    def router(self) -> CompiledRouter:
-        """A router of these settings, apart from the singleton of its class.
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Settings from a host's configuration, checked for form.
 
         Raises:
-            RouteError: If there is no such strategy or parameter, or a value is refused.
+            RouteError: Naming the key, what was expected and what came.
         """
-        cls = ROUTERS.get(self.strategy)
-        if cls is None:
-            raise RouteError(f"strategy: unknown {self.strategy!r}; valid: {', '.join(ROUTERS)}")
-        known = list(inspect.signature(cls.__init__).parameters)[1:]
-        for name in self.params:
-            if name not in known:
-                valid = ", ".join(known)
-                raise RouteError(f"{self.strategy}: unknown parameter {name!r}; valid: {valid}")
+        try:
+            return msgspec.convert(dict(given), cls)
+        except msgspec.ValidationError as error:
+            raise RouteError(f"routecore settings: {error}") from None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+        """The fields that the file and the variables set.
+
+        Raises:
+            RouteError: Naming the file or variable, what was expected and what came.
+        """
+        path = environ.get(_PREFIX + "CONFIG")
+        found = cls._from_file(Path(path)) if path else {}
+        for field in msgspec.structs.fields(cls):
+            name = _PREFIX + field.name.upper()
+            text = environ.get(name)
+            if not text:
+                continue
+            is_table = typing.get_origin(field.type) is dict
+            value: Any = parameters(text, name) if is_table else text
+            try:
+                found[field.name] = msgspec.convert(value, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise RouteError(f"{name}={text!r}: {error}") from None
+        return found
+
+    @classmethod
+    def _from_file(cls, path: Path) -> dict[str, Any]:
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise RouteError(f"{_PREFIX}CONFIG={str(path)!r}: {error.strerror}") from None
+        decode = msgspec.toml.decode if path.suffix == ".toml" else msgspec.yaml.decode
+        try:
+            found = decode(raw) or {}  # an empty YAML file is None
+            msgspec.convert(found, cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RouteError(f"{path}: {error}") from None
+        except ImportError:
+            raise RouteError(
+                f"{path}: reading YAML needs pyyaml; install it or use .toml"
+            ) from None
+        return dict(found)
+
+    def accepts(self) -> dict[str, Any]:
+        """The parameters of the strategy's class, name → type.
+
+        Raises:
+            RouteError: No strategy has the name; lists the valid ones.
+        """
+        if self.strategy not in self.known:
+            valid = ", ".join(self.known)
+            raise RouteError(f"strategy: unknown {self.strategy!r}; valid: {valid}")
+        init = self.known[self.strategy].__init__
+        hints = typing.get_type_hints(init)
+        return {name: hints.get(name, Any) for name in [*inspect.signature(init).parameters][1:]}
+
+    def checked(self) -> dict[str, Any]:
+        """The parameters, converted to the types that the strategy's class asks for.
+
+        Raises:
+            RouteError: An unknown strategy or parameter, or a value of a wrong type.
+        """
+        accepted = self.accepts()
+        made = {}
+        for name, value in self.params.items():
+            if name not in accepted:
+                valid = ", ".join(accepted)
+                raise RouteError(f"{self.strategy} takes no parameter {name!r}; valid: {valid}")
+            try:
+                made[name] = msgspec.convert(value, accepted[name], strict=False)
+            except msgspec.ValidationError as error:
+                raise RouteError(f"{self.strategy}: parameter {name!r}: {error}") from None
+        return made
+
+    def router(self, **more: Any) -> Any:
+        """A router of these settings, apart from the singleton of its class.
+
+        Args:
+            more: Arguments that no setting holds, such as `kv_index`.
+
+        Raises:
+            RouteError: As `checked`, or a value out of range.
+        """
+        params = self.checked() | more
         # type.__call__ goes round the singleton metaclass: a process serves several fleets.
-        return cast(CompiledRouter, type.__call__(cls, **self.params))
+        return type.__call__(self.known[self.strategy], **params)
 
 
-def settings(given: Mapping[str, Any]) -> Settings:
-    """Settings from a host's configuration, checked.
+def parameters(text: str, name: str) -> dict[str, Any]:
+    """Named values from JSON or from `name=value,name=value`.
 
     Raises:
-        RouteError: Naming the key, what was expected and what came.
+        RouteError: `text` is neither; `name` says whose text it is.
     """
     try:
-        return msgspec.convert(dict(given), Settings)
-    except msgspec.ValidationError as error:
-        raise RouteError(f"routecore settings: {error}") from None
-
-
-def environment() -> dict[str, Any]:
-    """Settings from variables: ROUTECORE_STRATEGY, ROUTECORE_MODE, and so on for each field.
-
-    ROUTECORE_PARAMS is a JSON object.
-
-    Raises:
-        RouteError: Naming the variable, what was expected and what came.
-    """
-    found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Settings):
-        name = f"ROUTECORE_{field.name.upper()}"
-        text = os.environ.get(name)
-        if not text:
-            continue
-        try:
-            value = msgspec.json.decode(text) if field.name == "params" else text
-            found[field.name] = msgspec.convert(value, field.type, strict=False)
-        except msgspec.MsgspecError as error:
-            raise RouteError(f"{name}={text!r}: {error}") from None
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        pass
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise RouteError(f"{name}={text!r}: expected a JSON object or name=value,name=value")
+        found[key.strip()] = _value(value.strip())
     return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return text

@@ -1,8 +1,10 @@
 """What we would have done beside what the host did: records, one JSON object a line, and a sum."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,6 +83,17 @@ class ShadowLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def shadow_log(path: str, max_bytes: int) -> ShadowLog:
+    """The process's log of that name, in which "{pid}" stands for its number."""
+    return _of_file(path.replace("{pid}", str(os.getpid())), max_bytes)
+
+
+@cache
+def _of_file(path: str, max_bytes: int) -> ShadowLog:
+    """One per file: two buffers would tear each other's lines."""
+    return ShadowLog(path, max_bytes)
 
 
 class Summary(msgspec.Struct):

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from routecore.errors import RouteError
+from routecore.integrations.settings import parameters
 
 _CALLBACKS = "routecore.integrations.production_stack.callbacks"
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         from routecore.integrations.production_stack import install, settings
 
         theirs = _routing_logic(theirs)
-        _to_environment(ours, settings)
+        _to_environment(ours)
         install.names(settings.load())
     except RouteError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     vllm_router.app.main()
 
 
-def _to_environment(ours: argparse.Namespace, settings: Any) -> None:
+def _to_environment(ours: argparse.Namespace) -> None:
     chosen = {
         "ROUTECORE_STRATEGY": ours.strategy,
         "ROUTECORE_MODE": ours.mode,
@@ -63,7 +64,7 @@ def _to_environment(ours: argparse.Namespace, settings: Any) -> None:
     }
     params: dict[str, Any] = {}
     for param in ours.param:
-        params |= settings.parameters(param, "--param")
+        params |= parameters(param, "--param")
     if params:
         chosen["ROUTECORE_PARAMS"] = json.dumps(params)
     os.environ.update({name: value for name, value in chosen.items() if value is not None})

@@ -5,16 +5,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from routecore.errors import RouteError
+from routecore.integrations.engine_caches import engine_caches
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
-from routecore.integrations.production_stack.settings import Settings, accepts, build
-from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, ShadowLog
+from routecore.integrations.production_stack.settings import EQUAL, Settings
+from routecore.integrations.seldom import Seldom
+from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
 from routecore.integrations.telemetry import Telemetry
 
 _log = host.logger("routecore.production_stack")
-_LOG_SECONDS = 60.0
 
 _prefix = "prefix_cache"
 _latency = "expected_latency"
@@ -44,16 +47,19 @@ class Decision:
     """
 
     def __init__(self, logic: str, settings: Settings, flags: Mapping[str, Any]) -> None:
-        self.strategy = settings.strategy or EQUALS[logic]
-        self.is_equal = settings.strategy is None
+        self.is_equal = settings.strategy == EQUAL
+        self.strategy = EQUALS[logic] if self.is_equal else settings.strategy
         self._settings, self._session_key = settings, flags.get("session_key")
-        taken = accepts(self.strategy)
+        chosen = msgspec.structs.replace(settings, strategy=self.strategy)
+        taken = chosen.accepts()
         params = {name: flags[name] for name in flags if name in taken} | settings.params
-        self.router: Any = build(self.strategy, params)
+        chosen = msgspec.structs.replace(chosen, params=params)
+        self.caches = engine_caches(chosen, _log)
+        told = {} if self.caches is None else self.caches.params()
+        self.router: Any = chosen.router(**told)
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
-        self._logged = float("-inf")
-        self._unlogged = 0
+        self._logs = Seldom()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(
             "routecore: routing logic %s, strategy %s%s, mode %s",
@@ -62,6 +68,14 @@ class Decision:
             shown or " with its defaults",
             settings.mode,
         )
+
+    async def prepare(self, body: Any) -> None:
+        """Tokenise, off the event loop, what KV events need of a choice. Never raises."""
+        if self.caches is not None:
+            try:
+                await self.caches.prepare(body)
+            except Exception as error:
+                self._failed(error)
 
     def choose(
         self,
@@ -89,6 +103,8 @@ class Decision:
             raise RouteError(f"{self.strategy}: needs at least one endpoint")
         began = time.perf_counter()
         try:
+            if self.caches is not None:
+                self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
             route = self.router.route_request if rule is None else rule
@@ -107,6 +123,8 @@ class Decision:
         if shadow is None:
             return
         try:
+            if self.caches is not None:
+                self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
             stats = shadow.request_stats()
@@ -139,27 +157,31 @@ class Decision:
         if self.shadow is not None:
             self.shadow.log.close()
 
+    def end(self) -> None:
+        """Another decision has taken over: hear no engines any more."""
+        self.close()
+        if self.caches is not None:
+            self.caches.close()
+
     def _failed(self, error: Exception) -> None:
         self.telemetry.fell_back()
-        self._unlogged += 1
-        now = time.monotonic()
-        if now - self._logged >= _LOG_SECONDS:
+        count = self._logs()
+        if count:
             _log.warning(
                 "routecore: %s failed %d times since the last such line; "
                 "requests went to the least loaded endpoint instead: %s: %s",
                 self.strategy,
-                self._unlogged,
+                count,
                 type(error).__name__,
                 error,
             )
-            self._logged, self._unlogged = now, 0
 
 
 class _Shadow:
     """Two indexes, of what the host sent where and of what we would have."""
 
     def __init__(self, settings: Settings) -> None:
-        self.log = ShadowLog(settings.shadow_file, settings.shadow_max_bytes)
+        self.log = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
         self._explains = True
         self._host, self._ours = PromptIndex(), PromptIndex()
 

@@ -11,6 +11,7 @@ import msgspec
 
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.routers import Routed
+from routecore.prefill_decode import asks_prefill
 
 _logic: Any = host.routing_logic
 
@@ -51,12 +52,12 @@ class DisaggregatedPrefillRouter(Routed, _logic.DisaggregatedPrefillRouter):
                 endpoints, engine_stats, request_stats, request, request_json
             )
             return url
-        one = isinstance(request_json, dict) and request_json.get("max_tokens") == 1
-        labels = self.prefill_model_labels if one else self.decode_model_labels
+        prefills = asks_prefill(request_json)
+        labels = self.prefill_model_labels if prefills else self.decode_model_labels
         # Without an endpoint of that half any answers better than none.
         half = [e for e in endpoints if e.model_label in labels] or endpoints
         return self.decision.choose(
-            half, engine_stats, request_stats, request, request_json, _half(self, one)
+            half, engine_stats, request_stats, request, request_json, _half(self, prefills)
         )
 
 

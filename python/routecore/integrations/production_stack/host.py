@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 _ROUTING = "vllm_router.routers.routing_logic"
@@ -33,6 +34,16 @@ def _found() -> Any:
 
 routing_logic: Any = _found()
 request_stats: Any = importlib.import_module("vllm_router.stats.request_stats")
+
+
+def addresses(endpoints: Sequence[Any]) -> dict[str, str]:
+    """URL → URL of all endpoints that the host knows; of those given, if it cannot be asked."""
+    try:
+        discovery: Any = importlib.import_module("vllm_router.service_discovery")
+        found = discovery.get_service_discovery().get_endpoint_info()
+    except Exception:  # no discovery yet, or one that fails just now
+        found = endpoints
+    return {endpoint.url: endpoint.url for endpoint in found}
 
 
 def logger(name: str) -> logging.Logger:

@@ -92,8 +92,12 @@ def _carry(old: Any, ours: routers.Routed) -> None:
         if getattr(old, name, None) and not getattr(ours, name, None):
             setattr(ours, name, getattr(old, name))
     before: Any = getattr(old, "decision", None)
+    if before is None or before is ours.decision:
+        return
     if type(old) is type(ours) and before.is_like(ours.decision):
         ours.decision = before  # what it has learned of the caches
+    else:
+        before.end()
 
 
 def _app() -> Any:

@@ -10,7 +10,23 @@ from routecore.table import EndpointTable
 from routecore.views import RequestStatsView
 
 
-class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
+class _Counted:
+    """What is shown of the compiled monitor inside."""
+
+    core: Core
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their report and their end."""
+        return self.core.in_flight
+
+    @property
+    def leases_expired(self) -> int:
+        """Requests that left the load because they never ended."""
+        return self.core.leases_expired
+
+
+class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     """Replaces the host's class: same calls, O(1) each, and no request stays for ever.
 
     Args:
@@ -30,16 +46,6 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         watch(self.core)
         self.sliding_window_size = sliding_window_size
 
-    @property
-    def in_flight(self) -> int:
-        """Requests between their report and their end."""
-        return self.core.in_flight
-
-    @property
-    def leases_expired(self) -> int:
-        """Requests that left the load because they never ended."""
-        return self.core.leases_expired
-
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request is about to be sent; an earlier attempt of it has failed."""
         life = current()
@@ -56,7 +62,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         life = current()
         if life is not None:
             life.ended(engine_url, request_id)
-            if life.shows_usage and hasattr(self.core, "on_usage"):
+            if life.shows_usage:
                 # Its usage comes right after, and must come before its end.
                 life.served = (self, engine_url, request_id, timestamp)
                 return
@@ -75,9 +81,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         completion_tokens: int | None = None,
     ) -> None:
         """What the engine counted of a request, in tokens; before its end."""
-        told: Any = getattr(self.core, "on_usage", None)
-        if told is not None:
-            told(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+        self.core.on_usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
 
     def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request failed or its client left."""
@@ -92,7 +96,7 @@ class RequestStatsMonitor(host.request_stats.RequestStatsMonitor):
         return self.core.get_request_stats(current_time)
 
 
-class ShadowMonitor(host.request_stats.RequestStatsMonitor):
+class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     """The host's monitor as it is, and beside it the load that our choices would have made.
 
     Each request counts, in `core`, on the endpoint that we would have chosen, for as long as it
@@ -106,16 +110,6 @@ class ShadowMonitor(host.request_stats.RequestStatsMonitor):
         self.core = core(sliding_window_size, lease_timeout, EndpointTable())
         watch(self.core)
         self._moved: dict[tuple[str, str], str] = {}
-
-    @property
-    def in_flight(self) -> int:
-        """Requests between their report and their end."""
-        return self.core.in_flight
-
-    @property
-    def leases_expired(self) -> int:
-        """Requests that left the load because they never ended."""
-        return self.core.leases_expired
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """Counted by the host at its choice, by us at ours."""

@@ -105,6 +105,7 @@ class _Awaited(Routed):
         Raises:
             RouteError: There are no endpoints.
         """
+        await self.decision.prepare(request_json)
         if self.decision.shadow is None:
             return self._choose(endpoints, engine_stats, request_stats, request, request_json)
         url: str = await super().route_request(  # type: ignore[misc]
@@ -234,7 +235,9 @@ class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):
 
 
 class KvawareRouter(_Awaited, _logic.KvawareRouter):
-    """Routes by what we sent where; it neither starts nor asks the LMCache controller.
+    """Routes by the engines' KV events where the settings name them, else by what we sent where.
+
+    It neither starts nor asks the LMCache controller.
 
     Args:
         session_key: Kept for the host, which logs the session.
@@ -254,9 +257,12 @@ class KvawareRouter(_Awaited, _logic.KvawareRouter):
         if self.decision.shadow is not None:
             super().start_kv_manager()
             return
+        if self.decision.caches is not None:
+            return
         _log.warning(
-            "routecore: %s has no index of KV events yet: it routes with %s, by the prompts that "
-            "it sent to each endpoint, and does not start the LMCache controller",
+            "routecore: %s hears no KV events: it routes with %s, by the prompts that it sent to "
+            "each endpoint, and does not start the LMCache controller; set kv_events or "
+            "kv_events_port to where the engines publish",
             self.logic,
             self.decision.strategy,
         )

@@ -25,6 +25,8 @@ pub(super) struct Flight {
     pub row: u32,
     pub start: f64,
     pub first_token: Option<f64>,
+    /// Whether that is when it was due, and nobody told yet.
+    pub presumed: bool,
     pub work: Work,
     /// What was queued on the row before it, microseconds of prefill.
     pub ahead_us: u64,
@@ -32,6 +34,13 @@ pub(super) struct Flight {
     pub mark: Meter,
     /// Tokens generated, if the engine told.
     pub generated: Option<u64>,
+}
+
+impl Flight {
+    /// Whether no first token of it was reported.
+    pub fn waits(&self) -> bool {
+        self.first_token.is_none() || self.presumed
+    }
 }
 
 /// Running sums of a row over time; what happened between two moments is their difference.

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
 
+mod due;
 mod flight;
 mod row;
 mod window;
@@ -17,6 +18,7 @@ mod window;
 pub use flight::{FirstToken, Served, Work};
 pub use row::RowStats;
 
+use due::Due;
 use flight::Flight;
 use row::RowLoad;
 
@@ -48,6 +50,7 @@ pub struct Load {
     expired: u64,
     /// Pins whose fate changed, for the index to hear of.
     settled: Vec<(u32, Pin, Fate)>,
+    due: Due,
 }
 
 impl Load {
@@ -65,6 +68,7 @@ impl Load {
             pending: VecDeque::new(),
             expired: 0,
             settled: Vec::new(),
+            due: Due::default(),
         }
     }
 
@@ -126,11 +130,11 @@ impl Load {
         let time = self.finite(time);
         self.advance(table, time);
         let failed: Vec<u32> = self.flights.get(&request).map_or_else(Vec::new, |flights| {
-            let waits = |f: &&Flight| f.row != row && f.first_token.is_none();
+            let waits = |f: &&Flight| f.row != row && f.waits();
             flights.iter().filter(waits).map(|f| f.row).collect()
         });
         for old in failed {
-            let waits = |f: &Flight| f.row == old && f.first_token.is_none();
+            let waits = |f: &Flight| f.row == old && f.waits();
             if let Some(flight) = self.take_where(request, waits) {
                 self.release(&flight);
                 self.publish(table, old);
@@ -138,6 +142,10 @@ impl Load {
         }
         let span = self.span;
         let flight = self.row(row).send(row, time, span);
+        let flights = &self.flights;
+        self.due.sent(&flight, request, self.live, |row, request| {
+            flights.get(&request).is_some_and(|fs| fs.iter().any(|f| f.row == row))
+        });
         self.flights.entry(request).or_default().push(flight);
         self.live += 1;
         self.leases.push_back((time, request));
@@ -158,9 +166,12 @@ impl Load {
         let span = self.span;
         self.row(row).pass(time);
         let flights = self.flights.get_mut(&request)?;
-        let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
+        let waits = |f: &&mut Flight| f.row == row && f.waits();
         let flight = flights.iter_mut().find(waits)?;
-        self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
+        self.due.told(time, self.now);
+        if !flight.presumed {
+            self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
+        }
         let seen = self.rows.get_mut(row as usize)?.first_token(flight, time, span);
         self.publish(table, row);
         Some(seen)
@@ -192,6 +203,9 @@ impl Load {
         if done && flight.first_token.is_none() {
             // Answered in one piece: the prefix was computed all the same.
             self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
+        }
+        if done && flight.waits() {
+            self.due.missed();
         }
         self.release(&flight);
         let span = self.span;
@@ -248,6 +262,23 @@ impl Load {
             let Some((_, request)) = self.leases.pop_front() else { break };
             self.expire(table, request, now - self.lease);
         }
+        while let Some((row, request, time)) = self.due.next(now) {
+            self.presume(table, row, request, time);
+        }
+    }
+
+    /// The request should have its first token by now.
+    fn presume(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
+        let Some(flights) = self.flights.get_mut(&request) else { return };
+        let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
+        let Some(flight) = flights.iter_mut().find(waits) else { return };
+        self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
+        if let Some(load) = self.rows.get_mut(row as usize) {
+            load.pass(time);
+            load.decodes(flight, time);
+            flight.presumed = true;
+        }
+        self.publish(table, row);
     }
 
     /// Forgets everything about a row that is about to be freed.
@@ -405,6 +436,89 @@ mod tests {
         load.sent(&mut table, 1, 8, 1.0);
         load.advance(&mut table, 700.0);
         assert_eq!((loads(&table), load.leases_expired()), (vec![0.0, 0.0], 2));
+    }
+
+    /// 1,000 tokens that take 0.4 s.
+    fn work() -> Work {
+        Work { prompt_tokens: 1000, uncached_tokens: 1000, prefill_us: 400_000, ..Work::default() }
+    }
+
+    fn send(load: &mut Load, table: &mut StatTable, request: u128, time: f64) {
+        load.advance(table, time);
+        load.chosen(table, 0, work());
+        load.sent(table, 0, request, time);
+    }
+
+    #[test]
+    fn without_first_tokens_a_request_is_queued_for_its_expected_prefill_only() {
+        let (mut load, mut table) = two_rows();
+        send(&mut load, &mut table, 1, 1.0);
+        load.advance(&mut table, 9.0);
+        assert_eq!(table.get(Stat::QueuedMs, 0), 400.0); // one might yet be told
+        load.end(&mut table, 0, 1, 10.0, true);
+        send(&mut load, &mut table, 2, 20.0);
+        send(&mut load, &mut table, 3, 20.0);
+        load.advance(&mut table, 20.5);
+        assert_eq!(table.get(Stat::QueuedMs, 0), 400.0); // the second prefills behind the first
+        assert_eq!([Stat::InPrefill, Stat::InDecoding].map(|s| table.get(s, 0)), [1.0, 1.0]);
+        load.advance(&mut table, 20.9);
+        assert_eq!([Stat::QueuedMs, Stat::QueuedTokens].map(|s| table.get(s, 0)), [0.0, 0.0]);
+        assert_eq!(load.end(&mut table, 0, 2, 30.0, true), None); // nothing to learn from a guess
+        load.end(&mut table, 0, 3, 30.0, true);
+        let figures = [Stat::InFlight, Stat::ContextTokens, Stat::QueuedMs, Stat::InDecoding];
+        assert_eq!(figures.map(|s| table.get(s, 0)), [0.0; 4]);
+    }
+
+    #[test]
+    fn a_first_token_told_at_the_end_is_learned_from_and_counts_once() {
+        let (mut load, mut table) = two_rows();
+        send(&mut load, &mut table, 1, 1.0);
+        load.advance(&mut table, 10.0);
+        load.first_token(&mut table, 0, 1, 1.5);
+        load.end(&mut table, 0, 1, 10.0, true);
+        send(&mut load, &mut table, 2, 20.0);
+        load.advance(&mut table, 29.0);
+        assert_eq!(table.get(Stat::QueuedMs, 0), 0.0);
+        let seen = load.first_token(&mut table, 0, 2, 20.6);
+        assert_eq!(seen.map(|s| (s.waited_ms.round(), s.batch)), Some((600.0, 0.0)));
+        load.end(&mut table, 0, 2, 29.0, true);
+        let figures = [Stat::InFlight, Stat::InDecoding, Stat::QueuedMs];
+        assert_eq!(figures.map(|s| table.get(s, 0)), [0.0; 3]);
+    }
+
+    #[test]
+    fn where_first_tokens_are_told_a_late_one_stays_queued() {
+        let (mut load, mut table) = two_rows();
+        send(&mut load, &mut table, 1, 1.0);
+        load.end(&mut table, 0, 1, 2.0, true); // one that was not
+        send(&mut load, &mut table, 2, 20.0);
+        load.first_token(&mut table, 0, 2, 20.2);
+        send(&mut load, &mut table, 3, 21.0);
+        load.advance(&mut table, 29.0);
+        assert_eq!(table.get(Stat::QueuedMs, 0), 400.0);
+    }
+
+    #[test]
+    fn a_failover_after_the_expected_prefill_leaves_the_first_row() {
+        let (mut load, mut table) = two_rows();
+        send(&mut load, &mut table, 1, 1.0);
+        load.end(&mut table, 0, 1, 2.0, true);
+        send(&mut load, &mut table, 2, 20.0);
+        load.advance(&mut table, 22.0);
+        load.sent(&mut table, 1, 2, 23.0);
+        assert_eq!(loads(&table), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn what_is_due_stays_bounded() {
+        let (mut load, mut table) = two_rows();
+        load.sent(&mut table, 0, 0, 1.0);
+        load.end(&mut table, 0, 0, 1.0, true);
+        for i in 1..20_000_u128 {
+            send(&mut load, &mut table, i, 1.0);
+            load.end(&mut table, 0, i, 1.0, true);
+        }
+        assert!(load.due.len() <= 1_100);
     }
 
     #[test]

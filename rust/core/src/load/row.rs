@@ -105,6 +105,7 @@ impl RowLoad {
             row,
             start: time,
             first_token: None,
+            presumed: false,
             work,
             // Choices made after this one stand in the queue behind it.
             ahead_us: self.queued_us.saturating_sub(work.prefill_us + self.waiting_us),
@@ -113,17 +114,28 @@ impl RowLoad {
         }
     }
 
-    pub fn first_token(&mut self, flight: &mut Flight, time: f64, span: f64) -> FirstToken {
-        let waited = time - flight.start;
+    /// Its prefill is over, and it decodes.
+    pub fn decodes(&mut self, flight: &mut Flight, time: f64) {
         self.prefill = self.prefill.saturating_sub(1);
         self.unqueue(&flight.work);
         self.meter.prefilled_us += flight.work.prefill_us;
-        let (batch, context_tokens) = (f64::from(self.decode), self.decoding_tokens as f64);
         self.decode += 1;
         self.decoding_tokens += flight.work.prompt_tokens;
-        self.ttft.push(time, waited, span);
         flight.first_token = Some(time);
         flight.mark = self.meter;
+    }
+
+    pub fn first_token(&mut self, flight: &mut Flight, time: f64, span: f64) -> FirstToken {
+        if !flight.presumed {
+            self.decodes(flight, time);
+        }
+        flight.first_token = Some(time);
+        flight.presumed = false;
+        let waited = time - flight.start;
+        self.ttft.push(time, waited, span);
+        let batch = f64::from(self.decode.saturating_sub(1));
+        let others = self.decoding_tokens.saturating_sub(flight.work.prompt_tokens);
+        let context_tokens = others as f64;
         FirstToken {
             waited_ms: waited * 1e3,
             ahead_ms: flight.ahead_us as f64 / 1e3,
@@ -150,6 +162,9 @@ impl RowLoad {
     pub fn serve(&mut self, flight: &Flight, time: f64, span: f64) -> Option<Served> {
         self.finished += 1;
         self.latency.push(time, time - flight.start, span);
+        if flight.presumed {
+            return None;
+        }
         let seconds = time - flight.first_token?;
         let (from, to) = (&flight.mark, &self.meter);
         (seconds > 0.0).then(|| Served {
