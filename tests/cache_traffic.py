@@ -5,9 +5,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from conftest import forget_singletons
 from routecore import ROUTERS, EndpointInfo, RequestStatsMonitor
 from routecore.table import EndpointTable
+from singletons import forget_singletons
 
 Body = dict[str, Any]
 

@@ -5,26 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from routecore import SingletonABCMeta
-from routecore.monitor import SingletonMeta
-from routecore.table import default_table
+from singletons import forget_singletons
 
 # Fixtures only clear singletons: one clearing per test function is enough.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 settings.register_profile("default", max_examples=200, **_SHARED)  # type: ignore[arg-type]
 settings.register_profile("ci", max_examples=2000, **_SHARED)  # type: ignore[arg-type]
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
-
-
-def forget_singletons() -> None:
-    """Drop every router, monitor and scraper, and the table they share."""
-    for instances in (SingletonABCMeta._instances, SingletonMeta._instances):
-        for instance in list(instances.values()):
-            close = getattr(instance, "close", None)
-            if callable(close):
-                close()
-        instances.clear()
-    default_table.cache_clear()
 
 
 @pytest.fixture(autouse=True)

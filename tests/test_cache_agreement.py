@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import reference_cost as twin
-from conftest import forget_singletons
 from hypothesis import given
 from hypothesis import strategies as st
 from reference_cache import NaiveFleet, Prompt, prompt_of, question
 from routecore import ROUTERS, EndpointInfo, EngineStats, RequestStatsMonitor
 from routecore.table import EndpointTable
+from singletons import forget_singletons
 
 URLS = [f"http://engine-{i}:8000" for i in range(4)]
 BLOCK, KV, LEASE = 16, 90, 20.0
