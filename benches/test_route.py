@@ -48,7 +48,7 @@ def cache_twin(name: str) -> Callable[..., str]:
         if not fleet.index.held:
             for url in urls[::4]:
                 fleet.chosen(url, prompt, lambda *_: 1.0)
-        slower = dict.fromkeys(urls, (1.0, 1.0))
+        slower = dict.fromkeys(urls, (1.0, 1.0, 0.0))
         asked = question(fleet, urls, prompt, engine=engine, slower=slower, stats=engines)
         return reference_cost.least(reference_cost.COSTS[name](asked))[0]
 
