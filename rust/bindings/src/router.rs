@@ -118,9 +118,14 @@ impl Router {
                     state.scratch.fill(stat, values);
                 }
             }
-            // What nobody knows of an endpoint is neither its gain nor its loss.
-            let counts =
-                |stat: &&Stat| matches!(stat, Stat::InFlight | Stat::InPrefill | Stat::InDecoding);
+            // What nobody knows of an endpoint is neither its gain nor its loss. Costs need every
+            // count; scores know themselves what to make of one that is not known.
+            let costs = self.own.is_some();
+            let counts = |stat: &&Stat| match stat {
+                Stat::InFlight => true,
+                Stat::InPrefill | Stat::InDecoding => costs,
+                _ => false,
+            };
             for &stat in self.reads.iter().filter(counts) {
                 state.scratch.fill_unknown(stat, &state.plain.candidates.rows);
             }
