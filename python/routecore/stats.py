@@ -55,8 +55,11 @@ class EngineStats(msgspec.Struct, frozen=True):
         """Fill in `active_connections` where it was not given."""
         if self.active_connections == -1:
             running, queuing = self.num_running_requests, self.num_queuing_requests
-            # None is bad input that routers treat as "not known"; it must reach them.
-            total = None if running is None or queuing is None else running + queuing
+            # Bad input, such as None, is "not known" to routers; it must reach them.
+            try:
+                total = running + queuing
+            except TypeError:
+                total = None
             msgspec.structs.force_setattr(self, "active_connections", total)
 
 
