@@ -1,6 +1,6 @@
 //! Everything known about the endpoints: the table, and what fills parts of it.
 //!
-//! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::of`] (lookups do not block each
+//! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::look`] (lookups do not block each
 //! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
 use std::ops::Range;
@@ -245,7 +245,7 @@ impl Fleet {
         let tokens = if told > 0.0 { told } else { self.kv_tokens };
         let blocks = tokens * *self.lasting(row) / block_tokens.max(1e-3);
         // In steps, so that a slowly moving estimate does not resize at every request.
-        (blocks as u32).next_multiple_of(16)
+        (blocks as u32).min(1 << 30).next_multiple_of(16)
     }
 
     fn lasting(&mut self, row: u32) -> &mut f64 {
@@ -275,12 +275,7 @@ impl Fleet {
     }
 }
 
-/// Tokens that `depth` cached blocks save: never all, an engine computes the last token anew.
-pub fn cached_tokens(depth: u32, tokens: f64, block_tokens: f64) -> f64 {
-    f64::from(depth.min(most_blocks(tokens, block_tokens))) * block_tokens
-}
-
-/// Blocks of a prompt that a cache can save.
+/// Blocks of a prompt that a cache can save: never all, an engine computes the last token anew.
 fn most_blocks(tokens: f64, block_tokens: f64) -> u32 {
     ((tokens - 1.0) / block_tokens) as u32
 }
