@@ -4,7 +4,7 @@ Everything is looked up by URL in plain lists and dicts, and counted anew at eve
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -318,9 +318,10 @@ class Question:
     block: float
     head: Prefix | None = None  # names the class of the prompt, for lmetric
     head_tokens: float = 0.0
-    engine: Any = None  # learned: prefill, step, output tokens, busy
-    # Learned of each: slowness in prefill and decode, prefill sent lately.
-    slower: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    chain: Sequence[Prefix] = ()
+    engine: Any = None  # learned: prefill, step, output tokens, rate, reuse, sequences
+    # Learned of each: slowness in prefill and decode, prefill and requests sent lately.
+    slower: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
     kv_tokens: float = 400_000.0
     stats: Mapping[str, Any] = field(default_factory=dict)  # of the engines, for llm_d
 
@@ -341,4 +342,4 @@ def question(fleet: NaiveFleet, urls: list[str], prompt: Prompt | None, **more: 
     tokens, block = fleet.tokens(prompt)
     blocks = min(max(1, math.ceil(512 / max(1.0, block))), len(prompt.chain))
     head = prompt.chain[blocks - 1] if blocks else None
-    return Question(rows, tokens, block, head, blocks * block, **more)
+    return Question(rows, tokens, block, head, blocks * block, prompt.chain, **more)

@@ -105,40 +105,85 @@ def prefill_ms(engine: Any, slower: float, tokens: float, uncached: float) -> fl
     return float(slower * (base + per_token * uncached + per_pair * pairs))
 
 
-def expected_latency(q: Question, decode_weight: float = 0.05) -> dict[str, float]:
-    """The growth of everybody's latency, in milliseconds."""
-    _, (step_ms, request_ms, context_ms), output, busy = q.engine
+def expected_latency(
+    q: Question,
+    decode_weight: float = 0.05,
+    max_num_seqs: float = 256,
+    uncached: Callable[[str], float] | None = None,
+) -> dict[str, float]:
+    """The growth of everybody's latency, in milliseconds, if so much of the prompt is uncached."""
+    _, (step_ms, request_ms, context_ms), output, rate, reuse, sequences = q.engine
+    calm = min(row.caution for row in q.rows.values())
 
     def cost(url: str) -> float:
-        row = q.rows[url]
-        slow_prefill, slow_step, sent = q.slower[url]
-        mean = sum(other[2] for other in q.slower.values()) / len(q.slower)
-        rho = min(busy * max(sent, mean), 0.9)
-        prefill = prefill_ms(q.engine, slow_prefill, q.tokens, q.uncached(url))
-        grown = row.in_flight * output / 2
+        row, new = q.rows[url], (uncached or q.uncached)(url)
+        slow_prefill, slow_step, sent, requests = q.slower[url]
 
         def step(requests: float, context: float) -> float:
             return slow_step * (step_ms + request_ms * requests + context_ms * context)
 
-        stay = output * step(row.in_flight + 1, row.context + q.tokens + grown)
+        stay = output * step(row.in_flight + 1, row.context + q.tokens + row.in_flight * output / 2)
+        more = decode_weight * output * slow_step * (request_ms + context_ms * q.tokens)
+        beside = rate * requests * output * step(row.in_flight, row.context) / 1e3
         now = step(row.in_decoding, row.context) if row.in_decoding else 0.0
-        full = (row.kv + grown + q.added(url)) / (row.told or q.kv_tokens)
+        kept = row.kv + row.in_flight * output / 2 + q.added(url)
+        full = max(
+            kept / (row.told or q.kv_tokens), (row.in_flight + 1) / max(max_num_seqs, sequences)
+        )
         bend = min(max(full - 0.9, 0.0), 0.2)
         over = max(full - 1.1, 0.0) + bend * bend / 0.4
         return (
-            row.caution * row.queued_ms
+            compute(q, url, new, decode_weight)
+            + 2 * reuse * new / max(1.0, q.tokens) * beside * more
+            + row.caution / calm * row.queued_ms
             + 1.5 * now
-            + prefill * (1 + 4 * rho / (1 - rho) + decode_weight * row.in_decoding)
-            + decode_weight
-            * output
-            / 2
-            * row.in_flight
-            * slow_step
-            * (request_ms + context_ms * q.tokens)
-            + stay * (decode_weight + 3 * over / (over + 0.3))
+            + decode_weight * stay / 2
+            + row.in_flight * more
+            + 3 * stay * over / (over + 0.3)
         )
 
     return {url: cost(url) for url in q.rows}
+
+
+def compute(q: Question, url: str, new: float, decode_weight: float) -> float:
+    """A prefill and whom it delays: those who come later, those who decode."""
+    rate, sent = q.engine[3], [other[2] for other in q.slower.values()]
+    rho = min(rate * max(q.slower[url][2], sum(sent) / len(sent)) / 1e3, 0.9)
+    prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new)
+    return prefill * (1 + 4 * rho / (1 - rho) + decode_weight * q.rows[url].in_decoding)
+
+
+class Copies:
+    """What `expected_latency` remembers: what requests would have saved by further holders."""
+
+    def __init__(self) -> None:
+        self.saved: dict[Any, tuple[float, int]] = {}
+        self.requests = self.made = 0
+
+    def may_win(
+        self, q: Question, cost: dict[str, float], decode_weight: float = 0.05, **knobs: float
+    ) -> list[str] | None:
+        """The request counts. None where a draw decides what follows."""
+        self.requests += 1
+        first = least(cost)
+        fewest = min(q.uncached(url) for url in q.rows)
+        held = expected_latency(q, decode_weight, uncached=lambda _: fewest, **knobs)
+        ideal = min(held, key=lambda url: held[url])
+        stays = {q.uncached(url) <= fewest for url in first}
+        if q.uncached(ideal) <= fewest or stays == {False}:
+            return first  # it is there already, or will be elsewhere
+        if len(stays) > 1:
+            return None
+        key = q.chain[round((q.tokens - fewest) / q.block) - 1], ideal
+        saved, at = self.saved.get(key, (0.0, 0))
+        saved *= math.exp((at - self.requests) / (64 * len(q.rows)))
+        saved += cost[first[0]] - held[ideal]
+        price = compute(q, ideal, q.uncached(ideal), decode_weight)
+        price -= compute(q, ideal, fewest, decode_weight)
+        pays = saved >= 3 * price
+        self.saved[key] = (0.0 if pays else saved, self.requests)
+        self.made += pays
+        return [ideal] if pays else first
 
 
 class LMetric:

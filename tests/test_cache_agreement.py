@@ -1,6 +1,7 @@
 """The prefix index and every strategy over it against their naive twins, over lives of requests."""
 
 import math
+import random
 from array import array
 from typing import Any
 
@@ -40,7 +41,10 @@ KNOBS: dict[str, Any] = {
         "penalty_s": st.sampled_from([0.0, 0.01, 18.0]),
         "tokens_per_s": st.sampled_from([100.0, 15_928.0]),
     },
-    "expected_latency": {"decode_weight": st.sampled_from([0.0, 0.05, 1.0])},
+    "expected_latency": {
+        "decode_weight": st.sampled_from([0.0, 0.05, 1.0]),
+        "max_num_seqs": st.sampled_from([1, 4, 256]),
+    },
     "lmetric": {},
 }
 
@@ -90,16 +94,19 @@ ENGINES = st.none() | st.dictionaries(
 class Life:
     """A fleet of ours and its naive twin, told the same."""
 
-    def __init__(self, name: str, knobs: dict[str, Any], engines: Any, seed: int) -> None:
+    def __init__(
+        self, name: str, knobs: dict[str, Any], engines: Any, seed: int, kv: float = KV
+    ) -> None:
         forget_singletons()
         made: Any = ROUTERS[name]
         self.router = made(
-            block_chars=BLOCK, block_tokens=4, kv_tokens=KV, hash_seed=seed, seed=seed, **knobs
+            block_chars=BLOCK, block_tokens=4, kv_tokens=kv, hash_seed=seed, seed=seed, **knobs
         )
-        self.name, self.knobs, self.engines = name, knobs, engines
+        self.name, self.knobs, self.engines, self.kv = name, knobs, engines, kv
         self.table = EndpointTable()
         self.monitor = RequestStatsMonitor(60.0, lease_timeout=LEASE, table=self.table)
-        self.naive, self.lmetric = NaiveFleet(KV, LEASE), twin.LMetric()
+        self.naive, self.lmetric = NaiveFleet(kv, LEASE), twin.LMetric()
+        self.copies = twin.Copies()
         self.sent: list[tuple[str, str]] = []
         self.now = 1.0
         # A host that reports first tokens: without one the core goes by when they are due.
@@ -186,20 +193,22 @@ class Life:
             prompt,
             engine=self.table.core.engine,
             slower={url: self.slower(url) for url in urls},
-            kv_tokens=KV,
+            kv_tokens=self.kv,
             stats=self.engines or {},
         )
         if self.name == "lmetric":
             return self.lmetric.costs(asked), self.lmetric.may_win(asked)
         costs = twin.COSTS[self.name](asked, **self.knobs)
+        if self.name == "expected_latency":
+            return costs, self.copies.may_win(asked, costs, **self.knobs)
         return costs, twin.least(costs)
 
-    def slower(self, url: str) -> tuple[float, float, float]:
-        """How many times slower it was found to be in prefill and decode; prefill sent to it."""
+    def slower(self, url: str) -> tuple[float, float, float, float]:
+        """How many times slower it was found to be in prefill and decode; what was sent to it."""
         row = self.table.add(url)
-        names = ("prefill_slowness", "step_slowness", "prefill_sent")
-        prefill, step, sent = (self.table.column(name)[row] for name in names)
-        return float(prefill), float(step), float(sent)
+        names = ("prefill_slowness", "step_slowness", "prefill_sent", "requests_sent")
+        prefill, step, sent, requests = (float(self.table.column(name)[row]) for name in names)
+        return prefill, step, sent, requests
 
     def prefill_of(self) -> Any:
         """What a prefill takes, as learned up to now."""
@@ -214,6 +223,7 @@ class Life:
         parts = sum(term.value for term in row.terms)
         if self.name != "lmetric":
             assert row.score == pytest.approx(parts)
+        score -= sum(term.value for term in row.terms if term.name == "copy")
         return bool(score == pytest.approx(cost, rel=1e-6, abs=1e-6))
 
     def check(self) -> None:
@@ -242,3 +252,26 @@ def test_choices_loads_and_blocks_are_the_twins(name: str, data: Any) -> None:
     engines = data.draw(ENGINES) if name == "llm_d" else None
     life = Life(name, knobs, engines, data.draw(st.integers(0, 99)))
     life.run(data.draw(st.lists(STEPS, min_size=1, max_size=25)))
+
+
+def test_copies_of_a_hot_prefix_are_the_twins() -> None:
+    """Lives as above are too short for one to pay: many alike requests, of which few end."""
+    made = 0
+    for seed in range(30):
+        rng = random.Random(seed)
+        knobs = {"decode_weight": rng.choice([0.05, 0.5])}
+        life = Life("expected_latency", knobs, None, seed, kv=100_000)
+        life.run([hot(rng) if rng.random() < 0.6 else ended(rng) for _ in range(80)])
+        made += life.copies.made
+    assert made >= 10
+
+
+def hot(rng: random.Random) -> tuple[Any, ...]:
+    """A request behind the hot prefix, or behind none that is known."""
+    prefix = "ab" * 2000 if rng.random() < 0.8 else f"{rng.random()}" * 100
+    return "route", {"prompt": prefix + f"{rng.random()}" * 5}, 15, True
+
+
+def ended(rng: random.Random) -> tuple[Any, ...]:
+    """What becomes of one of those in flight."""
+    return rng.choice(["first token"] * 4 + ["complete"]), rng.randrange(10)

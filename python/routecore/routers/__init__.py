@@ -57,6 +57,7 @@ UNITS: dict[str, str] = {
     "kv_tokens": "tokens",
     "kv_weight": "weight ≥ 0",
     "load_factor": "times the mean load",
+    "max_num_seqs": "requests",
     "method": "rendezvous or ring",
     "min_match_share": "share of the prompt",
     "min_match_tokens": "tokens",

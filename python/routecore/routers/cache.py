@@ -179,6 +179,8 @@ class ExpectedLatencyRouter(CacheRouter):
     Args:
         decode_weight: What a millisecond of decoding weighs against one of waiting for the first
             token, 0 to 1e6.
+        max_num_seqs: Requests that an engine runs at once, 1 to 1e9: vLLM's flag of that name.
+            Where more were seen decoding at once, that counts.
         block_chars: See `CacheRouter`, as for the parameters after it.
     """
 
@@ -188,6 +190,7 @@ class ExpectedLatencyRouter(CacheRouter):
         self,
         *,
         decode_weight: float = 0.05,
+        max_num_seqs: float = 256,
         block_chars: int = 128,
         block_tokens: int = 16,
         kv_tokens: float = 400_000,
@@ -205,6 +208,7 @@ class ExpectedLatencyRouter(CacheRouter):
             hash_seed,
             seed,
             decode_weight=decode_weight,
+            max_num_seqs=max_num_seqs,
         )
 
 

@@ -26,6 +26,7 @@ RANGES: dict[str, Range | Choices | dict[str, Range] | None] = {
     "kv_tokens": None,
     "kv_weight": Range(0, 4),
     "load_factor": Range(1, 4),
+    "max_num_seqs": None,
     "method": ("rendezvous", "ring"),
     "min_match_share": Range(0, 0.9),
     "min_match_tokens": Range(16, 8192, log=True),

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyString};
 use routecore::fleet::SharedIndex;
 use routecore::hash::{endpoint_id, request_key};
 use routecore::load::RowStats;
+use routecore::speed::Profile;
 use routecore::{Fleet, Stat};
 
 use crate::errors::{guarded, lock, to_py};
@@ -21,6 +22,9 @@ const IDLE_BINDS: u64 = 256;
 
 /// Tables made so far: an address may be used again, a number is not.
 static TABLES: AtomicU64 = AtomicU64::new(0);
+
+/// Learned constants of the engines, see `Table::engine`.
+type Engine = ([f64; 3], [f64; 3], f64, f64, f64, f64);
 
 pub struct Inner {
     pub fleet: Fleet,
@@ -293,12 +297,14 @@ impl Table {
     }
 
     /// Learned: prefill (base, per token, per pair), step (base, per request, per token) in
-    /// milliseconds, the tokens of an answer, and the share of its time that an engine prefills.
+    /// milliseconds, the tokens of an answer, what makes rates of what was sent, how often a
+    /// computed token is used again, and the most requests that were seen decoding at once.
     #[getter]
-    fn engine(&self) -> PyResult<([f64; 3], [f64; 3], f64, f64)> {
+    fn engine(&self) -> PyResult<Engine> {
         self.with(|inner| {
-            let learned = inner.fleet.engine();
-            Ok((learned.prefill, learned.step, learned.output_tokens, learned.busy))
+            let Profile { prefill, step, output_tokens, rate, reuse, sequences, .. } =
+                inner.fleet.engine();
+            Ok((prefill, step, output_tokens, rate, reuse, sequences))
         })
     }
 

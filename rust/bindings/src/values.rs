@@ -59,6 +59,7 @@ pub fn is_own(stat: Stat) -> bool {
             | Stat::StepSlowness
             | Stat::QueueCaution
             | Stat::PrefillSent
+            | Stat::RequestsSent
     )
 }
 

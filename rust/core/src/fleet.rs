@@ -155,8 +155,7 @@ impl Fleet {
             text: prompt.unit == Unit::Bytes,
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
-        let ms = work.prefill_us as f64 / 1e3;
-        self.speed.sent(&mut self.table, row, ms, self.load.now());
+        self.speed.sent(&mut self.table, row, &work, self.load.now());
         self.block_tokens = block_tokens;
         self.table.set(Stat::KvTokens, row, f64::from(index.pinned(row)) * block_tokens);
         drop(index);

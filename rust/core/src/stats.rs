@@ -76,8 +76,10 @@ stats! {
     StepSlowness, "step_slowness", Amount;
     /// How often what waits on the endpoint counts: 2 for a newcomer, towards 1 as it answers.
     QueueCaution, "queue_caution", Amount;
-    /// Prefill sent to the endpoint lately; the profile's `busy` makes a share of its time of it.
+    /// Milliseconds of prefill sent to the endpoint lately; the profile's `rate` makes it a rate.
     PrefillSent, "prefill_sent", Amount;
+    /// Requests sent to the endpoint lately, likewise.
+    RequestsSent, "requests_sent", Amount;
 }
 
 impl Stat {
@@ -287,6 +289,7 @@ fn blank(stat: Stat) -> f64 {
         | Stat::ContextTokens
         | Stat::KvTokens
         | Stat::PrefillSent
+        | Stat::RequestsSent
         | Stat::Qps => 0.0,
         Stat::PrefillSlowness | Stat::StepSlowness | Stat::QueueCaution => 1.0,
         _ => f64::NAN,

@@ -1,5 +1,6 @@
 //! One request on its way, and what its answers teach.
 
+use super::backlog::Backlog;
 use crate::index::Pin;
 
 /// What a request asks of the engine it goes to, as known at the choice.
@@ -28,8 +29,8 @@ pub(super) struct Flight {
     /// Whether that is when it was due, and nobody told yet.
     pub presumed: bool,
     pub work: Work,
-    /// What was queued on the row before it, microseconds of prefill.
-    pub ahead_us: u64,
+    /// What was queued on the row before it.
+    pub ahead: Backlog,
     /// Sums of the row when the first token came.
     pub mark: Meter,
     /// Tokens generated, if the engine told.
@@ -61,8 +62,8 @@ pub(super) struct Meter {
 pub struct FirstToken {
     /// Milliseconds from sending to the first token.
     pub waited_ms: f64,
-    /// Milliseconds of prefill that were queued on the row before it.
-    pub ahead_ms: f64,
+    /// Prefill that was queued on the row before it: requests, uncached tokens, query-key pairs.
+    pub ahead: [f64; 3],
     /// Requests that decode on the row.
     pub batch: f64,
     /// Their prompt tokens.

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
 
+mod backlog;
 mod due;
 mod flight;
 mod row;

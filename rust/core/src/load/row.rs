@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::backlog::Backlog;
 use super::flight::{FirstToken, Flight, Meter, Served, Work};
 use super::window::Window;
 use crate::index::Pin;
@@ -12,7 +13,7 @@ use crate::stats::{Stat, StatTable};
 pub(super) struct RowLoad {
     /// Choices that were not reported yet, oldest first.
     waiting: VecDeque<Work>,
-    waiting_us: u64,
+    unsent: Backlog,
     /// Choices already reported, still standing in the expiry queue.
     reported: u32,
     prefill: u32,
@@ -22,8 +23,7 @@ pub(super) struct RowLoad {
     /// Prompt tokens of the requests that decode, and of all in flight.
     decoding_tokens: u64,
     context_tokens: u64,
-    queued_tokens: u64,
-    queued_us: u64,
+    queued: Backlog,
     finished: u64,
     pub swapped: u64,
     first_seen: Option<f64>,
@@ -67,9 +67,8 @@ impl RowLoad {
 
     pub fn choose(&mut self, work: Work) {
         self.waiting.push_back(work);
-        self.waiting_us += work.prefill_us;
-        self.queued_tokens += work.uncached_tokens;
-        self.queued_us += work.prefill_us;
+        self.unsent.add(&work);
+        self.queued.add(&work);
         self.context_tokens += work.prompt_tokens;
     }
 
@@ -84,9 +83,9 @@ impl RowLoad {
             return None;
         }
         let work = self.waiting.pop_front()?;
-        self.waiting_us = self.waiting_us.saturating_sub(work.prefill_us);
+        self.unsent.take(&work);
         self.context_tokens = self.context_tokens.saturating_sub(work.prompt_tokens);
-        self.unqueue(&work);
+        self.queued.take(&work);
         Some(work)
     }
 
@@ -100,15 +99,17 @@ impl RowLoad {
         self.prefill += 1;
         self.first_seen.get_or_insert(time);
         self.arrivals.push(time, 0.0, span);
-        self.waiting_us = self.waiting_us.saturating_sub(work.prefill_us);
+        self.unsent.take(&work);
+        // Choices made after this one stand in the queue behind it.
+        let mut ahead = self.queued.without(&self.unsent);
+        ahead.take(&work);
         Flight {
             row,
             start: time,
             first_token: None,
             presumed: false,
             work,
-            // Choices made after this one stand in the queue behind it.
-            ahead_us: self.queued_us.saturating_sub(work.prefill_us + self.waiting_us),
+            ahead,
             mark: Meter::default(),
             generated: None,
         }
@@ -117,7 +118,7 @@ impl RowLoad {
     /// Its prefill is over, and it decodes.
     pub fn decodes(&mut self, flight: &mut Flight, time: f64) {
         self.prefill = self.prefill.saturating_sub(1);
-        self.unqueue(&flight.work);
+        self.queued.take(&flight.work);
         self.meter.prefilled_us += flight.work.prefill_us;
         self.decode += 1;
         self.decoding_tokens += flight.work.prompt_tokens;
@@ -138,7 +139,7 @@ impl RowLoad {
         let context_tokens = others as f64;
         FirstToken {
             waited_ms: waited * 1e3,
-            ahead_ms: flight.ahead_us as f64 / 1e3,
+            ahead: flight.ahead.features(),
             batch,
             context_tokens,
             work: flight.work,
@@ -154,7 +155,7 @@ impl RowLoad {
             self.decoding_tokens = self.decoding_tokens.saturating_sub(tokens);
         } else {
             self.prefill = self.prefill.saturating_sub(1);
-            self.unqueue(&flight.work);
+            self.queued.take(&flight.work);
         }
     }
 
@@ -199,13 +200,8 @@ impl RowLoad {
         table.set(Stat::InFlight, row, unseen + prefill + decode);
         table.set(Stat::InPrefill, row, prefill);
         table.set(Stat::InDecoding, row, decode);
-        table.set(Stat::QueuedTokens, row, self.queued_tokens as f64);
-        table.set(Stat::QueuedMs, row, self.queued_us as f64 / 1e3);
+        table.set(Stat::QueuedTokens, row, self.queued.tokens as f64);
+        table.set(Stat::QueuedMs, row, self.queued.us as f64 / 1e3);
         table.set(Stat::ContextTokens, row, self.context_tokens as f64);
-    }
-
-    fn unqueue(&mut self, work: &Work) {
-        self.queued_tokens = self.queued_tokens.saturating_sub(work.uncached_tokens);
-        self.queued_us = self.queued_us.saturating_sub(work.prefill_us);
     }
 }

@@ -12,7 +12,7 @@ mod fit;
 
 use fit::{Fit, Ratio};
 
-use crate::load::{FirstToken, Served};
+use crate::load::{FirstToken, Served, Work};
 use crate::stats::{Stat, StatTable};
 
 /// Samples that the profile counts for.
@@ -23,8 +23,12 @@ pub const STEPS_WAITED: f64 = 1.5;
 const SLOW_START: f64 = 4.0;
 /// Output lengths are averaged over about so many requests.
 const OUTPUTS: f64 = 256.0;
-/// How busy the engines are is averaged over about so many seconds.
-const BUSY_SECONDS: f64 = 30.0;
+/// What is sent to the engines is averaged over about so many seconds …
+const SENT_SECONDS: f64 = 30.0;
+/// … and how much of it is found in a cache over about so many requests.
+const REUSED: f64 = 1000.0;
+/// The most that a computed token is taken to be used again.
+const MOST_REUSE: f64 = 100.0;
 /// Tokens that an engine's KV cache is taken to hold until it is known.
 pub const KV_TOKENS: f64 = 400_000.0;
 /// Times that at most, until what was sent is counted afresh: e²⁰⁰ is far from overflow.
@@ -44,8 +48,12 @@ pub struct Profile {
     pub step: [f64; 3],
     /// Tokens of an answer.
     pub output_tokens: f64,
-    /// Share of its time, 0..1, that an engine prefills for each unit of [`Stat::PrefillSent`].
-    pub busy: f64,
+    /// What a unit of [`Stat::PrefillSent`] or [`Stat::RequestsSent`] makes a second.
+    pub rate: f64,
+    /// How often a prompt token that an engine computes is found in its cache later.
+    pub reuse: f64,
+    /// Requests that were seen decoding at once: no engine is known to have room for more.
+    pub sequences: f64,
     /// Tokens of a KV cache whose size the engine has not told.
     pub kv_tokens: f64,
 }
@@ -56,7 +64,9 @@ impl Default for Profile {
             prefill: [3.5, 0.05, 1.6e-6],
             step: [13.7, 0.026, 4.2e-5],
             output_tokens: 256.0,
-            busy: 0.0,
+            rate: 0.0,
+            reuse: 0.0,
+            sequences: 0.0,
             kv_tokens: KV_TOKENS,
         }
     }
@@ -77,7 +87,11 @@ pub struct Speed {
     step: Fit,
     rows: Vec<RowSpeed>,
     output_tokens: f64,
-    /// When a millisecond of prefill was sent as one: what is sent later counts for more, so that
+    /// Prompt tokens found in caches, and computed, lately.
+    cached: f64,
+    computed: f64,
+    sequences: f64,
+    /// When what was sent counted as it is: what is sent later counts for more, so that
     /// nothing has to be touched to make the rest count for less.
     epoch: f64,
 }
@@ -90,25 +104,35 @@ impl Speed {
             step: Fit::new(profile.step, [1.0, 16.0, 100_000.0], PRIOR),
             rows: Vec::new(),
             output_tokens: profile.output_tokens,
+            cached: 0.0,
+            computed: 0.0,
+            sequences: profile.sequences,
             epoch: 0.0,
         }
     }
 
-    /// Prefill that should take so many milliseconds was sent to the row at `now`, seconds.
-    pub fn sent(&mut self, table: &mut StatTable, row: u32, ms: f64, now: f64) {
+    /// A request was sent to the row at `now`, seconds.
+    pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, now: f64) {
         if self.age(now) > OLDEST {
             let fade = (-self.age(now)).exp();
             for row in 0..table.rows() as u32 {
-                table.set(Stat::PrefillSent, row, fade * table.get(Stat::PrefillSent, row));
+                for stat in [Stat::PrefillSent, Stat::RequestsSent] {
+                    table.set(stat, row, fade * table.get(stat, row));
+                }
             }
             self.epoch = now;
         }
-        table.bump(Stat::PrefillSent, row, ms * self.age(now).exp());
+        let grown = self.age(now).exp();
+        table.bump(Stat::PrefillSent, row, grown * work.prefill_us as f64 / 1e3);
+        table.bump(Stat::RequestsSent, row, grown);
+        let (prompt, computed) = (work.prompt_tokens as f64, work.uncached_tokens as f64);
+        self.cached += (prompt - computed).max(0.0) - self.cached / REUSED;
+        self.computed += computed - self.computed / REUSED;
     }
 
-    /// Time since the epoch, in [`BUSY_SECONDS`].
+    /// Time since the epoch, in [`SENT_SECONDS`].
     fn age(&self, now: f64) -> f64 {
-        ((now - self.epoch) / BUSY_SECONDS).max(0.0)
+        ((now - self.epoch) / SENT_SECONDS).max(0.0)
     }
 
     /// Milliseconds that `row` should take to prefill the last `uncached` of `prompt` tokens.
@@ -121,22 +145,23 @@ impl Speed {
     pub fn first_token(&mut self, table: &mut StatTable, row: u32, seen: &FirstToken) {
         self.row(row).answers += 1;
         self.publish(table, row);
+        if seen.batch.is_finite() {
+            self.sequences = self.sequences.max(seen.batch + 1.0);
+        }
         let (prompt, uncached) = (seen.work.prompt_tokens as f64, seen.work.uncached_tokens as f64);
         if uncached < 1.0 || !seen.work.has_room {
             return; // nothing is known of it, or it waited for room
         }
         let waits = STEPS_WAITED * self.step_ms(row, seen.batch, seen.context_tokens);
         let took = (seen.waited_ms - waits).max(0.1 * seen.waited_ms);
-        // What stood before it is taken as so many times its own work.
-        let own = self.prefill_ms(row, prompt, uncached);
-        let times = ((seen.ahead_ms + own) / own).min(1e3);
-        let x = [times, times * uncached, times * pairs(prompt, uncached)];
-        let expected = self.prefill.expect(x);
+        let own = [1.0, uncached, pairs(prompt, uncached)];
+        let x: [f64; 3] = std::array::from_fn(|k| seen.ahead[k] + own[k]);
+        let (expected, alone) = (self.prefill.expect(x), self.prefill.expect(own));
         let speed = self.row(row);
         let ratio = speed.prefill.value();
         // Only what waited for little else tells one engine from another: in a queue, a guess too
         // high makes busy engines look quick, which makes them busier.
-        if seen.ahead_ms <= own {
+        if expected <= 2.0 * alone {
             speed.prefill.learn(took / expected);
         }
         self.prefill.learn(x, took / ratio);
@@ -172,10 +197,15 @@ impl Speed {
 
     /// What an engine with a slowness of 1 is like, by all that was seen until `now`.
     pub fn profile(&self, now: f64) -> Profile {
-        let (prefill, step) = (self.prefill.constants(), self.step.constants());
-        let busy = (-self.age(now)).exp() / (1e3 * BUSY_SECONDS);
-        let (output_tokens, kv_tokens) = (self.output_tokens, KV_TOKENS);
-        Profile { prefill, step, output_tokens, busy, kv_tokens }
+        Profile {
+            prefill: self.prefill.constants(),
+            step: self.step.constants(),
+            output_tokens: self.output_tokens,
+            rate: (-self.age(now)).exp() / SENT_SECONDS,
+            reuse: (self.cached / self.computed.max(1.0)).min(MOST_REUSE),
+            sequences: self.sequences,
+            kv_tokens: KV_TOKENS,
+        }
     }
 
     /// Writes what is learned of the row into its columns. A row starts slow: what waits on one
@@ -236,7 +266,7 @@ mod tests {
                 let a_step = slow * time(step, [1.0, batch, context_tokens]);
                 let seen = FirstToken {
                     waited_ms: slow * time(prefill, x) * noise + 1.5 * a_step,
-                    ahead_ms: 0.0,
+                    ahead: [0.0; 3],
                     batch,
                     context_tokens,
                     work: work(prompt, uncached),
@@ -273,12 +303,12 @@ mod tests {
     fn what_was_sent_is_a_share_of_the_time_of_its_row_and_fades() {
         let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
         let share = |speed: &Speed, table: &StatTable, row, now| {
-            speed.profile(now).busy * table.get(Stat::PrefillSent, row)
+            speed.profile(now).rate * table.get(Stat::PrefillSent, row) / 1e3
         };
         // Past the age at which counting starts afresh, and from a clock that starts anywhere.
         for second in 0..10_000 {
             let now = 1.7e9 + f64::from(second);
-            speed.sent(&mut table, 0, 300.0, now);
+            speed.sent(&mut table, 0, &Work { prefill_us: 300_000, ..Work::default() }, now);
             if second > 200 {
                 let share = share(&speed, &table, 0, now);
                 assert!((0.28..0.32).contains(&share), "{share} after {second} s");
@@ -298,7 +328,7 @@ mod tests {
             let mut any = || odd[rng.below(odd.len())];
             let seen = FirstToken {
                 waited_ms: any(),
-                ahead_ms: any(),
+                ahead: [any(), any(), any()],
                 batch: any(),
                 context_tokens: any(),
                 work: work(any(), any()),
@@ -330,9 +360,9 @@ mod tests {
             let row = rng.below(8) as u32;
             let uncached = 100.0 + 8_000.0 * rng.unit();
             let waited_ms = (5.0 + 0.03 * uncached) * (0.5 + 1.5 * rng.unit());
-            let (batch, context_tokens, ahead_ms) = (0.0, 0.0, 0.0);
+            let (batch, context_tokens, ahead) = (0.0, 0.0, [0.0; 3]);
             let work = work(uncached, uncached);
-            let seen = FirstToken { waited_ms, ahead_ms, batch, context_tokens, work };
+            let seen = FirstToken { waited_ms, ahead, batch, context_tokens, work };
             speed.first_token(&mut table, row, &seen);
             ratios.push(speed.rows[row as usize].prefill.value());
         }

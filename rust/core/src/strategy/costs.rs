@@ -17,11 +17,16 @@ impl Costs {
         &mut self,
         view: View<'_>,
         rng: &mut Rng,
-        cost: impl Fn(usize) -> f64,
+        cost: impl FnMut(usize) -> f64,
     ) -> Option<usize> {
         self.0.clear();
         self.0.extend((0..view.len()).map(cost));
         self.pick(rng)
+    }
+
+    /// The cost that this position was found to have.
+    pub fn of(&self, pos: usize) -> f64 {
+        self.0.get(pos).copied().unwrap_or(f64::NAN)
     }
 
     /// Takes a stat of each candidate, to make costs of in place.

@@ -14,6 +14,7 @@ use crate::stats::{Stat, StatTable};
 mod affinity;
 mod cache_aware;
 mod choose;
+mod copies;
 mod costs;
 mod dynamo_cost;
 mod expected_latency;
