@@ -17,11 +17,28 @@ impl Costs {
         &mut self,
         view: View<'_>,
         rng: &mut Rng,
-        cost: impl FnMut(usize) -> f64,
+        cost: impl Fn(usize) -> f64,
     ) -> Option<usize> {
         self.0.clear();
         self.0.extend((0..view.len()).map(cost));
         self.pick(rng)
+    }
+
+    /// Room for so many, to be written to; what stands there until then counts for nobody.
+    pub fn room(&mut self, n: usize) -> &mut [f64] {
+        self.0.clear();
+        self.0.resize(n, f64::NAN);
+        &mut self.0
+    }
+
+    /// The least cost; infinite where nothing is known.
+    pub fn lowest(&self) -> f64 {
+        lowest(&self.0)
+    }
+
+    /// Position of the least cost, the first of equals; `None` where nothing is known.
+    pub fn first(&self) -> Option<usize> {
+        place(&self.0, lowest(&self.0), 0)
     }
 
     /// The cost that this position was found to have.
@@ -53,6 +70,32 @@ impl Costs {
         let equals: u64 = self.0.iter().map(|&cost| u64::from(cost == least)).sum();
         let nth = if equals > 1 { rng.below(equals as usize) } else { 0 };
         place(&self.0, least, nth)
+    }
+}
+
+/// Stats of the candidates, a column each; keeps its memory from one decision to the next.
+#[derive(Debug, Clone)]
+pub struct Columns<const N: usize>([Vec<f64>; N]);
+
+impl<const N: usize> Default for Columns<N> {
+    fn default() -> Self {
+        Self([const { Vec::new() }; N])
+    }
+}
+
+impl<const N: usize> Columns<N> {
+    /// A value per candidate each, as many everywhere.
+    pub fn of<'a>(&'a mut self, view: View<'a>, stats: [Stat; N]) -> [&'a [f64]; N] {
+        if let [run] = view.candidates.runs()
+            && stats.iter().all(|&stat| view.table.column(stat).len() >= run.end)
+        {
+            return stats.map(|stat| &view.table.column(stat)[run.clone()]);
+        }
+        for (own, stat) in self.0.iter_mut().zip(stats) {
+            own.clear();
+            own.extend(view.values(stat));
+        }
+        self.0.each_ref().map(Vec::as_slice)
     }
 }
 

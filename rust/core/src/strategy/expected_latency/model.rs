@@ -1,0 +1,216 @@
+//! What each candidate costs: the sum that [`super::ExpectedLatency`] explains.
+
+use crate::speed::{Profile, STEPS_WAITED, pairs};
+use crate::stats::Stat;
+use crate::strategy::View;
+use crate::strategy::costs::{Columns, fold};
+
+/// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
+/// work that a busy engine still has when they come grows as ρ / (1 − ρ).
+const BUSY: f64 = 4.0;
+/// The busiest an engine is taken to be: beyond, the estimate is noise.
+const BUSIEST: f64 = 0.9;
+/// What a request's own answer counts, beside what it takes from the answers of others.
+const OWN: f64 = 0.5;
+/// What a request that will come back counts, beside one that is there.
+const LATER: f64 = 2.0;
+/// Half the width of the bend from "there is room" to "somebody must leave first", as a share of
+/// the room: how long answers get is not known.
+const BEND: f64 = 0.1;
+/// What waiting for room costs all who wait behind, per millisecond of the request's own stay …
+const ROOM: f64 = 3.0;
+/// … and the overfill at which half of that is reached: when every engine is full, a cached
+/// prefix buys more than room does.
+const FULL: f64 = 0.3;
+
+/// Parts of the cost: first those that depend on what is cached.
+pub const TERMS: [&str; 9] =
+    ["prefill", "busy", "stall", "reuse", "queue", "steps", "decode", "crowd", "room"];
+
+/// Columns that are read, in this order.
+pub const READS: [Stat; 11] = [
+    Stat::InFlight,
+    Stat::InDecoding,
+    Stat::QueuedMs,
+    Stat::ContextTokens,
+    Stat::KvTokens,
+    Stat::KvCapacity,
+    Stat::PrefillSlowness,
+    Stat::StepSlowness,
+    Stat::QueueCaution,
+    Stat::PrefillSent,
+    Stat::RequestsSent,
+];
+
+/// Memory that is kept from one request to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Scratch {
+    columns: Columns<{ READS.len() }>,
+    uncached: Vec<f64>,
+    added: Vec<f64>,
+}
+
+/// One request and its candidates. What these share is worked out once.
+pub struct Model<'a> {
+    pub view: View<'a>,
+    columns: [&'a [f64]; READS.len()],
+    /// Tokens that each would have to compute, and to keep.
+    uncached: &'a [f64],
+    added: &'a [f64],
+    /// Tokens that the candidate has to compute that has most of the prompt.
+    pub fewest: f64,
+    decode_weight: f64,
+    /// Milliseconds of prefill sent to each candidate on average.
+    mean_sent: f64,
+    /// By what caution counts: where everybody is new, nobody is a newcomer.
+    calm: f64,
+    /// A share of a full batch, per request.
+    per_sequence: f64,
+    /// Requests like this one that come back, per uncached token.
+    later: f64,
+    /// What the request adds to the steps of each beside it, on an engine of slowness 1.
+    more: f64,
+}
+
+/// What a candidate's cost is made of, however much it has of the prompt.
+struct Rates {
+    slow_prefill: f64,
+    /// Per millisecond of prefill.
+    busy: f64,
+    stall: f64,
+    /// Per uncached token.
+    reuse: f64,
+    rest: [f64; 5],
+}
+
+impl<'a> Model<'a> {
+    pub fn new(
+        view: View<'a>,
+        decode_weight: f64,
+        max_num_seqs: f64,
+        scratch: &'a mut Scratch,
+    ) -> Self {
+        let Scratch { columns, uncached, added } = scratch;
+        uncached.clear();
+        uncached.extend((0..view.len()).map(|pos| view.uncached(pos)));
+        added.clear();
+        added.extend((0..view.len()).map(|pos| view.added(pos)));
+        let columns = columns.of(view, READS);
+        let [.., caution, prefill_sent, _] = columns;
+        let known = |x: f64| if x.is_nan() { 0.0 } else { x };
+        let sent = fold(prefill_sent, 0.0, |sum, x| sum + known(x));
+        let less = |least: f64, x: f64| if x < least { x } else { least };
+        let Profile { step: [_, request, token], output_tokens, reuse, .. } = view.engine;
+        Self {
+            fewest: fold(uncached, f64::INFINITY, less),
+            mean_sent: sent / view.len().max(1) as f64,
+            calm: 1.0 / fold(caution, 2.0, less).max(1.0),
+            per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
+            later: LATER * reuse / view.asked.tokens.max(1.0),
+            more: decode_weight * output_tokens * (request + token * view.asked.tokens),
+            view,
+            columns,
+            uncached,
+            added,
+            decode_weight,
+        }
+    }
+
+    /// Writes what every candidate costs as it is, and what it would cost if the longest prefix
+    /// that any has of the prompt were everywhere. Without branches, so that the compiler makes
+    /// vector code of it.
+    pub fn fill(&self, costs: &mut [f64], held: &mut [f64]) {
+        let n = costs.len().min(held.len()).min(self.uncached.len()).min(self.added.len());
+        let columns = self.columns.map(|column| &column[..n.min(column.len())]);
+        if columns.iter().any(|column| column.len() < n) {
+            return;
+        }
+        let (costs, held) = (&mut costs[..n], &mut held[..n]);
+        let (uncached, added) = (&self.uncached[..n], &self.added[..n]);
+        for pos in 0..n {
+            let rates = self.rates(columns.map(|column| column[pos]), added[pos]);
+            costs[pos] = self.cost(&rates, uncached[pos]);
+            held[pos] = self.cost(&rates, self.fewest);
+        }
+    }
+
+    /// The parts of what a candidate costs as it is, in the order of [`TERMS`].
+    pub fn parts(&self, pos: usize) -> [f64; TERMS.len()] {
+        let rates = self.rates_at(pos);
+        let uncached = self.view.uncached(pos);
+        let [prefill, busy, stall] = self.compute(&rates, uncached);
+        let [queue, steps, decode, crowd, room] = rates.rest;
+        [prefill, busy, stall, rates.reuse * uncached, queue, steps, decode, crowd, room]
+    }
+
+    /// What it costs more to compute what a candidate has not than what none has.
+    pub fn price(&self, pos: usize) -> f64 {
+        let rates = self.rates_at(pos);
+        let price = |uncached| self.compute(&rates, uncached).iter().sum::<f64>();
+        price(self.view.uncached(pos)) - price(self.fewest)
+    }
+
+    fn rates_at(&self, pos: usize) -> Rates {
+        let values = READS.map(|stat| self.view.get(stat, pos));
+        self.rates(values, self.view.added(pos))
+    }
+
+    #[inline]
+    fn rates(&self, values: [f64; READS.len()], added: f64) -> Rates {
+        let [requests, decoding, queued_ms, context, kv_tokens, told, slow_prefill, ..] = values;
+        let [.., slow_step, caution, prefill_sent, requests_sent] = values;
+        let Profile { step: [base, request, token], output_tokens: output, rate, .. } =
+            self.view.engine;
+        let rate = rate * 1e-3;
+        let step =
+            |requests: f64, context: f64| slow_step * (base + request * requests + token * context);
+        let rho = (rate * prefill_sent.max(self.mean_sent)).min(BUSIEST);
+        let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
+        // Requests in flight have on average half of their answer.
+        let grown = requests * output * 0.5;
+        let stay = output * step(requests + 1.0, context + self.view.asked.tokens + grown);
+        let more = slow_step * self.more;
+        // As many decode there as come while one decodes.
+        let beside = rate * requests_sent * output * step(requests, context);
+        let capacity = if told > 0.0 { told } else { self.view.engine.kv_tokens };
+        let kept = (kv_tokens + grown + added) / capacity;
+        let over = over(kept.max((requests + 1.0) * self.per_sequence));
+        Rates {
+            slow_prefill,
+            busy: BUSY * rho / (1.0 - rho),
+            stall: self.decode_weight * decoding,
+            reuse: self.later * beside * more,
+            rest: [
+                caution * self.calm * queued_ms,
+                STEPS_WAITED * now,
+                self.decode_weight * OWN * stay,
+                requests * more,
+                ROOM * stay * (over / (over + FULL)),
+            ],
+        }
+    }
+
+    /// Prefill, busy and stall, if so many tokens have to be computed.
+    #[inline]
+    fn compute(&self, rates: &Rates, uncached: f64) -> [f64; 3] {
+        let [base, token, pair] = self.view.engine.prefill;
+        let pairs = pairs(self.view.asked.tokens, uncached);
+        let prefill = rates.slow_prefill * (base + token * uncached + pair * pairs);
+        [prefill, prefill * rates.busy, prefill * rates.stall]
+    }
+
+    #[inline]
+    fn cost(&self, rates: &Rates, uncached: f64) -> f64 {
+        let [prefill, busy, stall] = self.compute(rates, uncached);
+        let [queue, steps, decode, crowd, room] = rates.rest;
+        let work = (prefill + busy) + (stall + rates.reuse * uncached);
+        work + ((queue + steps) + (decode + crowd)) + room
+    }
+}
+
+/// By how much x overfills, bent around 1.
+#[inline]
+fn over(x: f64) -> f64 {
+    let bend = (x - 1.0 + BEND).clamp(0.0, 2.0 * BEND);
+    (x - 1.0 - BEND).max(0.0) + bend * bend * (0.25 / BEND)
+}
