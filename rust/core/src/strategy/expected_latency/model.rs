@@ -1,5 +1,8 @@
 //! What each candidate costs: the sum that [`super::ExpectedLatency`] explains.
 
+// What is not inlined into the loop of `fill` keeps it from becoming vector code.
+#![allow(clippy::inline_always)]
+
 use crate::speed::{Profile, STEPS_WAITED, pairs};
 use crate::stats::Stat;
 use crate::strategy::View;
@@ -155,7 +158,7 @@ impl<'a> Model<'a> {
         self.rates(values, self.view.added(pos))
     }
 
-    #[inline]
+    #[inline(always)]
     fn rates(&self, values: [f64; READS.len()], added: f64) -> Rates {
         let [requests, decoding, queued_ms, context, kv_tokens, told, slow_prefill, ..] = values;
         let [.., slow_step, caution, prefill_sent, requests_sent] = values;
@@ -191,7 +194,7 @@ impl<'a> Model<'a> {
     }
 
     /// Prefill, busy and stall, if so many tokens have to be computed.
-    #[inline]
+    #[inline(always)]
     fn compute(&self, rates: &Rates, uncached: f64) -> [f64; 3] {
         let [base, token, pair] = self.view.engine.prefill;
         let pairs = pairs(self.view.asked.tokens, uncached);
@@ -199,7 +202,7 @@ impl<'a> Model<'a> {
         [prefill, prefill * rates.busy, prefill * rates.stall]
     }
 
-    #[inline]
+    #[inline(always)]
     fn cost(&self, rates: &Rates, uncached: f64) -> f64 {
         let [prefill, busy, stall] = self.compute(rates, uncached);
         let [queue, steps, decode, crowd, room] = rates.rest;
@@ -209,7 +212,7 @@ impl<'a> Model<'a> {
 }
 
 /// By how much x overfills, bent around 1.
-#[inline]
+#[inline(always)]
 fn over(x: f64) -> f64 {
     let bend = (x - 1.0 + BEND).clamp(0.0, 2.0 * BEND);
     (x - 1.0 - BEND).max(0.0) + bend * bend * (0.25 / BEND)
