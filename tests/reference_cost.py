@@ -113,7 +113,7 @@ def expected_latency(
 ) -> dict[str, float]:
     """The growth of everybody's latency, in milliseconds, if so much of the prompt is uncached."""
     _, (step_ms, request_ms, context_ms), output, rate, reuse, sequences = q.engine
-    calm = min(row.caution for row in q.rows.values())
+    known = min(row.caution for row in q.rows.values()) <= 1.1
 
     def cost(url: str) -> float:
         row, new = q.rows[url], (uncached or q.uncached)(url)
@@ -135,7 +135,7 @@ def expected_latency(
         return (
             compute(q, url, new, decode_weight)
             + 2 * reuse * new / max(1.0, q.tokens) * beside * more
-            + row.caution / calm * row.queued_ms
+            + (row.caution if known else 1) * row.queued_ms
             + 1.5 * now
             + decode_weight * stay / 2
             + row.in_flight * more

@@ -110,7 +110,13 @@ def _lone(rate: float, long_share: float = 0.0) -> Trace:
 def stale_stats(strategy: str, seed: int, period_ms: float, routers: int) -> Figures:
     """Engine stats are so old, and so many routers do not know of each other."""
     found = replay(_lone(35), strategy, seed, stats_period_ms=period_ms, routers=routers)
-    return {"p99": found.ttft_ms.p99, "max share": found.max_share}
+    each = found.per_request
+    tokens = np.bincount(each.endpoint, weights=each.input_tokens)
+    return {
+        "p99": found.ttft_ms.p99,
+        "max share": found.max_share,
+        "max share of tokens": float(tokens.max() / tokens.sum()),
+    }
 
 
 @cache

@@ -104,7 +104,7 @@ impl Fleet {
     /// Gives the endpoint a row.
     pub fn add(&mut self, id: u64) -> u32 {
         let row = self.table.add(id);
-        self.speed.publish(&mut self.table, row);
+        self.speed.join(&mut self.table, row);
         row
     }
 

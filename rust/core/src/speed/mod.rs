@@ -111,6 +111,19 @@ impl Speed {
         }
     }
 
+    /// The row is a newcomer. It is taken to have had its share of the requests lately: else all
+    /// those who will come back would start here.
+    pub fn join(&mut self, table: &mut StatTable, row: u32) {
+        if self.computed > 0.0 {
+            let others: Vec<u32> = (0..table.rows() as u32)
+                .filter(|&other| other != row && table.id(other).is_some())
+                .collect();
+            let sum: f64 = others.iter().map(|&row| table.get(Stat::RequestsSent, row)).sum();
+            table.set(Stat::RequestsSent, row, sum / others.len().max(1) as f64);
+        }
+        self.publish(table, row);
+    }
+
     /// A request was sent to the row at `now`, seconds.
     pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, now: f64) {
         if self.age(now) > OLDEST {

@@ -24,7 +24,8 @@ use crate::stats::Stat;
 /// - reuse: its context comes back with later turns, w · 2 · ô · r̄ · Δ for each of them, r̄ the
 ///   requests that decode there on average; u tokens will be asked for again u · reuse times,
 ///   which is u · reuse / L requests like this one;
-/// - queue: prefill that stands before it there; on a newcomer up to twice, until it has answered;
+/// - queue: prefill that stands before it there; on a newcomer among engines
+///   that are known up to twice, until it has answered;
 /// - steps: the decode step that it waits for and the one that it shares, 1.5 · s(now), if any;
 /// - decode: its own answer, w · ½ · ô · s(after);
 /// - crowd: what its context adds to the steps of those in flight there, w · ô · r · Δ;

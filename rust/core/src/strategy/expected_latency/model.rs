@@ -17,6 +17,8 @@ const BUSIEST: f64 = 0.9;
 const OWN: f64 = 0.5;
 /// What a request that will come back counts, beside one that is there.
 const LATER: f64 = 2.0;
+/// Caution that somebody who is known has at most: only beside those are newcomers new.
+const KNOWN: f64 = 1.1;
 /// Half the width of the bend from "there is room" to "somebody must leave first", as a share of
 /// the room: how long answers get is not known.
 const BEND: f64 = 0.1;
@@ -65,8 +67,8 @@ pub struct Model<'a> {
     decode_weight: f64,
     /// Milliseconds of prefill sent to each candidate on average.
     mean_sent: f64,
-    /// By what caution counts: where everybody is new, nobody is a newcomer.
-    calm: f64,
+    /// Whether caution counts, 0 or 1: where everybody is new, nobody is a newcomer.
+    wary: f64,
     /// A share of a full batch, per request.
     per_sequence: f64,
     /// Requests like this one that come back, per uncached token.
@@ -107,7 +109,7 @@ impl<'a> Model<'a> {
         Self {
             fewest: fold(uncached, f64::INFINITY, less),
             mean_sent: sent / view.len().max(1) as f64,
-            calm: 1.0 / fold(caution, 2.0, less).max(1.0),
+            wary: if fold(caution, f64::INFINITY, less) <= KNOWN { 1.0 } else { 0.0 },
             per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
             later: LATER * reuse / view.asked.tokens.max(1.0),
             more: decode_weight * output_tokens * (request + token * view.asked.tokens),
@@ -184,7 +186,7 @@ impl<'a> Model<'a> {
             stall: self.decode_weight * decoding,
             reuse: self.later * beside * more,
             rest: [
-                caution * self.calm * queued_ms,
+                (1.0 + self.wary * (caution - 1.0)) * queued_ms,
                 STEPS_WAITED * now,
                 self.decode_weight * OWN * stay,
                 requests * more,
