@@ -51,7 +51,8 @@ def test_stale_stats_leave_the_tail_no_worse_than_power_of_two(
 @pytest.mark.parametrize("routers", [1, 2, 4])
 def test_stale_stats_leave_the_work_no_less_even_than_power_of_two(routers: int) -> None:
     bound = mean_of(modes.stale_stats, "power_of_two", 5000, routers)["max share of tokens"]
-    assert ours(modes.stale_stats, 5000, routers)["max share of tokens"] <= MEAN_NOISE * bound
+    # The most of eight is an extreme, as a p99 is.
+    assert ours(modes.stale_stats, 5000, routers)["max share of tokens"] <= P99_NOISE * bound
 
 
 @pytest.mark.xfail(strict=True, reason="known miss: 0.16 to 0.18 against 0.13; long prompts gather")
