@@ -1,7 +1,8 @@
 """Every strategy on many fleets, traces and loads: who is ever better than `expected_latency`?
 
-A script: `python benches/replay_cells.py TRACE [--seeds 3] [--only PATTERN]`, TRACE being the
-conversation trace of Mooncake. Prints Markdown. A ratio is a mean over paired seeds, to the best
+A script: `python benches/replay_cells.py [TRACE] [--seeds 3] [--only PATTERN]`, TRACE being the
+conversation trace of Mooncake; without it, the generated workloads at the load at which the best
+weight breaks. Prints Markdown. A ratio is a mean over paired seeds, to the best
 weight of `dynamo_cost` in that cell and figure: the hardest rival, chosen with hindsight. Noise is
 what lies within the 95 % interval, or within 3 % of a mean and 6 % of a p99.
 """
@@ -31,6 +32,17 @@ KNEES = {
     ("chat", "qwen3-32b-h100-tp2"): 65.2,
     ("agentic", "qwen3-32b-h100-tp2"): 2.43,
     ("documents", "qwen3-32b-h100-tp2"): 19.6,
+}
+# The same of whichever weight is best at that load (within 1 %): where the hardest rival breaks.
+BEST_KNEES = {
+    ("documents", "dynamo-polynomial"): 82.5,
+    ("documents", "qwen3-32b-h100-tp2"): 18.7,
+    ("documents", "llama-3.1-70b-h100-tp4"): 26.3,
+    ("documents", "llama-3.1-8b-h100-tp1"): 38.8,
+    ("agentic", "dynamo-polynomial"): 419.0,
+    ("agentic", "qwen3-32b-h100-tp2"): 5.29,
+    ("agentic", "llama-3.1-70b-h100-tp4"): 7.98,
+    ("agentic", "llama-3.1-8b-h100-tp1"): 9.83,
 }
 # Kind → endpoints, requests: chats are short, so they need fewer engines and more requests.
 SIZES = {"chat": (4, 8000), "agentic": (8, 4000), "documents": (8, 4000)}
@@ -94,6 +106,16 @@ def generated() -> Iterator[Cell]:
             yield Cell(name=name, trace=trace, endpoints=endpoints, engine=engine, speeds=speeds)
 
 
+def at_best_knees() -> Iterator[Cell]:
+    """Documents and agents where dynamo_cost breaks at its best weight, and 5 % beyond."""
+    for (kind, engine), knee in BEST_KNEES.items():
+        endpoints, requests = SIZES[kind]
+        for load in (1.0, 1.05):
+            trace = generate(kind, requests=requests, rate=load * knee, seed=1)
+            name = f"{kind} {load:g} of the best weight's knee, {engine}"
+            yield Cell(name=name, trace=trace, endpoints=endpoints, engine=engine)
+
+
 def replay_all(cell: Cell, seeds: int) -> Runs:
     """Label → one run a seed."""
     contenders: dict[str, tuple[str, dict[str, float]]]
@@ -129,13 +151,14 @@ def worse(found: Runs) -> Iterator[str]:
 def main() -> None:
     """Replays and prints."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("trace")
+    parser.add_argument("trace", nargs="?")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="*")
     args = parser.parse_args()
     ratios: dict[str, list[list[float]]] = {}
     print("| cell | ours: mean TTFT, E2E, p99 TTFT | behind by more than noise |\n|---|---|---|")
-    for cell in (*conversation(args.trace), *generated()):
+    cells = (*conversation(args.trace), *generated()) if args.trace else at_best_knees()
+    for cell in cells:
         if not fnmatch.fnmatch(cell.name, args.only):
             continue
         found = replay_all(cell, args.seeds)
