@@ -117,7 +117,7 @@ def expected_latency(
 
     def cost(url: str) -> float:
         row, new = q.rows[url], (uncached or q.uncached)(url)
-        slow_prefill, slow_step, sent, requests = q.slower[url]
+        _, slow_step, _, requests = q.slower[url]
 
         def step(requests: float, context: float) -> float:
             return slow_step * (step_ms + request_ms * requests + context_ms * context)
