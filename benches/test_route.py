@@ -40,7 +40,7 @@ class Connections:
 def cache_twin(name: str) -> Callable[..., str]:
     """A cache-aware strategy over a naive index that holds the prompt on every fourth endpoint."""
     fleet = NaiveFleet(400_000, 600)
-    engine = ([3.5, 0.05, 1.6e-6], [13.7, 0.026, 4.2e-5], 256.0, 0.0)
+    engine = ([3.5, 0.05, 1.6e-6], [13.7, 0.026, 4.2e-5], 256.0, 0.0, 0.0, 0.0)
 
     def route(endpoints: Any, engines: Any, _: Any) -> str:
         urls = twin.eligible(endpoints)
@@ -48,7 +48,7 @@ def cache_twin(name: str) -> Callable[..., str]:
         if not fleet.index.held:
             for url in urls[::4]:
                 fleet.chosen(url, prompt, lambda *_: 1.0)
-        slower = dict.fromkeys(urls, (1.0, 1.0, 0.0))
+        slower = dict.fromkeys(urls, (1.0, 1.0, 0.0, 0.0))
         asked = question(fleet, urls, prompt, engine=engine, slower=slower, stats=engines)
         return reference_cost.least(reference_cost.COSTS[name](asked))[0]
 

@@ -113,6 +113,7 @@ def expected_latency(
 ) -> dict[str, float]:
     """The growth of everybody's latency, in milliseconds, if so much of the prompt is uncached."""
     _, (step_ms, request_ms, context_ms), output, rate, reuse, sequences = q.engine
+    mean = mean_sent(q)
     known = min(row.caution for row in q.rows.values()) <= 1.1
 
     def cost(url: str) -> float:
@@ -133,7 +134,7 @@ def expected_latency(
         bend = min(max(full - 0.9, 0.0), 0.2)
         over = max(full - 1.1, 0.0) + bend * bend / 0.4
         return (
-            compute(q, url, new, decode_weight)
+            compute(q, url, new, decode_weight, mean)
             + 2 * reuse * new / max(1.0, q.tokens) * beside * more
             + (row.caution if known else 1) * row.queued_ms
             + 1.5 * now
@@ -145,10 +146,14 @@ def expected_latency(
     return {url: cost(url) for url in q.rows}
 
 
-def compute(q: Question, url: str, new: float, decode_weight: float) -> float:
+def mean_sent(q: Question) -> float:
+    """Prefill sent to each on average."""
+    return sum(other[2] for other in q.slower.values()) / len(q.slower)
+
+
+def compute(q: Question, url: str, new: float, decode_weight: float, mean: float) -> float:
     """A prefill and whom it delays: those who come later, those who decode."""
-    rate, sent = q.engine[3], [other[2] for other in q.slower.values()]
-    rho = min(rate * max(q.slower[url][2], sum(sent) / len(sent)) / 1e3, 0.9)
+    rho = min(q.engine[3] * max(q.slower[url][2], mean) / 1e3, 0.9)
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new)
     return prefill * (1 + 4 * rho / (1 - rho) + decode_weight * q.rows[url].in_decoding)
 
@@ -178,9 +183,11 @@ class Copies:
         saved, at = self.saved.get(key, (0.0, 0))
         saved *= math.exp((at - self.requests) / (64 * len(q.rows)))
         saved += cost[first[0]] - held[ideal]
-        price = compute(q, ideal, q.uncached(ideal), decode_weight)
-        price -= compute(q, ideal, fewest, decode_weight)
-        pays = saved >= 3 * price
+        price, free = (
+            compute(q, ideal, new, decode_weight, mean_sent(q))
+            for new in (q.uncached(ideal), fewest)
+        )
+        pays = saved >= 3 * (price - free)
         self.saved[key] = (0.0 if pays else saved, self.requests)
         self.made += pays
         return [ideal] if pays else first

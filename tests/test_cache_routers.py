@@ -115,6 +115,8 @@ def test_a_wrong_parameter_is_named(strategy: str, params: Any, names: str) -> N
         ("prefix_cache", {"load_factor": 0.5}, "load_factor"),
         ("prefix_cache", {"min_match_share": 2}, "min_match_share"),
         ("expected_latency", {"decode_weight": -1}, "decode_weight"),
+        ("expected_latency", {"max_num_seqs": 0}, "max_num_seqs"),
+        ("expected_latency", {"max_num_seqs": "64"}, "max_num_seqs"),
         ("cache_aware", {"cache_threshold": 1.5}, "cache_threshold"),
         ("dynamo_cost", {"overlap_credit": float("inf")}, "overlap_credit"),
         ("llm_d", {"kv_weight": -2}, "kv_weight"),

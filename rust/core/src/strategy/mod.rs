@@ -209,6 +209,9 @@ pub struct Params {
 impl Params {
     /// Takes a number within `low..=high`.
     fn number(&mut self, name: &str, default: f64, low: f64, high: f64) -> Result<f64, RouteError> {
+        if let Some(word) = self.words.get(name) {
+            fail!("parameter {name:?}: expected a number from {low} to {high}, got {word:?}");
+        }
         let value = self.numbers.remove(name).unwrap_or(default);
         if !(low..=high).contains(&value) {
             fail!("parameter {name:?}: expected a number from {low} to {high}, got {value}");
@@ -218,6 +221,9 @@ impl Params {
 
     /// Takes one of `words`; the first is the default. Returns its place.
     fn word(&mut self, name: &str, words: &[&str]) -> Result<usize, RouteError> {
+        if let Some(number) = self.numbers.get(name) {
+            fail!("parameter {name:?}: expected one of {}, got {number}", words.join(", "));
+        }
         let Some(word) = self.words.remove(name) else { return Ok(0) };
         match words.iter().position(|w| *w == word) {
             Some(at) => Ok(at),
