@@ -34,6 +34,7 @@ KNEES = {
     ("documents", "qwen3-32b-h100-tp2"): 19.6,
 }
 # The same of whichever weight is best at that load (within 1 %): where the hardest rival breaks.
+# Agents wait for their answers: at 419 a second all sessions start at once.
 BEST_KNEES = {
     ("documents", "dynamo-polynomial"): 82.5,
     ("documents", "qwen3-32b-h100-tp2"): 18.7,

@@ -135,7 +135,7 @@ def expected_latency(
         over = max(full - 1.1, 0.0) + bend * bend / 0.4
         return (
             compute(q, url, new, decode_weight, mean)
-            + 2 * reuse * new / max(1.0, q.tokens) * beside * more
+            + (2 * reuse * new / q.tokens * beside * more if q.tokens >= 1 else 0)
             + (row.caution if known else 1) * row.queued_ms
             + 1.5 * now
             + decode_weight * stay / 2
@@ -167,18 +167,16 @@ class Copies:
 
     def may_win(
         self, q: Question, cost: dict[str, float], decode_weight: float = 0.05, **knobs: float
-    ) -> list[str] | None:
-        """The request counts. None where a draw decides what follows."""
+    ) -> list[str]:
+        """The request counts."""
         self.requests += 1
         first = least(cost)
         fewest = min(q.uncached(url) for url in q.rows)
         held = expected_latency(q, decode_weight, uncached=lambda _: fewest, **knobs)
         ideal = min(held, key=lambda url: held[url])
         stays = {q.uncached(url) <= fewest for url in first}
-        if q.uncached(ideal) <= fewest or stays == {False}:
-            return first  # it is there already, or will be elsewhere
-        if len(stays) > 1:
-            return None
+        if q.uncached(ideal) <= fewest or False in stays:
+            return first  # it is there already, or may be made without
         key = q.chain[round((q.tokens - fewest) / q.block) - 1], ideal
         saved, at = self.saved.get(key, (0.0, 0))
         saved *= math.exp((at - self.requests) / (64 * len(q.rows)))

@@ -106,7 +106,7 @@ class Life:
         self.table = EndpointTable()
         self.monitor = RequestStatsMonitor(60.0, lease_timeout=LEASE, table=self.table)
         self.naive, self.lmetric = NaiveFleet(kv, LEASE), twin.LMetric()
-        self.copies = twin.Copies()
+        self.copies, self.explained = twin.Copies(), 0
         self.sent: list[tuple[str, str]] = []
         self.now = 1.0
         # A host that reports first tokens: without one the core goes by when they are due.
@@ -171,6 +171,11 @@ class Life:
         prefill = self.prefill_of()
         chosen = self.router.route_request(endpoints, self.engines, stats, None, body)
         assert told.url == chosen
+        copies = [
+            r.url for r in told.candidates if any(t.name == "copy" and t.value for t in r.terms)
+        ]
+        assert set(copies) <= {chosen}
+        self.explained += len(copies)
         for row in told.candidates:
             assert self.agrees(row, costs[row.url])
         if may_win is None:
@@ -263,6 +268,7 @@ def test_copies_of_a_hot_prefix_are_the_twins() -> None:
         life = Life("expected_latency", knobs, None, seed, kv=100_000)
         life.run([hot(rng) if rng.random() < 0.6 else ended(rng) for _ in range(80)])
         made += life.copies.made
+        assert life.explained == life.copies.made
     assert made >= 10
 
 

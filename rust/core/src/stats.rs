@@ -78,7 +78,8 @@ stats! {
     QueueCaution, "queue_caution", Amount;
     /// Milliseconds of prefill sent to the endpoint lately; the profile's `rate` makes it a rate.
     PrefillSent, "prefill_sent", Amount;
-    /// Requests sent to the endpoint lately, likewise.
+    /// Requests with a prompt that the endpoint was chosen for lately, likewise; a newcomer starts
+    /// with the mean.
     RequestsSent, "requests_sent", Amount;
 }
 

@@ -41,7 +41,7 @@ proptest! {
         rows in prop::collection::vec(prop::collection::vec(figure(), Stat::ALL.len() + 2), 1..20),
         prompts in prop::collection::vec(any::<u16>(), 1..8),
         tokens in figure(),
-        (rate, reuse) in (figure(), figure()),
+        (rate, reuse, sequences) in (figure(), figure(), figure()),
         known: bool,
         seed: u64,
     ) {
@@ -66,7 +66,7 @@ proptest! {
         let order = (0..rows.len() as u32).collect();
         let candidates = Candidates::new(rows.clone(), ids, Vec::new(), order);
         let asked = Asked { tokens, block_tokens: 16.0, cached: &cached, in_use: &in_use };
-        let engine = Profile { rate, reuse, ..Profile::default() };
+        let engine = Profile { rate, reuse, sequences, ..Profile::default() };
         let view = View::new(&table, &candidates).asking(asked, engine);
         for &name in Strategy::NAMES {
             let (mut one, mut two) = (router(name, seed), router(name, seed));

@@ -29,6 +29,8 @@ const OUTPUTS: f64 = 256.0;
 const SENT_SECONDS: f64 = 30.0;
 /// … and how much of it is found in a cache over about so many requests.
 const REUSED: f64 = 1000.0;
+/// How fast the largest batch is forgotten, per first token: some requests never end.
+const SHRINK: f64 = 0.999;
 /// The most that a computed token is taken to be used again.
 const MOST_REUSE: f64 = 100.0;
 /// Tokens that an engine's KV cache is taken to hold until it is known.
@@ -54,7 +56,7 @@ pub struct Profile {
     pub rate: f64,
     /// How often a prompt token that an engine computes is found in its cache later.
     pub reuse: f64,
-    /// Requests that were seen decoding at once: no engine is known to have room for more.
+    /// Requests that were seen decoding at once on an engine lately.
     pub sequences: f64,
     /// Tokens of a KV cache whose size the engine has not told.
     pub kv_tokens: f64,
@@ -117,11 +119,11 @@ impl Speed {
     /// those who will come back would start here.
     pub fn join(&mut self, table: &mut StatTable, row: u32) {
         if self.computed > 0.0 {
-            let others: Vec<u32> = (0..table.rows() as u32)
-                .filter(|&other| other != row && table.id(other).is_some())
-                .collect();
-            let sum: f64 = others.iter().map(|&row| table.get(Stat::RequestsSent, row)).sum();
-            table.set(Stat::RequestsSent, row, sum / others.len().max(1) as f64);
+            let others =
+                (0..table.rows() as u32).filter(|&other| other != row && table.id(other).is_some());
+            let sent = others.map(|other| table.get(Stat::RequestsSent, other));
+            let sum: f64 = sent.sum();
+            table.set(Stat::RequestsSent, row, sum / table.live().saturating_sub(1).max(1) as f64);
         }
         self.publish(table, row);
     }
@@ -161,7 +163,7 @@ impl Speed {
         self.row(row).answers += 1;
         self.publish(table, row);
         if seen.batch.is_finite() {
-            self.sequences = self.sequences.max(seen.batch + 1.0);
+            self.sequences = (self.sequences * SHRINK).max(seen.batch + 1.0);
         }
         let (prompt, uncached) = (seen.work.prompt_tokens as f64, seen.work.uncached_tokens as f64);
         if uncached < 1.0 || !seen.work.has_room {

@@ -24,9 +24,8 @@ pub struct Wish {
 
 /// What requests would have saved, had some endpoint held their prefix too.
 ///
-/// A single request never pays for a copy: it goes where its prefix is, or it would not be sent
-/// there. Many of them pay together, so it is made once they would have saved its price several
-/// times (rent or buy: Black and Sleator, "Competitive algorithms for replication and migration
+/// A single request never pays for a copy: computing the prefix anew costs more than it saves that
+/// one. Many pay together, so a copy is made once they would have saved its price several times (rent or buy: Black and Sleator, "Competitive algorithms for replication and migration
 /// problems", 1989). Bounded: in a full set the copy that saved least is displaced.
 #[derive(Debug, Clone)]
 pub struct Copies {
@@ -49,7 +48,7 @@ impl Default for Copies {
 }
 
 impl Copies {
-    /// A request was routed among so many candidates.
+    /// One more request was routed.
     pub fn routed(&mut self) {
         self.requests += 1.0;
     }

@@ -31,11 +31,6 @@ impl Costs {
         &mut self.0
     }
 
-    /// The least cost; infinite where nothing is known.
-    pub fn lowest(&self) -> f64 {
-        lowest(&self.0)
-    }
-
     /// Position of the least cost, the first of equals; `None` where nothing is known.
     pub fn first(&self) -> Option<usize> {
         place(&self.0, lowest(&self.0), 0)

@@ -15,11 +15,11 @@ use crate::stats::Stat;
 /// The endpoint for which the latency of all requests together grows least, in milliseconds.
 ///
 /// The engine's constants are learned ([`crate::speed`]): a prefill of u of L tokens takes p(u, L),
-/// a decode step s(n requests, X context tokens). ô is the mean length of answers, and a request
+/// a decode step s(n requests, X context tokens), X that of all in flight. ô is the mean length of answers, and a request
 /// makes everybody's step longer by Δ = s(n + 1, X + L) − s(n, X). Per endpoint, the sum of:
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that this engine prefills, or that all do on average if that is more;
+///   that this engine prefills, or that all do on average if that is more, 0.9 at most;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - reuse: its context comes back with later turns, w · 2 · ô · r̄ · Δ for each of them, r̄ the
 ///   requests that decode there on average; u tokens will be asked for again u · reuse times,
@@ -63,9 +63,13 @@ impl ExpectedLatency {
         model.fill(costs.room(view.len()), held.room(view.len()));
         let chosen = choose(costs)?;
         copies.routed();
-        let stays = view.uncached(chosen) <= model.fewest;
-        let wish = stays.then(|| wish(&model, key, held, costs.of(chosen))).flatten();
-        Some((chosen, wish.filter(|wish| copies.pays(wish, view.len())).map(|wish| wish.pos)))
+        let least = costs.of(chosen);
+        // Whoever else it may be drawn for: nobody pays for a copy that a draw would have made.
+        let stays = |pos| costs.of(pos) != least || view.uncached(pos) <= model.fewest;
+        let wish = wish(&model, key, held, least)
+            .filter(|_| stays(chosen) && (0..view.len()).all(stays))
+            .filter(|wish| copies.pays(wish, view.len()));
+        Some((chosen, wish.map(|wish| wish.pos)))
     }
 }
 
@@ -108,13 +112,7 @@ impl Rule for ExpectedLatency {
 
     fn score(&self, view: View<'_>, key: &Key) -> Vec<Scored> {
         let mut own = self.clone();
-        // Of equals one that stays is taken, as only that may lead to a copy.
-        let fewest = |costs: &Costs| {
-            let least = costs.lowest();
-            let equals = (0..view.len()).filter(|&pos| costs.of(pos) == least);
-            equals.min_by(|&a, &b| view.uncached(a).total_cmp(&view.uncached(b)))
-        };
-        let copy = own.weigh(view, key, fewest).and_then(|(_, copy)| copy);
+        let copy = own.weigh(view, key, Costs::first).and_then(|(_, copy)| copy);
         let Self { costs, held, scratch, .. } = &mut own;
         let model = Model::new(view, self.decode_weight, self.max_num_seqs, scratch);
         let scored = |pos| {
@@ -124,5 +122,30 @@ impl Rule for ExpectedLatency {
             summed(parts.chain([term("copy", off, "ms")]).collect())
         };
         (0..view.len()).map(scored).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Router;
+    use crate::speed::Profile;
+    use crate::stats::StatTable;
+    use crate::strategy::{Asked, Candidates};
+
+    #[test]
+    fn without_a_prompt_load_decides_whatever_comes_back_as_a_rule() {
+        let mut table = StatTable::scratch(2);
+        table.fill(Stat::RequestsSent, [900.0, 100.0].into_iter());
+        for (stat, loaded) in
+            [(Stat::InFlight, 8.0), (Stat::InDecoding, 8.0), (Stat::ContextTokens, 8_000.0)]
+        {
+            table.fill(stat, [0.0, loaded].into_iter());
+        }
+        let candidates = Candidates::new(vec![0, 1], vec![1, 2], Vec::new(), vec![0, 1]);
+        let engine = Profile { rate: 1.0 / 30.0, reuse: 50.0, ..Profile::default() };
+        let view = View::new(&table, &candidates).asking(Asked::default(), engine);
+        let mut router = Router::new("expected_latency", Params::default(), 1).unwrap();
+        assert_eq!(router.pick(view, &Key::None), Some(0));
     }
 }

@@ -17,7 +17,8 @@ const BUSIEST: f64 = 0.9;
 const OWN: f64 = 0.5;
 /// What a request that will come back counts, beside one that is there.
 const LATER: f64 = 2.0;
-/// Caution that somebody who is known has at most: only beside those are newcomers new.
+/// Caution that somebody who is known has at most, after 36 answers: only beside those is a
+/// newcomer new.
 const KNOWN: f64 = 1.1;
 /// Half the width of the bend from "there is room" to "somebody must leave first", as a share of
 /// the room: how long answers get is not known.
@@ -32,7 +33,7 @@ const FULL: f64 = 0.3;
 pub const TERMS: [&str; 9] =
     ["prefill", "busy", "stall", "reuse", "queue", "steps", "decode", "crowd", "room"];
 
-/// Columns that are read, in this order.
+/// Columns that are read. [`Model::rates`] takes them apart in this order.
 pub const READS: [Stat; 11] = [
     Stat::InFlight,
     Stat::InDecoding,
@@ -71,10 +72,10 @@ pub struct Model<'a> {
     wary: f64,
     /// A share of a full batch, per request.
     per_sequence: f64,
-    /// Requests like this one that come back, per uncached token.
+    /// What comes back of a request like this one per uncached token, [`LATER`] included.
     later: f64,
-    /// What the request adds to the steps of each beside it, on an engine of slowness 1.
-    more: f64,
+    /// w · ô · Δ on an engine of slowness 1.
+    crowd: f64,
 }
 
 /// What a candidate's cost is made of, however much it has of the prompt.
@@ -111,8 +112,9 @@ impl<'a> Model<'a> {
             mean_sent: sent / view.len().max(1) as f64,
             wary: if fold(caution, f64::INFINITY, less) <= KNOWN { 1.0 } else { 0.0 },
             per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
-            later: LATER * reuse / view.asked.tokens.max(1.0),
-            more: decode_weight * output_tokens * (request + token * view.asked.tokens),
+            // Without a prompt there is nothing to come back to.
+            later: if view.asked.tokens < 1.0 { 0.0 } else { LATER * reuse / view.asked.tokens },
+            crowd: decode_weight * output_tokens * (request + token * view.asked.tokens),
             view,
             columns,
             uncached,
@@ -148,7 +150,7 @@ impl<'a> Model<'a> {
         [prefill, busy, stall, rates.reuse * uncached, queue, steps, decode, crowd, room]
     }
 
-    /// What it costs more to compute what a candidate has not than what none has.
+    /// What the candidate's prefill costs more than if it had the longest prefix of all.
     pub fn price(&self, pos: usize) -> f64 {
         let rates = self.rates_at(pos);
         let price = |uncached| self.compute(&rates, uncached).iter().sum::<f64>();
@@ -162,34 +164,37 @@ impl<'a> Model<'a> {
 
     #[inline(always)]
     fn rates(&self, values: [f64; READS.len()], added: f64) -> Rates {
-        let [requests, decoding, queued_ms, context, kv_tokens, told, slow_prefill, ..] = values;
+        let [requests, decoding, queued_ms, context, kv_tokens, capacity, slow_prefill, ..] =
+            values;
         let [.., slow_step, caution, prefill_sent, requests_sent] = values;
         let Profile { step: [base, request, token], output_tokens: output, rate, .. } =
             self.view.engine;
-        let rate = rate * 1e-3;
+        let per_ms = rate * 1e-3;
         let step =
             |requests: f64, context: f64| slow_step * (base + request * requests + token * context);
-        let rho = (rate * prefill_sent.max(self.mean_sent)).min(BUSIEST);
+        let rho = (per_ms * prefill_sent.max(self.mean_sent)).min(BUSIEST);
         let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
         // Requests in flight have on average half of their answer.
         let grown = requests * output * 0.5;
         let stay = output * step(requests + 1.0, context + self.view.asked.tokens + grown);
-        let more = slow_step * self.more;
+        let crowd = slow_step * self.crowd;
         // As many decode there as come while one decodes.
-        let beside = rate * requests_sent * output * step(requests, context);
-        let capacity = if told > 0.0 { told } else { self.view.engine.kv_tokens };
+        let beside = per_ms * requests_sent * output * step(requests, context);
+        let capacity = if capacity > 0.0 { capacity } else { self.view.engine.kv_tokens };
         let kept = (kv_tokens + grown + added) / capacity;
-        let over = over(kept.max((requests + 1.0) * self.per_sequence));
+        let batch = (requests + 1.0) * self.per_sequence;
+        // Not known stays not known.
+        let over = over(if batch > kept { batch } else { kept });
         Rates {
             slow_prefill,
             busy: BUSY * rho / (1.0 - rho),
             stall: self.decode_weight * decoding,
-            reuse: self.later * beside * more,
+            reuse: self.later * beside * crowd,
             rest: [
                 (1.0 + self.wary * (caution - 1.0)) * queued_ms,
                 STEPS_WAITED * now,
                 self.decode_weight * OWN * stay,
-                requests * more,
+                requests * crowd,
                 ROOM * stay * (over / (over + FULL)),
             ],
         }
