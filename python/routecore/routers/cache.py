@@ -173,8 +173,9 @@ class PrefixCacheRouter(CacheRouter):
 class ExpectedLatencyRouter(CacheRouter):
     """The endpoint for which the latency of all requests together grows least.
 
-    What the engines' speed is, is learned from first tokens and ends that the monitor reports;
-    `explain` shows every term in milliseconds.
+    What the engines' speed is, is learned from first tokens and ends that the monitor reports. A
+    prefix that many requests wait for gets one more holder. `explain` shows every term in
+    milliseconds.
 
     Args:
         decode_weight: What a millisecond of decoding weighs against one of waiting for the first
