@@ -13,9 +13,7 @@ from replay.failure_modes import Figures, N
 
 SEEDS = range(3)
 # Differences below come from tie-breaks alone (see routecore.replay.compare).
-P99_NOISE = 1.06
-# The most of eight is an extreme as well.
-SHARE_NOISE = 1.06
+MEAN_NOISE, P99_NOISE = 1.03, 1.06
 
 
 def mean_of(mode: Callable[..., Figures], strategy: str, *args: object) -> Figures:
@@ -50,17 +48,24 @@ def test_stale_stats_leave_the_tail_no_worse_than_power_of_two(
     assert ours(modes.stale_stats, period_ms, routers)["p99"] <= P99_NOISE * bound
 
 
-@pytest.mark.parametrize("routers", [1, 2, 4])
+SIDE_BY_SIDE = pytest.mark.xfail(
+    strict=True, reason="known miss: 0.134 of the tokens against 0.132"
+)
+
+
+@pytest.mark.parametrize(
+    "routers", [1, pytest.param(2, marks=SIDE_BY_SIDE), pytest.param(4, marks=SIDE_BY_SIDE)]
+)
 def test_stale_stats_leave_the_work_no_less_even_than_power_of_two(routers: int) -> None:
     bound = mean_of(modes.stale_stats, "power_of_two", 5000, routers)["max share of tokens"]
-    assert ours(modes.stale_stats, 5000, routers)["max share of tokens"] <= SHARE_NOISE * bound
+    assert ours(modes.stale_stats, 5000, routers)["max share of tokens"] <= MEAN_NOISE * bound
 
 
 @pytest.mark.xfail(strict=True, reason="known miss: 0.16 to 0.18 against 0.13; long prompts gather")
 @pytest.mark.parametrize("routers", [1, 2, 4])
 def test_stale_stats_leave_shares_no_worse_than_power_of_two(routers: int) -> None:
     bound = mean_of(modes.stale_stats, "power_of_two", 5000, routers)["max share"]
-    assert ours(modes.stale_stats, 5000, routers)["max share"] <= SHARE_NOISE * bound
+    assert ours(modes.stale_stats, 5000, routers)["max share"] <= MEAN_NOISE * bound
 
 
 def test_a_cold_endpoint_joins_without_harm() -> None:
