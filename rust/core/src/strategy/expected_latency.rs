@@ -133,19 +133,43 @@ mod tests {
     use crate::stats::StatTable;
     use crate::strategy::{Asked, Candidates};
 
-    #[test]
-    fn without_a_prompt_load_decides_whatever_comes_back_as_a_rule() {
+    fn chosen_of_two(columns: &[(Stat, [f64; 2])], engine: Profile) -> Option<usize> {
         let mut table = StatTable::scratch(2);
-        table.fill(Stat::RequestsSent, [900.0, 100.0].into_iter());
-        for (stat, loaded) in
-            [(Stat::InFlight, 8.0), (Stat::InDecoding, 8.0), (Stat::ContextTokens, 8_000.0)]
-        {
-            table.fill(stat, [0.0, loaded].into_iter());
+        for (stat, values) in columns {
+            table.fill(*stat, values.iter().copied());
         }
         let candidates = Candidates::new(vec![0, 1], vec![1, 2], Vec::new(), vec![0, 1]);
-        let engine = Profile { rate: 1.0 / 30.0, reuse: 50.0, ..Profile::default() };
         let view = View::new(&table, &candidates).asking(Asked::default(), engine);
-        let mut router = Router::new("expected_latency", Params::default(), 1).unwrap();
-        assert_eq!(router.pick(view, &Key::None), Some(0));
+        Router::new("expected_latency", Params::default(), 1).unwrap().pick(view, &Key::None)
+    }
+
+    #[test]
+    fn a_newcomers_queue_counts_for_more_beside_those_that_are_known() {
+        let queues = (Stat::QueuedMs, [100.0, 150.0]);
+        for (caution, chosen) in [([2.0, 1.05], 1), ([2.0, 1.5], 0), ([1.05, 1.05], 0)] {
+            let columns = [queues, (Stat::QueueCaution, caution)];
+            assert_eq!(chosen_of_two(&columns, Profile::default()), Some(chosen), "{caution:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_as_large_as_was_seen_has_room() {
+        let columns = [(Stat::InFlight, [300.0, 0.0]), (Stat::QueuedMs, [0.0, 1_000.0])];
+        for (sequences, chosen) in [(0.0, 1), (600.0, 0)] {
+            let engine = Profile { sequences, ..Profile::default() };
+            assert_eq!(chosen_of_two(&columns, engine), Some(chosen), "{sequences}");
+        }
+    }
+
+    #[test]
+    fn without_a_prompt_load_decides_whatever_comes_back_as_a_rule() {
+        let columns = [
+            (Stat::RequestsSent, [900.0, 100.0]),
+            (Stat::InFlight, [0.0, 8.0]),
+            (Stat::InDecoding, [0.0, 8.0]),
+            (Stat::ContextTokens, [0.0, 8_000.0]),
+        ];
+        let engine = Profile { rate: 1.0 / 30.0, reuse: 50.0, ..Profile::default() };
+        assert_eq!(chosen_of_two(&columns, engine), Some(0));
     }
 }
