@@ -66,8 +66,11 @@ impl ExpectedLatency {
         let least = costs.of(chosen);
         // Whoever else it may be drawn for: nobody pays for a copy that a draw would have made.
         let stays = |pos| costs.of(pos) != least || view.uncached(pos) <= model.fewest;
+        if !stays(chosen) {
+            return Some((chosen, None));
+        }
         let wish = wish(&model, key, held, least)
-            .filter(|_| stays(chosen) && (0..view.len()).all(stays))
+            .filter(|_| (0..view.len()).all(stays))
             .filter(|wish| copies.pays(wish, view.len()));
         Some((chosen, wish.map(|wish| wish.pos)))
     }
