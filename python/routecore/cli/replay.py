@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from routecore import replay_args as args
+from routecore.cli import replay_args as args
+from routecore.cli.replay_output import Files, needs
 from routecore.errors import RouteError
-from routecore.replay_output import Files, needs
 
 if TYPE_CHECKING:
     from routecore.replay import ReplayResult, Trace

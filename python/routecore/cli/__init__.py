@@ -1,0 +1,19 @@
+"""The `routecore` command: one file per subcommand."""
+
+import click
+
+from routecore.cli.demo import demo
+from routecore.cli.errors import OneLineErrors
+from routecore.cli.kv_events import kv_events
+from routecore.cli.replay import replay
+from routecore.cli.shadow_report import shadow_report
+from routecore.cli.strategies import strategies
+
+
+@click.group(cls=OneLineErrors)
+def main() -> None:
+    """Routing strategies for LLM routers."""
+
+
+for command in (demo, replay, strategies, shadow_report, kv_events):
+    main.add_command(command)

@@ -1,0 +1,30 @@
+"""How commands refuse bad input: one line on stderr and exit code 2."""
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+
+class OneLineErrors(click.Group):
+    """A group of commands in which bad input gives one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.Abort:
+            sys.exit(130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.ClickException as error:
+            click.echo(f"error: {error.format_message()}", err=True)
+            sys.exit(2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def bad(reason: str) -> NoReturn:
+    """Refuse the command line, in one line."""
+    raise click.UsageError(" ".join(reason.split()))

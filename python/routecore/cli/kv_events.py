@@ -1,0 +1,77 @@
+"""The commands `routecore kv-events …`."""
+
+import json
+import time
+from contextlib import nullcontext
+
+import click
+
+from routecore.cli.errors import bad
+
+
+@click.group("kv-events")
+def kv_events() -> None:
+    """KV-cache events of engines."""
+
+
+@kv_events.command()
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
+@click.option("--replay", "replays", multiple=True, help="Replay address, per ADDRESS.")
+@click.option("--metrics", "engines", multiple=True, help="Engine's HTTP address, per ADDRESS.")
+@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--topic", default="", help="Subscription; all by default.")
+@click.option("--every", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.05), help="End by itself after so long.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array per interval.")
+def tail(
+    addresses: tuple[str, ...],
+    replays: tuple[str, ...],
+    engines: tuple[str, ...],
+    ranks: int,
+    topic: str,
+    every: float,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Show live event streams: rates, losses, held blocks, and hits by the engines' metrics.
+
+    ADDRESS: where an engine publishes, such as tcp://engine-1:5557.
+    """
+    from routecore import RouteError
+
+    for name, given in (("--replay", replays), ("--metrics", engines)):
+        if given and len(given) != len(addresses):
+            bad(f"{name}: expected one per address ({len(addresses)}), got {len(given)}")
+    try:
+        from rich.console import Console
+        from rich.live import Live
+
+        from routecore.kv_events import KVEventSubscriber, KVSource
+        from routecore.kv_events.tail import Rates, table
+    except ModuleNotFoundError as error:
+        bad(f"kv-events tail needs {error.name}: pip install 'routecore[demo]'")
+    except ImportError as error:
+        bad(str(error))
+    urls = engines or addresses
+    try:
+        subscriber = KVEventSubscriber(
+            KVSource(url, address, replays[at] if replays else None, ranks, topic)
+            for at, (url, address) in enumerate(zip(urls, addresses, strict=True))
+        )
+    except RouteError as error:
+        bad(str(error))
+    rates = Rates(subscriber, {url: url for url in engines})
+    end = None if seconds is None else time.monotonic() + seconds
+    try:
+        with Live(console=Console(), auto_refresh=False) if not as_json else nullcontext() as live:
+            while end is None or time.monotonic() < end:
+                time.sleep(every)
+                rows = rates.rows()
+                if live is None:
+                    click.echo(json.dumps(rows))
+                else:
+                    live.update(table(rows), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        subscriber.close()
