@@ -1,5 +1,6 @@
 """The documented interface: singletons, session ids, and what import costs."""
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -7,7 +8,16 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from routecore import EndpointInfo, RouteError, RoutingInterface, SingletonABCMeta
+from routecore import (
+    EndpointInfo,
+    EndpointTable,
+    PrefixCacheRouter,
+    RequestStatsMonitor,
+    RouteError,
+    RoutingInterface,
+    SingletonABCMeta,
+    new_instance,
+)
 from routecore.interface import Endpoint
 
 
@@ -34,8 +44,45 @@ def keyed(session_key):
 def test_a_class_has_one_instance_and_the_first_parameters_hold():
     first = First("kept")
     assert First() is first
-    assert First("other").name == "kept"
+    assert First("kept") is first
+    with pytest.warns(RuntimeWarning, match="First is a singleton .*new_instance"):
+        assert First("other").name == "kept"
     assert SingletonABCMeta._instances[First] is first
+
+
+def test_another_router_of_ours_by_the_same_name_is_refused_not_ignored():
+    first = PrefixCacheRouter(load_factor=1.5)
+    assert PrefixCacheRouter() is first
+    assert PrefixCacheRouter(load_factor=1.5) is first
+    for other in ({"load_factor": 3.0}, {"min_match_tokens": 8.0}, {"totally_wrong": 1}):
+        with pytest.raises(RouteError, match="PrefixCacheRouter is a singleton"):
+            PrefixCacheRouter(**other)
+
+
+def test_defaults_given_by_name_are_no_other_arguments():
+    first = PrefixCacheRouter()
+    assert PrefixCacheRouter(load_factor=1.25) is first
+    monitor = RequestStatsMonitor(60.0)
+    assert RequestStatsMonitor(sliding_window_size=60.0, lease_timeout=600.0) is monitor
+    with pytest.raises(RouteError, match="RequestStatsMonitor is a singleton"):
+        RequestStatsMonitor(5.0)
+
+
+def test_a_second_instance_can_be_had_and_is_nobody_elses():
+    first = PrefixCacheRouter(load_factor=1.5)
+    second = new_instance(PrefixCacheRouter, load_factor=3.0)
+    assert second is not first
+    assert PrefixCacheRouter() is first
+    table = EndpointTable()
+    monitor = new_instance(RequestStatsMonitor, 5.0, table=table)
+    monitor.on_new_request("http://e", "1", 1.0)
+    assert (monitor.in_flight, RequestStatsMonitor(60.0).in_flight) == (1, 0)
+
+
+def test_help_shows_what_a_router_takes():
+    assert "load_factor: float = 1.25" in str(inspect.signature(PrefixCacheRouter))
+    assert str(inspect.signature(First)) == "(name='one')"
+    assert "lease_timeout: float" in str(inspect.signature(RequestStatsMonitor))
 
 
 def test_a_subclass_is_not_its_parent():

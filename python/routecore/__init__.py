@@ -28,6 +28,7 @@ from routecore.routers import (
     WeightedScoreRouter,
 )
 from routecore.scraper import EngineStatsScraper
+from routecore.singleton import new_instance
 from routecore.stats import EndpointInfo, EngineStats, RequestStats
 from routecore.table import EndpointTable, default_table
 
@@ -68,4 +69,5 @@ __all__ = [
     "Term",
     "WeightedScoreRouter",
     "default_table",
+    "new_instance",
 ]

@@ -2,8 +2,9 @@
 
 import abc
 import threading
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from routecore.singleton import signature_of, the_instance
 from routecore.stats import EndpointInfo, EngineStats, RequestStats
 
 
@@ -19,22 +20,33 @@ class Endpoint(Protocol):
 class SingletonABCMeta(abc.ABCMeta):
     """Makes each class a singleton: calling it again returns the first instance.
 
-    `SingletonABCMeta._instances` is the registry, class to instance. Clear it to start anew.
+    `SingletonABCMeta._instances` is the registry, class to instance. Clear it to start anew, or
+    make a second instance with `routecore.new_instance`. Calling a class of this package again
+    with other arguments is a `RouteError`; for classes of your own it is a `RuntimeWarning`.
     """
 
-    _instances: ClassVar[dict[type, object]] = {}
-    # Re-entrant, because a constructor may ask for another singleton.
+    _instances: ClassVar[dict[type, Any]] = {}
     _lock = threading.RLock()
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return the class's instance, made from the arguments if there is none yet."""
-        found = SingletonABCMeta._instances.get(cls)
-        if found is not None:
-            return found
-        with SingletonABCMeta._lock:
-            if cls not in SingletonABCMeta._instances:
-                SingletonABCMeta._instances[cls] = super().__call__(*args, **kwargs)
-            return SingletonABCMeta._instances[cls]
+    # Type checkers would take every router for what this returns instead of for its class.
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args, **kwargs):
+            """Return the class's instance, made from the arguments if there is none yet."""
+            return the_instance(
+                cls,
+                SingletonABCMeta._instances,
+                SingletonABCMeta._lock,
+                lambda: super(SingletonABCMeta, cls).__call__(*args, **kwargs),
+                args,
+                kwargs,
+                strict=cls.__module__.startswith("routecore."),
+            )
+
+        @property
+        def __signature__(cls):
+            """What the constructor takes: without this, `help` shows the metaclass's call."""
+            return signature_of(cls)
 
 
 class RoutingInterface(metaclass=SingletonABCMeta):

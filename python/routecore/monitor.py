@@ -2,25 +2,40 @@
 
 import math
 import threading
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from routecore.singleton import signature_of, the_instance
 from routecore.table import EndpointTable, default_table
 from routecore.views import RequestStatsView
 
 
 class SingletonMeta(type):
-    """Constructing a producer twice gives the same object."""
+    """Constructing a producer twice gives the same object; see `routecore.new_instance`."""
 
     _instances: ClassVar[dict[type, Any]] = {}
     _lock = threading.RLock()
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        with SingletonMeta._lock:
-            if cls not in SingletonMeta._instances:
-                SingletonMeta._instances[cls] = super().__call__(*args, **kwargs)
-            return SingletonMeta._instances[cls]
+    # As in `SingletonABCMeta`: for type checkers a call gives an instance of the class.
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args, **kwargs):
+            """Return the class's instance, made from the arguments if there is none yet."""
+            return the_instance(
+                cls,
+                SingletonMeta._instances,
+                SingletonMeta._lock,
+                lambda: super(SingletonMeta, cls).__call__(*args, **kwargs),
+                args,
+                kwargs,
+                strict=cls.__module__.startswith("routecore."),
+            )
+
+        @property
+        def __signature__(cls):
+            """What the constructor takes."""
+            return signature_of(cls)
 
 
 class Predictions(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ from routecore.routers.cache import (
     PrefixCacheRouter,
     StickyUntilSaturatedRouter,
 )
-from routecore.routers.compiled import CandidateScore, CompiledRouter, Explanation, Term
+from routecore.routers.compiled import CompiledRouter
+from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.routers.load import (
     LeastConnectionsRouter,
     PowerOfTwoRouter,

@@ -15,35 +15,11 @@ import msgspec
 from routecore import _core
 from routecore.errors import RouteError
 from routecore.interface import Endpoint, RoutingInterface
+from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.stats import EngineStats, RequestStats
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-class Term(msgspec.Struct, frozen=True):
-    """One part of a score."""
-
-    name: str
-    value: float
-    unit: str
-
-
-class CandidateScore(msgspec.Struct, frozen=True):
-    """What one endpoint scored; `score` is NaN where the strategy compares nothing."""
-
-    url: str
-    eligible: bool
-    score: float
-    terms: tuple[Term, ...]
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """Why the next request would go where it goes."""
-
-    strategy: str
-    url: str
-    candidates: tuple[CandidateScore, ...]
 
 
 class CompiledRouter(RoutingInterface):
