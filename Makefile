@@ -30,7 +30,7 @@ $(VENV)/.stamp-core: $(VENV)/.stamp-deps $(SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	touch $@
 
-demo: develop ## live: simulated engines, a gateway, traffic through every strategy
+demo: develop ## every strategy on simulated engines: a ranked table, a verdict, a page
 	$(BIN)/routecore demo $(ARGS)
 
 test: develop ## Rust tests, then Python tests

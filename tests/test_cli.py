@@ -117,4 +117,54 @@ def test_a_bad_trace_line_is_named(tmp_path: Path, change: dict[str, object], fi
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.live", None)
-    assert "pip install 'routecore[demo]'" in refused("demo")
+    assert "pip install 'routecore[demo]'" in refused("demo", "--live")
+
+
+def demo(tmp_path: Path, *args: str) -> Result:
+    page = tmp_path / "page.html"
+    return call("demo", "--strategy", "round_robin,lmetric", "--report", str(page), *args)
+
+
+def test_the_demo_is_a_replay_with_a_verdict_and_a_page(tmp_path: Path) -> None:
+    result = demo(tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "lmetric is best: mean TTFT " in result.stdout
+    assert max(map(len, result.stdout.splitlines()[:-3])) <= 80
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_demo_gives_the_same_figures_for_the_same_seed(tmp_path: Path) -> None:
+    def tables(*args: str) -> str:
+        return demo(tmp_path, *args).stdout
+
+    assert tables() == tables()
+    assert tables("--seed", "1") != tables()
+    figures = json.loads(demo(tmp_path, "--json").stdout)
+    assert [row["strategy"] for row in figures["results"]] == ["round_robin", "lmetric"]
+
+
+def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path: Path) -> None:
+    result = demo(tmp_path, "--report", str(tmp_path / "nowhere" / "page.html"))
+    assert result.exit_code == 0
+    assert "is best" in result.stdout
+    assert "No page was written" in result.stdout
+
+
+def test_the_live_demo_runs_three_strategies_and_says_how_far_it_is() -> None:
+    result = call("demo", "--live", "--endpoints", "2", "--seconds", "0.3", "--speed", "8")
+    assert result.exit_code == 0, result.output
+    for name in ("round_robin", "least_connections", "expected_latency"):
+        assert f"/3 {name}: " in result.stdout
+    assert "µs" not in result.stdout
+
+
+def test_an_interrupted_live_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from routecore.demo import runner
+
+    async def cut(*_: object, **__: object) -> list[runner.Result]:
+        return [runner.Result("round_robin", requests=3), runner.Result("random", interrupted=True)]
+
+    monkeypatch.setattr(runner, "run", cut)
+    result = call("demo", "--live")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: 1 of 3 strategies were run to the end\n"

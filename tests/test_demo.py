@@ -203,6 +203,8 @@ def test_ctrl_c_ends_early_with_what_was_measured() -> None:
     assert [result.strategy for result in found] == ["round_robin"]
     assert time.monotonic() - begin < 30
     assert found[0].requests > 0
+    assert found[0].interrupted
+    assert found[0].as_dict()["interrupted"]
 
 
 def test_failed_and_abandoned_requests_leave_the_load() -> None:

@@ -1,63 +1,214 @@
-"""The command `routecore demo`."""
+"""The command `routecore demo`: a replay drawn live, or with --live a fleet over HTTP."""
 
 import asyncio
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from routecore.cli.errors import bad
 
+if TYPE_CHECKING:
+    from routecore.replay import ReplayResult
+
+_ENGINE = "qwen3-32b-h100-tp2"
+_WORKLOAD = "documents"
+_SPEEDUP = 2.0
+_LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
+_LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events")
+
 
 @click.command()
-@click.option("--endpoints", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--endpoints", type=click.IntRange(1, 256), default=8, show_default=True, help="Engines."
+)
+@click.option("--strategy", "chosen", multiple=True, help="Repeat or comma list; default all.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the requests and of every draw: the same seed gives the same figures.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("routecore-demo.html"),
+    show_default=True,
+    help="The page to write.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option("--live", is_flag=True, help="Real HTTP: simulated engines, gateway and clients.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
     default=6.0,
     show_default=True,
-    help="Wall-clock seconds of arrivals per strategy.",
+    help="Live: wall-clock seconds of arrivals per strategy.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0.01, 10_000),
     default=16.0,
     show_default=True,
-    help="Requests per simulated second.",
+    help="Live: requests per simulated second.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(0.1, 100),
     default=3.0,
     show_default=True,
-    help="Simulated seconds per wall-clock second.",
+    help="Live: simulated seconds per wall-clock second.",
 )
-@click.option("--strategy", "chosen", multiple=True, help="Repeat or comma list; default all.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--trace", type=click.Path(path_type=Path), help="Mooncake JSONL, may be .gz.")
-@click.option("--requests", type=click.Path(path_type=Path), help="OpenAI bodies, JSONL.")
-@click.option("--kv-events", is_flag=True, help="Engines tell of their caches; routers go by it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Live: Mooncake JSONL, may be .gz.")
+@click.option("--requests", type=click.Path(path_type=Path), help="Live: OpenAI bodies, JSONL.")
+@click.option(
+    "--kv-events", is_flag=True, help="Live: engines publish KV events, routers use them."
+)
+@click.pass_context
 def demo(
+    context: click.Context,
+    /,
     endpoints: int,
-    seconds: float,
-    rate: float,
-    speed: float,
     chosen: tuple[str, ...],
     seed: int,
-    trace: Path | None,
-    requests: Path | None,
-    kv_events: bool,
+    report: Path,
     as_json: bool,
+    live: bool,
+    **traffic: Any,
 ) -> None:
-    """Compare strategies live on a fleet of simulated engines."""
+    """Compare the strategies on simulated engines, in some seconds.
+
+    Replays 4,000 requests about shared documents on 8 simulated engines through every strategy,
+    and ends with the best one and a page of figures. The options that say "Live" imply --live.
+    """
     from routecore import ROUTERS
 
-    names = list(dict.fromkeys(n.strip() for part in chosen for n in part.split(","))) or [*ROUTERS]
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    live = live or any(map(given, _LIVE_ONLY))
+    if live and given("report"):
+        bad("--report: the live fleet writes no page; leave out --live")
+    names = list(dict.fromkeys(n.strip() for part in chosen for n in part.split(",")))
     for name in names:
         if name not in ROUTERS:
             bad(f"--strategy: unknown {name!r}; valid: {', '.join(ROUTERS)}")
+    if live:
+        _live(names or [*_LIVE_STRATEGIES], endpoints, seed, as_json, **traffic)
+    else:
+        _replay(names or [*ROUTERS], endpoints, seed, report, as_json)
+
+
+def _replay(names: list[str], endpoints: int, seed: int, report: Path, as_json: bool) -> None:
+    """Replay the demo's traffic through each strategy; draw the ranked table as it grows."""
+    from routecore.replay import generate, run
+    from routecore.replay.table import compare
+    from routecore.replay.text import verdict
+
+    trace = generate(_WORKLOAD, seed=seed)
+    intro = (
+        f"{len(trace):,} requests about shared documents (x{_SPEEDUP:g}) on {endpoints} simulated "
+        f"{_ENGINE} engines. Same seed, same figures."
+    )
+    results: list[ReplayResult] = []
+    with _drawing(wrap(intro, 80), len(names), quiet=as_json) as draw:
+        for name in names:
+            results.append(
+                run(
+                    trace,
+                    strategy=name,
+                    endpoints=endpoints,
+                    engine=_ENGINE,
+                    speedup=_SPEEDUP,
+                    seed=seed,
+                )
+            )
+            draw(results)
+    if as_json:
+        click.echo(json.dumps({"seed": seed, "results": [r.as_dict() for r in results]}))
+        return
+    click.echo("\n" + "\n".join(wrap(verdict(compare(results)), 80)))
+    click.echo(_page(results, report))
+    click.echo(
+        "Your own traffic: routecore replay --help      Over real HTTP: routecore demo --live"
+    )
+
+
+def _page(results: list["ReplayResult"], path: Path) -> str:
+    """Write the page; say where it is, or why there is none."""
+    try:
+        from routecore.replay.report import page
+    except ModuleNotFoundError:
+        return "For a page with all figures: pip install 'routecore[report]'"
+    try:
+        path.write_text(page(results), encoding="utf-8")
+    except OSError as error:
+        return f"No page was written: {path}: {error.strerror}; name another with --report"
+    return f"All figures and curves: {path}"
+
+
+@contextmanager
+def _drawing(
+    intro: list[str], total: int, *, quiet: bool
+) -> "Iterator[Callable[[list[ReplayResult]], None]]":
+    """A table that grows in place on a terminal; elsewhere a line a strategy, then the table."""
+    from routecore.replay.table import compare
+    from routecore.replay.text import table
+
+    def text(results: list["ReplayResult"]) -> list[str]:
+        return list(table(compare(results)))
+
+    if quiet:
+        yield lambda results: None
+        return
+    if not sys.stdout.isatty():
+        done: list[ReplayResult] = []
+
+        def tell(results: list["ReplayResult"]) -> None:
+            done[:] = results
+            last = results[-1]
+            click.echo(f"{len(results):2}/{total} {last.settings.strategy}")
+
+        click.echo("\n".join(intro))
+        yield tell
+        click.echo("\n".join(text(done)))
+        return
+    try:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+    except ModuleNotFoundError as error:
+        bad(f"the demo needs {error.name}: pip install 'routecore[demo]'")
+    with Live(Text("\n".join(intro)), console=Console(), auto_refresh=False) as screen:
+
+        def draw(results: list["ReplayResult"]) -> None:
+            left = f"{len(results)} of {total} strategies" if len(results) < total else ""
+            screen.update(Text("\n".join([*intro, "", *text(results), left])), refresh=True)
+
+        yield draw
+
+
+def _live(
+    names: list[str],
+    endpoints: int,
+    seed: int,
+    as_json: bool,
+    *,
+    seconds: float,
+    rate: float,
+    speed: float,
+    trace: Path | None,
+    requests: Path | None,
+    kv_events: bool,
+) -> None:
+    """Send the same traffic over HTTP through each strategy in turn."""
     if trace and requests:
         bad("--trace and --requests exclude each other")
     try:
@@ -66,7 +217,7 @@ def demo(
 
         from routecore.demo import report, runner, traffic
     except ModuleNotFoundError as error:
-        bad(f"the demo needs {error.name}: pip install 'routecore[demo]'")
+        bad(f"the live demo needs {error.name}: pip install 'routecore[demo]'")
     arrivals: dict[str, Any] = {"rate": rate, "seconds": seconds * speed, "seed": seed}
     try:
         if trace:
@@ -84,21 +235,23 @@ def demo(
         "seed": seed,
         "kv_events": kv_events,
     }
+    title = f"{endpoints} simulated engines, {rate:g} requests/s, times in simulated ms"
+    on_change: Callable[[list[runner.Result]], None]
     if as_json:
         results = asyncio.run(runner.run(jobs, names, **settings))
-        click.echo(
-            json.dumps({**settings, "rate": rate, "results": [r.as_dict() for r in results]})
-        )
-        return
-    title = f"{endpoints} simulated engines, {rate:g} requests/s, times in simulated ms"
-    console = Console()
-    with Live(report.table([], title), console=console, transient=True) as live:
-        results = asyncio.run(
-            runner.run(
-                jobs,
-                names,
-                **settings,
-                on_change=lambda now: live.update(report.table(now, title)),
-            )
-        )
-    console.print(report.table(results, title))
+        figures = [result.as_dict() for result in results]
+        click.echo(json.dumps({**settings, "rate": rate, "results": figures}))
+    elif sys.stdout.isatty():
+        console = Console()
+        with Live(report.table([], title), console=console, transient=True) as screen:
+            on_change = lambda now: screen.update(report.table(now, title))  # noqa: E731
+            results = asyncio.run(runner.run(jobs, names, **settings, on_change=on_change))
+        console.print(report.table(results, title))
+    else:
+        on_change = report.Lines(click.echo, len(names))
+        results = asyncio.run(runner.run(jobs, names, **settings, on_change=on_change))
+        Console(width=max(80, Console().width)).print(report.table(results, title))
+    if any(result.interrupted for result in results):
+        done = sum(not result.interrupted for result in results)
+        click.echo(f"interrupted: {done} of {len(names)} strategies were run to the end", err=True)
+        raise click.exceptions.Exit(130)

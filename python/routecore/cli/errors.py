@@ -15,6 +15,7 @@ class OneLineErrors(click.Group):
         try:
             code = super().main(*args, **kwargs)
         except click.Abort:
+            click.echo("interrupted", err=True)
             sys.exit(130)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()

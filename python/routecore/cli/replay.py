@@ -38,7 +38,7 @@ def _traces(
 
     if source is None or _is_workload(source):
         for seed in seeds:
-            yield generate(source or "chat", seed=seed, **drawn)
+            yield generate(source or "documents", seed=seed, **drawn)
         return
     if drawn:
         raise RouteError(f"--{next(iter(drawn))} shapes a generated workload, not a trace file")
@@ -71,7 +71,12 @@ def _traces(
     metavar="X[,X…]",
     help="Divides arrival times; several are a sweep.",
 )
-@click.option("--engine", default="dynamo-polynomial", show_default=True, metavar="PROFILE")
+@click.option(
+    "--engine",
+    metavar="PROFILE",
+    help="Step times of the engines; a wrong name lists all. Default dynamo-polynomial, without "
+    "TRACE qwen3-32b-h100-tp2.",
+)
 @click.option(
     "--block-size", type=int, default=64, show_default=True, help="Tokens of an engine's KV block."
 )
@@ -129,6 +134,7 @@ def _traces(
 @click.option("--requests", type=int, help="Size of a generated workload.")
 @click.option("--rate", type=float, help="Its requests a second.")
 @click.option("--burstiness", type=float, help="Its variation of arrivals; 1 is Poisson.")
+@click.option("--wide", is_flag=True, help="More columns than fit into 80.")
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Figures; - for stdout.")
 @click.option("--report", "report_file", type=_FILE, metavar="FILE.html", help="A page to look at.")
 @click.option(
@@ -170,11 +176,12 @@ def replay(
     tune: bool,
     trials: int | None,
     objective: str | None,
+    wide: bool,
     **fleet: Any,
 ) -> None:
     """Replay TRACE on modelled engines behind each strategy, and compare.
 
-    TRACE is a file, or a generated workload: chat (the default), agentic, documents.
+    TRACE is a file, or a generated workload: documents (the default), chat, agentic.
     """
     from routecore import ROUTERS
 
@@ -206,6 +213,8 @@ def replay(
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
         drawn_anew = _is_workload(trace) and not tune
+        if fleet["engine"] is None:
+            fleet["engine"] = "dynamo-polynomial" if trace else "qwen3-32b-h100-tp2"
         if jitter is None:
             jitter = 1500.0 if seeds > 1 and not drawn_anew else 0.0
         fleet["jitter_ms"] = jitter
@@ -222,7 +231,7 @@ def replay(
         if not assignments and "round_robin" not in names:
             plan.strategies["round_robin"] = "round_robin"
         results, skipped = _run(plan, traces, fleet)
-        out.results(results, set(names), skipped)
+        out.results(results, set(names), skipped, wide=wide)
     except RouteError as error:
         raise click.UsageError(" ".join(str(error).split())) from None
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,9 +55,16 @@ class Files(msgspec.Struct):
             for line in lines:
                 click.echo(line)
 
-    def results(self, results: list["ReplayResult"], asked: set[str], skipped: int) -> None:
+    def results(
+        self,
+        results: list["ReplayResult"],
+        asked: set[str],
+        skipped: int,
+        *,
+        wide: bool = False,
+    ) -> None:
         """Hand out a comparison; `asked` are the strategies that the user named."""
-        from routecore.replay import table
+        from routecore.replay import table, text
 
         rows, knees = table.compare(results), table.knees(results)
         if self.assignments:
@@ -74,7 +82,10 @@ class Files(msgspec.Struct):
             from routecore.replay.report import page
 
             _write(self.report, page(results), "--report")
-        self._say(table.lines(rows, knees))
+        self._say(text.lines(rows, knees, results[0].settings, wide=wide))
+        loads = {row.speedup for row in rows}
+        judged = 1.0 if 1.0 in loads else max(loads)
+        self._say(wrap(text.verdict([row for row in rows if row.speedup == judged]), 80))
 
     def tuned(self, found: "Tuned", skipped: int) -> None:
         """Hand out what a search found."""

@@ -1,5 +1,7 @@
-"""The tables: live while running, final at the end."""
+"""The tables: live while running, final at the end; lines where there is no terminal."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
@@ -15,8 +17,6 @@ _COLUMNS = (
     ("event_hit_rate", "KV\nevent\nhit", "{:.1%}"),
     ("cache_by", "cache\nknown\nby", "{}"),
     ("max_mean_load", "max/\nmean\nload", "{:.2f}"),
-    ("decision_p50_us", "pick\np50\nµs", "{:.1f}"),
-    ("decision_p99_us", "pick\np99\nµs", "{:.1f}"),
 )
 
 
@@ -31,10 +31,28 @@ def table(results: list[Result], title: str) -> Table:
         out.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         figures = result.as_dict()
-        name = result.strategy + (" …" if result.running else "")
+        name = result.strategy + (
+            " …" if result.running else " (interrupted)" if result.interrupted else ""
+        )
         out.add_row(name, *(_cell(figures[key], form) for key, _, form in columns))
     return out
 
 
 def _cell(value: Any, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+class Lines:
+    """Says how far the run is, at most once a second, where a table cannot be redrawn."""
+
+    def __init__(self, say: Callable[[str], object], total: int) -> None:
+        self._say, self._total, self._next = say, total, 0.0
+
+    def __call__(self, results: list[Result]) -> None:
+        """Take the results so far."""
+        last = results[-1]
+        if last.running and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1.0
+        done = len(results) - last.running
+        self._say(f"{done}/{self._total} {last.strategy}: {last.requests} requests")

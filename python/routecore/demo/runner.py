@@ -53,6 +53,7 @@ class Result:
     max_load: float = 0.0
     mean_load: float = 0.0
     running: bool = False
+    interrupted: bool = False  # by Ctrl-C: its figures are of a part of the traffic
 
     def as_dict(self) -> dict[str, Any]:
         """The figures of the final table; None where nothing was measured."""
@@ -61,6 +62,7 @@ class Result:
             "requests": self.requests,
             "errors": self.errors,
             "unfinished": self.unfinished,
+            "interrupted": self.interrupted,
             "ttft_p50_ms": _scaled(quantile(self.ttft, 0.5), 1e3),
             "ttft_p99_ms": _scaled(quantile(self.ttft, 0.99), 1e3),
             "token_hit_rate": self.cached_tokens / self.prompt_tokens
@@ -180,7 +182,7 @@ async def run(
                 with _installed(gateway, name, infos, seed, index):
                     drive = _Drive(session, url, gateway, result, speed)
                     await drive.run(jobs, seconds, stop, lambda: on_change(results))
-                result.running = False
+                result.running, result.interrupted = False, stop.is_set()
                 on_change(results)
     finally:
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):

@@ -1,15 +1,18 @@
-"""The comparison as rows, and as text."""
+"""The comparison as rows: a strategy at one load, and the order of the strategies there."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import msgspec
 
-from routecore.replay.compare import Difference, difference, knee
+from routecore.replay.compare import Difference, blend, difference, knee
 from routecore.replay.result import ReplayResult, without_nan
 
 REFERENCE = "round_robin"
+_LOST = 1e-3
+"""A strategy that loses this share of the requests more than another is placed behind it."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +33,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     max_over_mean_load: float
     max_share: float
     goodput: float
+    requests: int
     lost: int
     against: dict[str, Difference]
 
@@ -72,6 +76,7 @@ def _row(runs: list[ReplayResult], reference: list[ReplayResult] | None) -> Row:
         max_over_mean_load=fmean(run.max_over_mean_load for run in runs),
         max_share=fmean(run.max_share for run in runs),
         goodput=fmean(run.goodput for run in runs),
+        requests=sum(run.requests for run in runs),
         lost=sum(run.failed + run.rejected for run in runs),
         against=against,
     )
@@ -91,39 +96,17 @@ def knees(results: Sequence[ReplayResult]) -> dict[str, float | None]:
     return {strategy: knee(curve) for strategy, curve in curves.items()}
 
 
-def _gain(found: Difference | None) -> str:
-    """A ratio as a percentage; marked where it is more than noise."""
-    if found is None:
-        return ""
-    return f"{100 * (found.ratio - 1):+.1f}%{'*' if found.exceeds_noise else ' '}"
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one load, best first: least `blend` of the means of TTFT and E2E.
 
+    A strategy that loses more of the requests than another, by a thousandth of all, is placed
+    behind it.
+    """
+    allowed = min(row.lost / max(1, row.requests) for row in rows) + _LOST
 
-def lines(rows: Sequence[Row], carried: dict[str, float | None]) -> Iterator[str]:
-    """The rows as a text table, times in ms; then what a sweep says of capacity."""
-    wide = max(len(row.strategy) for row in rows)
-    for load in dict.fromkeys(row.speedup for row in rows):
-        here = [row for row in rows if row.speedup == load]
-        yield f"speed-up {load:g}, {here[0].seeds} seed{'s' if here[0].seeds > 1 else ''}"
-        yield (
-            f"{'':{wide}}    hit    TTFT    p50    p90     p99  TPOT     E2E  E2E p99"
-            "  imbal  share  TTFT vs rr  E2E vs rr"
-        )
-        for row in here:
-            ttft, e2e = row.ttft_ms, row.e2e_ms
-            yield (
-                f"{row.strategy:{wide}} {100 * row.token_hit_rate:5.1f}% {ttft['mean']:7.0f} "
-                f"{ttft['p50']:6.0f} {ttft['p90']:6.0f} {ttft['p99']:7.0f} "
-                f"{row.tpot_ms['mean']:5.1f} {e2e['mean']:7.0f} {e2e['p99']:8.0f} "
-                f"{row.max_over_mean_load:6.2f} {100 * row.max_share:5.1f}% "
-                f"{_gain(row.against.get('ttft_ms.mean')):>11} "
-                f"{_gain(row.against.get('e2e_ms.mean')):>10}"
-                + (f"  {row.lost} lost" if row.lost else "")
-            ).rstrip()
-    marked = any(d.exceeds_noise for row in rows for d in row.against.values())
-    if marked:
-        yield "* more than noise: outside the paired 95 % interval and the noise floor"
-    shown = {name: load for name, load in carried.items() if load is not None}
-    if shown:
-        yield "knee (last speed-up with mean TTFT within 3 times the lowest load's): " + ", ".join(
-            f"{name} {load:g}" for name, load in shown.items()
-        )
+    def place(row: Row) -> tuple[bool, float]:
+        found = blend(row.ttft_ms["mean"], row.e2e_ms["mean"])
+        loses = row.lost / max(1, row.requests) > allowed
+        return loses, found if math.isfinite(found) else math.inf
+
+    return sorted(rows, key=place)

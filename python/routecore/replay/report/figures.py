@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from routecore.replay.compare import blend
 from routecore.replay.result import Floats, ReplayResult
-from routecore.replay.table import REFERENCE, Row, cells, compare, knees
+from routecore.replay.table import REFERENCE, cells, compare, knees, ranked
 
 SHARES = np.concatenate([np.linspace(0, 0.95, 96), np.linspace(0.955, 1, 10)])
 """The shares of requests at which a distribution is drawn: finer in the tail."""
@@ -15,8 +14,6 @@ MOMENTS = 96
 """Columns of a picture of load over time."""
 LANES = 32
 """Its rows at most: larger fleets are drawn as means of neighbours."""
-_LOST = 1e-3
-"""A strategy that loses this share of the requests more than another is placed behind it."""
 
 
 class Figures:
@@ -24,8 +21,8 @@ class Figures:
 
     Attributes:
         rows: As in the JSON's "comparison".
-        load: The speed-up that the report judges at: the last one that round robin carries, or
-            the highest of the sweep where it shows no such.
+        load: The speed-up that the report judges at: 1, the traffic as it is, where it was
+            replayed; else the last one that round robin carries, or the highest of the sweep.
         ranked: The rows at that load, best first: least `blend` of the means of TTFT and E2E.
         reference: Round robin's row at that load, where it was replayed.
     """
@@ -35,17 +32,11 @@ class Figures:
         self.knees = knees(results)
         self.cells = cells(results)
         self.loads = sorted({row.speedup for row in self.rows})
-        self.load = self.knees.get(REFERENCE) or self.loads[-1]
+        self.load = 1.0 if 1.0 in self.loads else self.knees.get(REFERENCE) or self.loads[-1]
         self.first = results[0]
         here = [row for row in self.rows if row.speedup == self.load]
-        allowed = min(row.lost / self._sent(row) for row in here) + _LOST
-        self.ranked = sorted(
-            here, key=lambda row: (row.lost / self._sent(row) > allowed, _figure(row))
-        )
+        self.ranked = ranked(here)
         self.reference = next((row for row in here if row.strategy == REFERENCE), None)
-
-    def _sent(self, row: Row) -> int:
-        return max(1, sum(run.requests for run in self.runs(row.strategy)))
 
     def runs(self, strategy: str) -> list[ReplayResult]:
         """Its runs at the judged load, one a seed."""
@@ -93,11 +84,6 @@ class Figures:
             spent = _passed(each.arrival_ms[mine], edges) - _passed(each.end_ms[mine], edges)
             busy[at] = np.diff(spent) / (span / MOMENTS) / members
         return span, busy
-
-
-def _figure(row: Row) -> float:
-    found = blend(row.ttft_ms["mean"], row.e2e_ms["mean"])
-    return found if math.isfinite(found) else math.inf
 
 
 def _passed(starts: Floats, edges: Floats) -> Floats:
