@@ -176,6 +176,8 @@ class NaiveFleet:
         self.tokens_per_byte, self.block_tokens = 0.25, 0.0
         self.told: dict[str, float] = {}
         self.lasting: dict[str, float] = {}
+        self.misses: dict[str, int] = {}
+        self.tells: set[str] = set()
         self.kv: dict[str, float] = {}
         self.answers: dict[str, int] = {}
         self.predictions = [0, 0, 0, 0]
@@ -256,19 +258,31 @@ class NaiveFleet:
         request = next(iter(self.named(url, name)), None)
         if request is None:
             return
-        if prompt is not None and request.prompt_tokens >= 64 and request.text:
+        if prompt and request.prompt_tokens >= 64 and request.text:
             ratio = min(max(prompt / request.prompt_tokens, 0.1), 10.0)
             moved = self.tokens_per_byte * (1.0 + 0.05 * (ratio - 1.0))
             self.tokens_per_byte = min(max(moved, 0.02), 2.0)
+        if cached is None and prompt and url in self.tells:
+            cached = 0
         if cached is None:
             return
+        self.tells.add(url)
+        cached = min(cached, prompt or cached)
         promised = max(0, request.prompt_tokens - request.uncached)
         over = promised > cached + max(1.0, self.block_tokens)
         for at, more in enumerate((1, over, promised, cached)):
             self.predictions[at] += more
+        lasting = self.lasting.get(url, 1.0)
+        if cached:
+            self.misses[url], lasting = 0, max(lasting, 0.05)
         if promised:
-            lasting = self.lasting.get(url, 1.0) * (0.97 if over else 1.002)
-            self.lasting[url] = min(max(lasting, 0.05), 1.0)
+            self.misses[url] = self.misses.get(url, 0) + (not cached)
+            if self.misses[url] > 3:
+                lasting *= 0.7
+                lasting = lasting if lasting >= 1e-4 else 0.0
+            else:
+                lasting = min(max(lasting * (0.97 if over else 1.002), 0.05), 1.0)
+        self.lasting[url] = lasting
 
     def end(self, url: str, name: str, time: float, done: bool) -> None:
         """Served, or failed."""
@@ -292,8 +306,9 @@ class NaiveFleet:
     def remove(self, url: str) -> None:
         """The endpoint is gone with all it had."""
         self.requests = [r for r in self.requests if r.url != url]
-        for of_urls in (self.index.held, self.index.capacity, self.told, self.lasting):
+        for of_urls in (self.index.held, self.index.capacity, self.told, self.lasting, self.misses):
             of_urls.pop(url, None)
+        self.tells.discard(url)
         self.kv.pop(url, None)
         self.answers.pop(url, None)
 

@@ -9,14 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::index::{Depths, PrefixIndex};
 use crate::load::{Fate, Load, Work};
 use crate::prompt::{Prompt, Unit};
+use crate::sizes::{Belief, Sizes};
 use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
 use crate::strategy::Asked;
 
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
-/// Tokens of a byte of text, until answers tell.
-const TOKENS_PER_BYTE: f64 = 0.25;
 
 /// The prefix index, shared: a lookup needs no other lock.
 #[derive(Debug, Clone, Default)]
@@ -58,10 +57,9 @@ pub struct Fleet {
     pub speed: Speed,
     index: SharedIndex,
     kv_tokens: f64,
-    tokens_per_byte: f64,
+    sizes: Sizes,
     block_tokens: f64,
-    /// Share of its KV cache that each row's prefixes were seen to last for.
-    lasting: Vec<f64>,
+    beliefs: Vec<Belief>,
     predictions: Predictions,
 }
 
@@ -74,9 +72,9 @@ impl Fleet {
             speed: Speed::new(Profile::default()),
             index: SharedIndex::default(),
             kv_tokens: KV_TOKENS,
-            tokens_per_byte: TOKENS_PER_BYTE,
+            sizes: Sizes::default(),
             block_tokens: 0.0,
-            lasting: Vec::new(),
+            beliefs: Vec::new(),
             predictions: Predictions::default(),
         }
     }
@@ -113,19 +111,15 @@ impl Fleet {
         self.load.forget(row);
         self.index.write().drop_row(row);
         self.speed.forget(row);
-        if let Some(lasting) = self.lasting.get_mut(row as usize) {
-            *lasting = 1.0;
+        if let Some(belief) = self.beliefs.get_mut(row as usize) {
+            *belief = Belief::default();
         }
         self.table.remove(row);
     }
 
     /// Tokens of the prompt, and of one of its blocks.
     pub fn tokens(&self, prompt: &Prompt) -> (f64, f64) {
-        let scale = match prompt.unit {
-            Unit::Bytes => self.tokens_per_byte,
-            Unit::Tokens => 1.0,
-        };
-        (prompt.size as f64 * scale, f64::from(prompt.block) * scale)
+        self.sizes.of(prompt)
     }
 
     /// A choice without a prompt fell on the row.
@@ -139,7 +133,9 @@ impl Fleet {
         if self.table.id(row).is_none() {
             return;
         }
-        let (tokens, block_tokens) = self.tokens(prompt);
+        let (tokens, _) = self.tokens(prompt);
+        // A cache's room is in blocks of text, whatever this prompt is made of.
+        let block_tokens = self.sizes.text_block(prompt);
         let uncached = (tokens - cached).max(1.0);
         let capacity = self.capacity(row, block_tokens);
         let shared = self.index.clone();
@@ -153,6 +149,9 @@ impl Fleet {
             prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)) as u64,
             pin: index.pin(row, &prompt.chain),
             text: prompt.unit == Unit::Bytes,
+            media_tokens: self.sizes.media(prompt) as u64,
+            sequences: prompt.sequences,
+            max_tokens: prompt.max_tokens,
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
         self.speed.sent(&mut self.table, row, &work, self.load.now());
@@ -199,29 +198,22 @@ impl Fleet {
         generated: Option<u64>,
     ) {
         let Some(work) = self.load.usage(row, request, generated) else { return };
-        if let Some(prompt) = prompt
-            && work.prompt_tokens >= 64
-        {
-            // Of text the tokens were estimated: the next estimate is better.
-            let ratio = (prompt as f64 / work.prompt_tokens as f64).clamp(0.1, 10.0);
-            if work.text {
-                let moved = self.tokens_per_byte * (1.0 + 0.05 * (ratio - 1.0));
-                self.tokens_per_byte = moved.clamp(0.02, 2.0);
-            }
+        let prompt = prompt.filter(|&tokens| tokens > 0);
+        if let Some(prompt) = prompt {
+            self.sizes.learn(&work, prompt);
         }
-        let Some(cached) = cached else { return };
+        // Some engines tell of cached tokens only where there are some.
+        let silence = (prompt.is_some() && self.belief(row).tells).then_some(0);
+        let Some(cached) = cached.or(silence) else { return };
+        self.belief(row).tells = true;
+        let cached = cached.min(prompt.unwrap_or(u64::MAX));
         let predicted = work.prompt_tokens.saturating_sub(work.uncached_tokens);
         let over = predicted as f64 > cached as f64 + self.block_tokens.max(1.0);
         self.predictions.reported += 1;
         self.predictions.over += u64::from(over);
         self.predictions.predicted_tokens += predicted;
-        self.predictions.actual_tokens += cached;
-        // What was promised and gone: the cache lasts for less than its size says. Each promise
-        // that was kept lets the estimate grow back by far less, so it stays near the edge.
-        if predicted > 0 {
-            let lasting = self.lasting(row);
-            *lasting = (*lasting * if over { 0.97 } else { 1.002 }).clamp(0.05, 1.0);
-        }
+        self.predictions.actual_tokens = self.predictions.actual_tokens.saturating_add(cached);
+        self.belief(row).learn(predicted, cached, over);
     }
 
     /// See [`Load::end`].
@@ -242,16 +234,16 @@ impl Fleet {
     fn capacity(&mut self, row: u32, block_tokens: f64) -> u32 {
         let told = self.table.get(Stat::KvCapacity, row);
         let tokens = if told > 0.0 { told } else { self.kv_tokens };
-        let blocks = tokens * *self.lasting(row) / block_tokens.max(1e-3);
+        let blocks = tokens * self.belief(row).lasting / block_tokens.max(1e-3);
         // In steps, so that a slowly moving estimate does not resize at every request.
         (blocks as u32).min(1 << 30).next_multiple_of(16)
     }
 
-    fn lasting(&mut self, row: u32) -> &mut f64 {
-        if self.lasting.len() <= row as usize {
-            self.lasting.resize(row as usize + 1, 1.0);
+    fn belief(&mut self, row: u32) -> &mut Belief {
+        if self.beliefs.len() <= row as usize {
+            self.beliefs.resize(row as usize + 1, Belief::default());
         }
-        &mut self.lasting[row as usize]
+        &mut self.beliefs[row as usize]
     }
 
     /// Tells the index what became of the pins of requests.

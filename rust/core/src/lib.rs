@@ -4,7 +4,7 @@
 //! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
 //! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
 //! in flight and sliding windows), [`prompt`] and [`index`] (prompts as block hashes, and who has
-//! them cached), [`speed`] (what engines are like, learned), [`fleet`] (these together),
+//! them cached), [`sizes`] (prompts in tokens, learned), [`speed`] (what engines are like, learned), [`fleet`] (these together),
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
 pub mod error;
@@ -17,6 +17,7 @@ pub mod minima;
 pub mod prompt;
 pub mod rng;
 pub mod router;
+pub mod sizes;
 pub mod speed;
 pub mod stats;
 pub mod strategy;

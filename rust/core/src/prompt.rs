@@ -5,6 +5,9 @@ use crate::hash::{fold, short_hash};
 /// Blocks of one prompt that are looked at, at most; what is behind them is prefilled anyway.
 pub const MAX_BLOCKS: usize = 1 << 16;
 
+/// Bytes that a token of an image, of audio or of a file takes among a prompt's bytes.
+pub const MEDIA_TOKEN_BYTES: usize = 4;
+
 /// What a prompt is measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -14,7 +17,7 @@ pub enum Unit {
     Tokens,
 }
 
-/// The chained hashes of a prompt's full blocks, and how long it is.
+/// The chained hashes of a prompt's full blocks, how long it is, and what it may generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// One hash per full block; each stands for its block and all before it.
@@ -25,6 +28,24 @@ pub struct Prompt {
     pub block: u32,
     /// What size and block count.
     pub unit: Unit,
+    /// Units of the size that stand for images, audio and files, at [`MEDIA_TOKEN_BYTES`] a token.
+    pub media: u64,
+    /// Sequences to generate: `n` of each prompt of a batch.
+    pub sequences: u32,
+    /// Tokens that each sequence may have at most, where the request says.
+    pub max_tokens: Option<u32>,
+}
+
+impl Prompt {
+    /// A prompt of text or ids alone, for one sequence of any length.
+    pub fn new(chain: Vec<u64>, size: u64, block: u32, unit: Unit) -> Self {
+        Self { chain, size, block, unit, media: 0, sequences: 1, max_tokens: None }
+    }
+
+    /// Tokens of its images, audio and files, as guessed from their kind and size.
+    pub fn media_tokens(&self) -> f64 {
+        (self.media * unit_bytes(self.unit) as u64) as f64 / MEDIA_TOKEN_BYTES as f64
+    }
 }
 
 /// Cuts a prompt into blocks as it comes, in whatever pieces.
@@ -38,6 +59,7 @@ pub struct BlockHasher {
     bytes: usize,
     part: Vec<u8>,
     fed: u64,
+    media: u64,
     chain: Vec<u64>,
     unit: Unit,
 }
@@ -46,7 +68,8 @@ impl BlockHasher {
     /// `block`: units of a block, at least 1. `seed`: what must not share.
     pub fn new(block: u32, unit: Unit, seed: u64) -> Self {
         let bytes = block.max(1) as usize * unit_bytes(unit);
-        Self { last: seed, bytes, part: Vec::new(), fed: 0, chain: Vec::new(), unit }
+        let (part, chain) = (Vec::new(), Vec::new());
+        Self { last: seed, bytes, part, fed: 0, media: 0, chain, unit }
     }
 
     /// Makes room for a prompt of so many bytes.
@@ -76,15 +99,28 @@ impl BlockHasher {
         self.part.extend_from_slice(blocks.remainder());
     }
 
+    /// Feeds an image or the like: so many tokens of what its digest stands for.
+    pub fn feed_media(&mut self, digest: u64, tokens: u32) {
+        media_bytes(digest, tokens, |bytes| self.feed(bytes));
+        self.media += u64::from(tokens) * MEDIA_TOKEN_BYTES as u64;
+    }
+
+    /// Counts bytes that the engine reads once more, such as a query beside each document.
+    pub fn count(&mut self, bytes: u64) {
+        self.fed += bytes;
+    }
+
+    /// Bytes that were fed.
+    pub fn fed(&self) -> u64 {
+        self.fed
+    }
+
     /// The prompt; a last block that is not full is no block, but counts in the size.
     pub fn finish(self) -> Prompt {
         let unit = unit_bytes(self.unit);
-        Prompt {
-            chain: self.chain,
-            size: self.fed / unit as u64,
-            block: (self.bytes / unit) as u32,
-            unit: self.unit,
-        }
+        let (size, block) = (self.fed / unit as u64, (self.bytes / unit) as u32);
+        let media = self.media / unit as u64;
+        Prompt { media, ..Prompt::new(self.chain, size, block, self.unit) }
     }
 
     fn push(&mut self, block: &[u8]) {
@@ -92,6 +128,20 @@ impl BlockHasher {
             self.last = fold(self.last, short_hash(block));
             self.chain.push(self.last);
         }
+    }
+}
+
+/// What stands for an image among the bytes of a prompt, a piece at a time.
+pub fn media_bytes(digest: u64, tokens: u32, mut f: impl FnMut(&[u8])) {
+    let mut piece = [0; 64 * 8];
+    for word in piece.as_chunks_mut::<8>().0 {
+        *word = digest.to_le_bytes();
+    }
+    let mut left = tokens as usize * MEDIA_TOKEN_BYTES;
+    while left > 0 {
+        let now = left.min(piece.len());
+        f(&piece[..now]);
+        left -= now;
     }
 }
 
@@ -143,6 +193,22 @@ mod tests {
             BlockHasher::new(16, Unit::Bytes, 8).finish(),
             BlockHasher::new(16, Unit::Tokens, 8).finish()
         );
+    }
+
+    #[test]
+    fn an_image_takes_its_place_and_is_counted_apart() {
+        let with = |digest, unit| {
+            let mut hasher = BlockHasher::new(16, unit, 7);
+            hasher.feed(&[1; 64]);
+            hasher.feed_media(digest, 1000);
+            hasher.feed(&[2; 64]);
+            hasher.finish()
+        };
+        let (one, other) = (with(5, Unit::Bytes), with(6, Unit::Bytes));
+        assert_eq!((one.size, one.media, one.media_tokens()), (4128, 4000, 1000.0));
+        assert_eq!(one.chain[..4], other.chain[..4]);
+        assert!(one.chain[4..].iter().zip(&other.chain[4..]).all(|(a, b)| a != b));
+        assert_eq!(with(5, Unit::Tokens).media_tokens(), 1000.0);
     }
 
     #[test]

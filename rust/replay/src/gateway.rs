@@ -193,7 +193,7 @@ impl LiveRouter {
             let mut chain = Vec::new();
             request.block_hashes(self.block, &mut chain);
             let (size, block) = (u64::from(request.input_tokens), self.block);
-            return Key::Prompt(Prompt { chain, size, block, unit: Unit::Tokens });
+            return Key::Prompt(Prompt::new(chain, size, block, Unit::Tokens));
         }
         Key::None
     }

@@ -16,6 +16,12 @@ pub struct Work {
     pub pin: Option<Pin>,
     /// Whether the tokens are an estimate from text.
     pub text: bool,
+    /// Those that images, audio and files were guessed to have.
+    pub media_tokens: u64,
+    /// Sequences to generate; 0 where that is not known.
+    pub sequences: u32,
+    /// Tokens that each of them may have at most, where the request says.
+    pub max_tokens: Option<u32>,
     /// Whether the engine should have had room for it at once.
     pub has_room: bool,
 }
