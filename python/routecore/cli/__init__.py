@@ -10,7 +10,10 @@ from routecore.cli.shadow_report import shadow_report
 from routecore.cli.strategies import strategies
 
 
-@click.group(cls=OneLineErrors)
+@click.group(
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 def main() -> None:
     """Routing strategies for LLM routers."""
 

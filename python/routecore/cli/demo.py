@@ -13,6 +13,8 @@ import click
 from click.core import ParameterSource
 
 from routecore.cli.errors import bad
+from routecore.cli.replay_args import key
+from routecore.errors import RouteError
 
 if TYPE_CHECKING:
     from routecore.replay import ReplayResult
@@ -97,9 +99,10 @@ def demo(
     if live and given("report"):
         bad("--report: the live fleet writes no page; leave out --live")
     names = list(dict.fromkeys(n.strip() for part in chosen for n in part.split(",")))
-    for name in names:
-        if name not in ROUTERS:
-            bad(f"--strategy: unknown {name!r}; valid: {', '.join(ROUTERS)}")
+    try:
+        names = [key(name, "--strategy") for name in names]
+    except RouteError as error:
+        bad(str(error))
     if live:
         _live(names or [*_LIVE_STRATEGIES], endpoints, seed, as_json, **traffic)
     else:

@@ -1,53 +1,35 @@
-"""The command `routecore replay`: parses, runs, prints."""
+"""The command `routecore replay`: its options, and what they may not be together."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import msgspec
 
 from routecore.cli import replay_args as args
-from routecore.cli.replay_output import Files, needs
+from routecore.cli.groups import GroupedCommand
+from routecore.cli.replay_output import Files
+from routecore.cli.replay_plan import Plan, is_workload, run_all, search_parameters, traces
 from routecore.errors import RouteError
-
-if TYPE_CHECKING:
-    from routecore.replay import ReplayResult, Trace
 
 _FILE = click.Path(path_type=Path)
 
 
-def _is_workload(source: str | None) -> bool:
-    from routecore.replay import WORKLOADS
-
-    return source is None or (source in WORKLOADS and not Path(source).exists())
-
-
-def _traces(
-    source: str | None,
-    seeds: list[int],
-    drawn: dict[str, Any],
-    format: str | None,
-    block: int | None,
-    skip_bad: bool,
-) -> Iterator["Trace"]:
-    """A trace for each seed: the file's, or a workload drawn anew."""
-    from routecore.replay import generate, read_trace
-
-    if source is None or _is_workload(source):
-        for seed in seeds:
-            yield generate(source or "documents", seed=seed, **drawn)
-        return
-    if drawn:
-        raise RouteError(f"--{next(iter(drawn))} shapes a generated workload, not a trace file")
-    trace = read_trace(source, format, block=block, skip_bad=skip_bad)
-    for _ in seeds:
-        yield trace
+GROUPS = {
+    "Fleet": (
+        *("endpoints", "engine", "block_size", "kv_blocks", "token_budget", "max_sequences"),
+        *("speeds", "routers", "events", "stats_period_ms", "stats_delay_ms"),
+    ),
+    "Load": ("speedup", "seed", "seeds", "jitter", "requests", "rate", "burstiness"),
+    "Strategies": ("words", "params", "baseline", "slo"),
+    "Trace file": ("format_", "trace_block", "skip_bad"),
+    "KV events": ("kv_events", "kv_event_delay"),
+    "Output": ("wide", "json_file", "report_file", "assignments"),
+    "Tuning": ("tune", "trials", "objective"),
+}
+"""Heading of the help → names of its options."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @click.argument("trace", required=False)
 @click.option(
     "--strategy",
@@ -135,7 +117,27 @@ def _traces(
 @click.option("--rate", type=float, help="Its requests a second.")
 @click.option("--burstiness", type=float, help="Its variation of arrivals; 1 is Poisson.")
 @click.option("--wide", is_flag=True, help="More columns than fit into 80.")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Figures; - for stdout.")
+@click.option(
+    "--json",
+    "json_file",
+    type=_FILE,
+    is_flag=False,
+    flag_value=Path("-"),
+    metavar="[FILE]",
+    help="Write results as JSON; without FILE to stdout, instead of tables.",
+)
+@click.option(
+    "--baseline",
+    metavar="KEY",
+    help="Strategy that the others are compared with. Default: a router of your own, else "
+    "round_robin.",
+)
+@click.option(
+    "--slo",
+    metavar="BOUNDS",
+    help="Exit with 1 if a strategy named by --strategy (or else the best) exceeds them: "
+    "ttft_p99=2s,e2e=20s.",
+)
 @click.option("--report", "report_file", type=_FILE, metavar="FILE.html", help="A page to look at.")
 @click.option(
     "--assignments",
@@ -176,20 +178,30 @@ def replay(
     tune: bool,
     trials: int | None,
     objective: str | None,
+    baseline: str | None,
+    slo: str | None,
     wide: bool,
     **fleet: Any,
 ) -> None:
     """Replay TRACE on modelled engines behind each strategy, and compare.
 
+    \b
+    routecore replay                                      a generated workload, all strategies
+    routecore replay log.jsonl --speedup 1,2,3 --seeds 5 --report report.html
+    routecore replay log.jsonl --strategy mymodule:MyRouter,expected_latency
+    routecore replay log.jsonl --strategy expected_latency --slo ttft_p99=2s,e2e=20s
+
     TRACE is a file, or a generated workload: documents (the default), chat, agentic.
     """
     from routecore import ROUTERS
+    from routecore.replay.slo import objectives
 
     try:
         if seeds is None:
             seeds = 5 if tune else 1
         names = [*dict.fromkeys(w.strip() for part in words for w in part.split(","))] or [*ROUTERS]
-        plan = _Plan(
+        names = [name if ":" in name else args.key(name, "--strategy") for name in names]
+        plan = Plan(
             strategies={name: args.strategy(name) for name in names},
             loads=args.numbers(speedup, "--speedup"),
             seeds=[seed + at for at in range(seeds)],
@@ -212,106 +224,30 @@ def replay(
             raise RouteError("--kv-event-delay: give --kv-events with it")
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
-        drawn_anew = _is_workload(trace) and not tune
+        drawn_anew = is_workload(trace) and not tune
         if fleet["engine"] is None:
             fleet["engine"] = "dynamo-polynomial" if trace else "qwen3-32b-h100-tp2"
         if jitter is None:
             jitter = 1500.0 if seeds > 1 and not drawn_anew else 0.0
         fleet["jitter_ms"] = jitter
-        traces = _traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
+        drawn_traces = traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
         search = {"trials": trials, "objective": objective}
         search = {name: value for name, value in search.items() if value is not None}
         if tune:
             if report_file or assignments or len(plan.loads) > 1:
                 raise RouteError("--tune: leave out --report, --assignments and sweeps")
-            _tune(plan, next(traces), search, fleet, out)
+            search_parameters(plan, next(drawn_traces), search, fleet, out)
             return
         if search:
             raise RouteError(f"--{next(iter(search))} shapes a search: give --tune with it")
-        if not assignments and "round_robin" not in names:
-            plan.strategies["round_robin"] = "round_robin"
-        results, skipped = _run(plan, traces, fleet)
-        out.results(results, set(names), skipped, wide=wide)
+        if baseline is None:
+            baseline = next((name for name in names if ":" in name), "round_robin")
+        if not assignments and baseline not in names:
+            plan.strategies[baseline] = args.strategy(baseline, "--baseline")
+        bounds = objectives(slo) if slo else []
+        results, skipped = run_all(plan, drawn_traces, fleet)
+        asked = set(names) if words else None
+        if not out.results(results, asked, skipped, baseline=baseline, bounds=bounds, wide=wide):
+            raise click.exceptions.Exit(1)
     except RouteError as error:
         raise click.UsageError(" ".join(str(error).split())) from None
-
-
-class _Plan(msgspec.Struct):
-    """What to replay: every strategy at every load with every seed; `params` are of `tuned`."""
-
-    strategies: dict[str, Any]
-    loads: list[float]
-    seeds: list[int]
-    params: dict[str, Any]
-    tuned: str
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere; call what it yields after each run."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=total, label="replaying", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
-
-
-def _run(
-    plan: _Plan, traces: Iterator["Trace"], settings: dict[str, Any]
-) -> tuple[list["ReplayResult"], int]:
-    """All runs of the plan, and the lines left out of the trace file."""
-    from routecore.replay import run
-
-    results = []
-    skipped = 0
-    total = len(plan.seeds) * len(plan.loads) * len(plan.strategies)
-    with _progress(total) as step:
-        for seed, trace in zip(plan.seeds, traces, strict=True):
-            skipped = trace.skipped
-            for load in plan.loads:
-                for name, strategy in plan.strategies.items():
-                    results.append(
-                        run(
-                            trace,
-                            strategy=strategy,
-                            label=name,
-                            params=plan.params if name == plan.tuned else {},
-                            speedup=load,
-                            seed=seed,
-                            **settings,
-                        )
-                    )
-                    step()
-    _tell(skipped)
-    return results, skipped
-
-
-def _tell(skipped: int) -> None:
-    if skipped:
-        click.echo(f"{skipped} bad lines left out", err=True)
-
-
-def _tune(
-    plan: _Plan, trace: "Trace", search: dict[str, Any], settings: dict[str, Any], out: Files
-) -> None:
-    """Search the parameters of the plan's strategy."""
-    needs("optuna", "--tune", "tune")
-    from routecore.replay.tune import TRIALS, tune
-
-    if not isinstance(plan.strategies[plan.tuned], str):
-        raise RouteError(f"--tune: {plan.tuned} is no compiled strategy, its parameters are yours")
-    total = (search.get("trials", TRIALS) + 2) * len(plan.seeds)
-    with _progress(total) as step:
-        found = tune(
-            trace,
-            plan.tuned,
-            fixed=plan.params,
-            seed=plan.seeds[0],
-            seeds=len(plan.seeds),
-            speedup=plan.loads[0],
-            progress=step,
-            **search,
-            **settings,
-        )
-    _tell(trace.skipped)
-    out.tuned(found, trace.skipped)

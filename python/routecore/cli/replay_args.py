@@ -1,5 +1,6 @@
 """What the options of `routecore replay` mean: lists, parameters, strategies."""
 
+import difflib
 import importlib
 import re
 import sys
@@ -52,19 +53,38 @@ def params(pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def strategy(word: str) -> Any:
-    """A strategy's word, or `module:Class` of a router in Python."""
+def key(word: str, option: str) -> str:
+    """A strategy's word; `-` for `_` and the name of the class will do.
+
+    Raises:
+        RouteError: Nothing is called so; names the nearest, and all.
+    """
     from routecore import ROUTERS
 
+    names = {cls.__name__.lower(): name for name, cls in ROUTERS.items()}
+    plain = word.strip().lower().replace("-", "_")
+    found = plain if plain in ROUTERS else names.get(plain)
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(plain, ROUTERS, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}" if near else ""
+    pair = (
+        "; prefill_decode needs a host that sends both halves" if plain == "prefill_decode" else ""
+    )
+    raise RouteError(f"{option}: unknown {word!r}{hint}{pair} valid: {', '.join(ROUTERS)}")
+
+
+def strategy(word: str, option: str = "--strategy") -> Any:
+    """A strategy's word, or `module:Class` of a router in Python."""
     module, colon, name = word.partition(":")
-    if colon:
-        sys.path.insert(0, "")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise RouteError(f"--strategy {word}: {error}") from None
-        finally:
-            sys.path.remove("")
-    if word not in ROUTERS:
-        raise RouteError(f"--strategy: unknown {word!r}; valid: {', '.join(ROUTERS)}")
-    return word
+    if not colon:
+        return key(word, option)
+    if module.endswith(".py"):
+        raise RouteError(f"{option} {word}: write the module's name, {module[:-3]}:{name}")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RouteError(f"{option} {word}: {error}") from None
+    finally:
+        sys.path.remove("")

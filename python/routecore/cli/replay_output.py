@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from routecore.errors import RouteError
 
 if TYPE_CHECKING:
     from routecore.replay import ReplayResult
+    from routecore.replay.slo import Objective
     from routecore.replay.tune import Tuned
 
 
@@ -58,34 +59,59 @@ class Files(msgspec.Struct):
     def results(
         self,
         results: list["ReplayResult"],
-        asked: set[str],
+        asked: set[str] | None,
         skipped: int,
         *,
+        baseline: str,
+        bounds: Sequence["Objective"] = (),
         wide: bool = False,
-    ) -> None:
-        """Hand out a comparison; `asked` are the strategies that the user named."""
-        from routecore.replay import table, text
+    ) -> bool:
+        """Hand out a comparison.
 
-        rows, knees = table.compare(results), table.knees(results)
+        Args:
+            results: All runs.
+            asked: The strategies that the user named; None for all.
+            skipped: Lines left out of the trace file.
+            baseline: The strategy that the others are compared with.
+            bounds: Objectives that those who were asked for, or else the best, must meet.
+            wide: Print more columns than fit into 80.
+
+        Returns:
+            Whether the objectives are met.
+        """
+        from routecore.replay import slo, table, text
+
+        rows, knees = table.compare(results, baseline), table.knees(results)
         if self.assignments:
             numbers = results[0].per_request.endpoint.tolist()
             _write(self.assignments, "".join(f"{at}\n" for at in numbers), "--assignments")
+        loads = list(dict.fromkeys(row.speedup for row in rows))
+        here = {load: [row for row in rows if row.speedup == load] for load in loads}
+        judged = [row for row in rows if asked is None or row.strategy in asked]
+        if asked is None:
+            judged = [table.ranked(here[load])[0] for load in loads]
+        missed = list(slo.misses(judged, bounds)) if bounds else []
         if self.json:
             figures = {
-                "results": [r.as_dict() for r in results if r.settings.strategy in asked],
+                "results": [
+                    r.as_dict() for r in results if asked is None or r.settings.strategy in asked
+                ],
                 "comparison": [row.as_dict() for row in rows],
                 "knees": knees,
                 "skipped_lines": skipped,
+                "missed": missed,
             }
             _write(self.json, _json(figures), "--json")
         if self.report:
             from routecore.replay.report import page
 
-            _write(self.report, page(results), "--report")
-        self._say(text.lines(rows, knees, results[0].settings, wide=wide))
-        loads = {row.speedup for row in rows}
-        judged = 1.0 if 1.0 in loads else max(loads)
-        self._say(wrap(text.verdict([row for row in rows if row.speedup == judged]), 80))
+            _write(self.report, page(results, baseline), "--report")
+        self._say(text.lines(rows, knees, results[0].settings, baseline=baseline, wide=wide))
+        verdict = text.verdict(here[1.0 if 1.0 in here else max(here)], baseline)
+        self._say(wrap(verdict, 80))
+        for line in missed:
+            click.echo(line, err=True)
+        return not missed
 
     def tuned(self, found: "Tuned", skipped: int) -> None:
         """Hand out what a search found."""

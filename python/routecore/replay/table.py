@@ -16,10 +16,10 @@ _LOST = 1e-3
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A strategy at one load: means over the seeds, and its gain over round robin.
+    """A strategy at one load: means over the seeds, and its gain over the baseline.
 
     Attributes:
-        against: Figure ("ttft_ms.mean", …) → paired ratio to round robin; empty where that
+        against: Figure ("ttft_ms.mean", …) → paired ratio to the baseline; empty where that
             was not replayed, or is this very row.
     """
 
@@ -82,10 +82,15 @@ def _row(runs: list[ReplayResult], reference: list[ReplayResult] | None) -> Row:
     )
 
 
-def compare(results: Sequence[ReplayResult]) -> list[Row]:
-    """A row per speed-up and strategy, from runs of the same seeds in the same order."""
+def compare(results: Sequence[ReplayResult], baseline: str = REFERENCE) -> list[Row]:
+    """A row per speed-up and strategy, from runs of the same seeds in the same order.
+
+    Args:
+        results: The runs.
+        baseline: Strategy that each row is compared with, as the results call it.
+    """
     here = cells(results)
-    return [_row(runs, here.get((load, REFERENCE))) for (load, _), runs in here.items()]
+    return [_row(runs, here.get((load, baseline))) for (load, _), runs in here.items()]
 
 
 def knees(results: Sequence[ReplayResult]) -> dict[str, float | None]:

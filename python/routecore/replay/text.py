@@ -23,6 +23,7 @@ def lines(
     knees: Mapping[str, float | None],
     settings: Settings,
     *,
+    baseline: str = REFERENCE,
     wide: bool = False,
 ) -> Iterator[str]:
     """The rows as ranked tables, one a load; then what a sweep says of capacity.
@@ -31,13 +32,14 @@ def lines(
         rows: As `compare` returns them.
         knees: As `knees` returns them.
         settings: Of any of the runs.
+        baseline: The strategy that the rows were compared with.
         wide: All columns instead of those that fit into 80.
     """
     loads = list(dict.fromkeys(row.speedup for row in rows))
     for load in loads:
         here = [row for row in rows if row.speedup == load]
         yield _title(settings, load, here[0].seeds)
-        yield from table(here, wide=wide)
+        yield from table(here, baseline=baseline, wide=wide)
     if any(row.against for row in rows):
         yield _legend(rows)
     yield from _carried(rows, knees, loads)
@@ -50,13 +52,13 @@ def _title(settings: Settings, load: float, seeds: int) -> str:
     )
 
 
-def table(here: Sequence[Row], *, wide: bool = False) -> Iterator[str]:
+def table(here: Sequence[Row], *, baseline: str = REFERENCE, wide: bool = False) -> Iterator[str]:
     """The rows of one load, best first."""
     name = max([23, *(len(row.strategy) for row in here)])
     head = f"{'TTFT ms':>16}{'end-to-end s':>16}{'cache':>6}"
     columns = f"{'mean':>8}{'p99':>8}{'mean':>8}{'p99':>8}{'hit':>6}"
     if any(row.against for row in here):
-        head += f"{'vs ' + REFERENCE:>17}"
+        head += f"{'vs ' + (baseline if len(baseline) <= 13 else 'baseline'):>17}"
         columns += f"{'TTFT':>9}{'E2E':>8}"
     if wide:
         head += f"{'TTFT ms':>18}{'TPOT':>8}{'load':>8}{'most':>8}"
@@ -122,15 +124,15 @@ def _carried(
         yield from (f"  {label if at == 0 else '':8}{part}" for at, part in enumerate(names))
 
 
-def verdict(here: Sequence[Row]) -> str:
-    """The best of the rows of one load in a sentence, beside round robin where that was run."""
+def verdict(here: Sequence[Row], baseline: str = REFERENCE) -> str:
+    """The best of the rows of one load in a sentence, beside the baseline where that was run."""
     best = ranked(here)[0]
     ttft, e2e = duration(best.ttft_ms["mean"]), duration(best.e2e_ms["mean"])
-    other = next((row for row in here if row.strategy == REFERENCE), None)
+    other = next((row for row in here if row.strategy == baseline), None)
     if other is None or other is best:
-        return f"{best.strategy} is best: mean TTFT {ttft}, end-to-end {e2e}."
+        return f"{best.strategy} is best: mean TTFT {ttft}, E2E {e2e}."
     base = duration(other.ttft_ms["mean"]), duration(other.e2e_ms["mean"])
     return (
-        f"{best.strategy} is best: mean TTFT {ttft} instead of {base[0]} with {REFERENCE}, "
-        f"end-to-end {e2e} instead of {base[1]}."
+        f"{best.strategy} is best: mean TTFT {ttft} instead of {base[0]} with {baseline}, "
+        f"E2E {e2e} instead of {base[1]}."
     )

@@ -24,19 +24,21 @@ class Figures:
         load: The speed-up that the report judges at: 1, the traffic as it is, where it was
             replayed; else the last one that round robin carries, or the highest of the sweep.
         ranked: The rows at that load, best first: least `blend` of the means of TTFT and E2E.
-        reference: Round robin's row at that load, where it was replayed.
+        baseline: The strategy that the others are compared with.
+        reference: Its row at that load, where it was replayed.
     """
 
-    def __init__(self, results: Sequence[ReplayResult]) -> None:
-        self.rows = compare(results)
+    def __init__(self, results: Sequence[ReplayResult], baseline: str = REFERENCE) -> None:
+        self.baseline = baseline
+        self.rows = compare(results, baseline)
         self.knees = knees(results)
         self.cells = cells(results)
         self.loads = sorted({row.speedup for row in self.rows})
-        self.load = 1.0 if 1.0 in self.loads else self.knees.get(REFERENCE) or self.loads[-1]
+        self.load = 1.0 if 1.0 in self.loads else self.knees.get(baseline) or self.loads[-1]
         self.first = results[0]
         here = [row for row in self.rows if row.speedup == self.load]
         self.ranked = ranked(here)
-        self.reference = next((row for row in here if row.strategy == REFERENCE), None)
+        self.reference = next((row for row in here if row.strategy == baseline), None)
 
     def runs(self, strategy: str) -> list[ReplayResult]:
         """Its runs at the judged load, one a seed."""

@@ -14,10 +14,9 @@ from routecore.replay.compare import FLOOR, Difference
 from routecore.replay.report import words
 from routecore.replay.report.figures import MOMENTS, SHARES, Figures
 from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades
-from routecore.replay.table import REFERENCE
 
 COLOURED = 5
-"""Strategies with a colour of their own, beside round robin; the others are grey until chosen."""
+"""Strategies with a colour of their own, beside the baseline; the others are grey until chosen."""
 PICTURED = 4
 """Strategies whose load over time is shown."""
 
@@ -41,7 +40,7 @@ def render(figures: Figures) -> str:
     order = [row.strategy for row in figures.ranked]
     strategies = [
         {"name": row.strategy, "tone": tone, "row": row}
-        for row, tone in zip(figures.ranked, _tones(order), strict=True)
+        for row, tone in zip(figures.ranked, _tones(order, figures.baseline), strict=True)
     ]
     plots = [*_curves(figures, order), *_distributions(figures, order)]
     data = {"names": order, "plots": {plot["id"]: plot.pop("data") for plot in plots}}
@@ -63,21 +62,21 @@ def render(figures: Figures) -> str:
         levels=LEVELS,
         moments=MOMENTS,
         rows=figures.rows,
-        reference=REFERENCE,
+        reference=figures.baseline,
         settings=figures.first.settings,
         requests=figures.first.requests,
         seeds=figures.ranked[0].seeds,
     )
 
 
-def _tones(order: list[str]) -> list[str]:
-    """The best strategies by colour, round robin by its own, all others grey."""
+def _tones(order: list[str], baseline: str) -> list[str]:
+    """The best strategies by colour, the baseline by its own, all others grey."""
     free = iter([f"tone{at + 1}" for at in range(COLOURED)])
-    return ["reference" if name == REFERENCE else next(free, "grey") for name in order]
+    return ["reference" if name == baseline else next(free, "grey") for name in order]
 
 
 def _tiles(figures: Figures) -> list[dict[str, str]]:
-    """The best strategy's figures, each beside round robin's."""
+    """The best strategy's figures, each beside the baseline's."""
     best, base = figures.ranked[0], figures.reference
 
     def tile(name: str, key: str, show: Any, value: Any) -> dict[str, str]:
@@ -184,7 +183,7 @@ def _short(value: float) -> float | None:
 
 
 def _gains(figures: Figures) -> list[dict[str, Any]]:
-    """Every strategy's paired difference to round robin, as bars from a common line."""
+    """Every strategy's paired difference to the baseline, as bars from a common line."""
     others = [row for row in figures.ranked if row.against]
     keys = {"Time to first token, mean": "ttft_ms.mean", "Whole answer, mean": "e2e_ms.mean"}
     gains = []
@@ -252,10 +251,10 @@ def _hits(figures: Figures) -> list[tuple[str, float, float]]:
 
 
 def _pictures(figures: Figures) -> dict[str, Any]:
-    """Load over time: the best strategies and round robin, in the same shades."""
+    """Load over time: the best strategies and the baseline, in the same shades."""
     shown = [row.strategy for row in figures.ranked[:PICTURED]]
-    if figures.reference and REFERENCE not in shown:
-        shown[-1:] = [REFERENCE]
+    if figures.reference and figures.baseline not in shown:
+        shown[-1:] = [figures.baseline]
     each = {name: figures.load_over_time(name) for name in shown}
     # A single peak must not pale all the rest.
     most = float(max(np.quantile(busy, 0.998) for _, busy in each.values()))

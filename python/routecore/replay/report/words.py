@@ -4,7 +4,7 @@ import math
 
 from routecore.replay.compare import LEAST_SEEDS, Difference, difference
 from routecore.replay.report.figures import Figures
-from routecore.replay.table import REFERENCE, Row
+from routecore.replay.table import Row
 
 _GAP = "\u00a0"
 """Between a number and its unit, which stay on one line."""
@@ -65,7 +65,7 @@ def verdict(figures: Figures) -> list[tuple[str, bool]]:
         return [
             (best.strategy, True),
             (f" serves this traffic best: first token after {ttft}, {_by(first)} than ", False),
-            (REFERENCE, True),
+            (figures.baseline, True),
             (f", whole answer after {e2e}, {_by(whole)}.", False),
         ]
     said = " alone was replayed"
@@ -110,7 +110,7 @@ def certainty(figures: Figures) -> str:
             1: f"Only the difference in {_names(clear or [''])} is more than noise",
             0: "Neither difference is more than noise",
         }[len(clear)] + f" ({best.seeds} seeds, paired 95 % interval). "
-    level = [name for name in _level_with(figures, best) if name != REFERENCE]
+    level = [name for name in _level_with(figures, best) if name != figures.baseline]
     if level:
         shown = level if len(level) < 4 else [*level[:3], f"{len(level) - 3} more"]
         said += f"Within noise of it: {_names(shown)}."

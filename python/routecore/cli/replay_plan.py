@@ -1,0 +1,130 @@
+"""What `routecore replay` runs: every strategy at every load with every seed, or a search."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from routecore.cli.replay_output import Files, needs
+from routecore.errors import RouteError
+
+if TYPE_CHECKING:
+    from routecore.replay import ReplayResult, Trace
+
+
+def is_workload(source: str | None) -> bool:
+    """Whether TRACE names a generated workload (or nothing) instead of a file."""
+    from routecore.replay import WORKLOADS
+
+    return source is None or (source in WORKLOADS and not Path(source).exists())
+
+
+def traces(
+    source: str | None,
+    seeds: list[int],
+    drawn: dict[str, Any],
+    format: str | None,
+    block: int | None,
+    skip_bad: bool,
+) -> Iterator["Trace"]:
+    """A trace for each seed: the file's, or a workload drawn anew."""
+    from routecore.replay import generate, read_trace
+
+    if source is None or is_workload(source):
+        given = {"--format": format, "--trace-block": block, "--skip-bad": skip_bad or None}
+        for option, value in given.items():
+            if value is not None:
+                raise RouteError(f"{option} is about a trace file, and there is none")
+        for seed in seeds:
+            yield generate(source or "documents", seed=seed, **drawn)
+        return
+    if drawn:
+        raise RouteError(f"--{next(iter(drawn))} shapes a generated workload, not a trace file")
+    trace = read_trace(source, format, block=block, skip_bad=skip_bad)
+    for _ in seeds:
+        yield trace
+
+
+class Plan(msgspec.Struct):
+    """What to replay: every strategy at every load with every seed; `params` are of `tuned`."""
+
+    strategies: dict[str, Any]
+    loads: list[float]
+    seeds: list[int]
+    params: dict[str, Any]
+    tuned: str
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it yields after each run."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=total, label="replaying", file=sys.stderr) as bar:
+        yield lambda: bar.update(1)
+
+
+def run_all(
+    plan: Plan, traces: Iterator["Trace"], settings: dict[str, Any]
+) -> tuple[list["ReplayResult"], int]:
+    """All runs of the plan, and the lines left out of the trace file."""
+    from routecore.replay import run
+
+    results = []
+    skipped = 0
+    total = len(plan.seeds) * len(plan.loads) * len(plan.strategies)
+    with _progress(total) as step:
+        for seed, trace in zip(plan.seeds, traces, strict=True):
+            skipped = trace.skipped
+            for load in plan.loads:
+                for name, strategy in plan.strategies.items():
+                    results.append(
+                        run(
+                            trace,
+                            strategy=strategy,
+                            label=name,
+                            params=plan.params if name == plan.tuned else {},
+                            speedup=load,
+                            seed=seed,
+                            **settings,
+                        )
+                    )
+                    step()
+    _tell(skipped)
+    return results, skipped
+
+
+def _tell(skipped: int) -> None:
+    if skipped:
+        click.echo(f"{skipped} bad lines left out", err=True)
+
+
+def search_parameters(
+    plan: Plan, trace: "Trace", search: dict[str, Any], settings: dict[str, Any], out: Files
+) -> None:
+    """Search the parameters of the plan's strategy."""
+    needs("optuna", "--tune", "tune")
+    from routecore.replay.tune import TRIALS, tune
+
+    if not isinstance(plan.strategies[plan.tuned], str):
+        raise RouteError(f"--tune: {plan.tuned} is no compiled strategy, its parameters are yours")
+    total = (search.get("trials", TRIALS) + 2) * len(plan.seeds)
+    with _progress(total) as step:
+        found = tune(
+            trace,
+            plan.tuned,
+            fixed=plan.params,
+            seed=plan.seeds[0],
+            seeds=len(plan.seeds),
+            speedup=plan.loads[0],
+            progress=step,
+            **search,
+            **settings,
+        )
+    _tell(trace.skipped)
+    out.tuned(found, trace.skipped)
