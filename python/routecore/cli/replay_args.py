@@ -68,10 +68,9 @@ def key(word: str, option: str) -> str:
         return found
     near = difflib.get_close_matches(plain, ROUTERS, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}" if near else ""
-    pair = (
-        "; prefill_decode needs a host that sends both halves" if plain == "prefill_decode" else ""
-    )
-    raise RouteError(f"{option}: unknown {word!r}{hint}{pair} valid: {', '.join(ROUTERS)}")
+    if plain == "prefill_decode":
+        hint = " here, where nobody asks for both halves of a request"
+    raise RouteError(f"{option}: unknown {word!r}{hint}; valid: {', '.join(ROUTERS)}")
 
 
 def strategy(word: str, option: str = "--strategy") -> Any:
