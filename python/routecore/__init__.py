@@ -4,6 +4,7 @@ import warnings
 
 from routecore import _core
 from routecore.errors import RouteError
+from routecore.health import HealthPolicy, Standing
 from routecore.interface import RoutingInterface, SingletonABCMeta
 from routecore.monitor import RequestStatsMonitor
 from routecore.prefill_decode import PrefillDecodeRouter
@@ -50,6 +51,7 @@ __all__ = [
     "EngineStatsScraper",
     "ExpectedLatencyRouter",
     "Explanation",
+    "HealthPolicy",
     "LMetricRouter",
     "LeastConnectionsRouter",
     "LlmDRouter",
@@ -65,6 +67,7 @@ __all__ = [
     "RoutingInterface",
     "SessionAffinityRouter",
     "SingletonABCMeta",
+    "Standing",
     "StickyUntilSaturatedRouter",
     "Term",
     "WeightedScoreRouter",

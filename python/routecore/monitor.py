@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from routecore.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
 from routecore.singleton import signature_of, the_instance
 from routecore.table import EndpointTable, default_table
 from routecore.views import RequestStatsView
@@ -64,9 +65,11 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         sliding_window_size: Seconds of the window; required at the first construction.
         lease_timeout: Seconds after which a request that never ended leaves the load.
         table: Where to count; the shared table if left out.
+        health: When endpoints that fail are left alone, and for how long; the defaults if left out.
 
     Raises:
-        ValueError: At the first construction without a window, or for one that is not above 0.
+        ValueError: At the first construction without a window, or for one that is not above 0; or
+            a setting of `health` makes no sense.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         *,
         lease_timeout: float = 600.0,
         table: EndpointTable | None = None,
+        health: HealthPolicy | None = None,
     ) -> None:
         if sliding_window_size is None:
             raise ValueError("RequestStatsMonitor must be initialized with sliding_window_size")
@@ -88,6 +92,8 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         self.table = default_table() if table is None else table
         self._core = self.table.core
         self._core.configure(float(sliding_window_size), float(lease_timeout))
+        self.health = HealthPolicy() if health is None else health
+        apply(self.health, self._core)
 
     @property
     def leases_expired(self) -> int:
@@ -99,13 +105,29 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         """Requests between their report and their end, on all endpoints."""
         return self._core.in_flight
 
+    @property
+    def endpoints_out(self) -> dict[str, int]:
+        """How many endpoints are out, by reason."""
+        return self._core.endpoints_out
+
+    @property
+    def ejections(self) -> int:
+        """How often an endpoint went out."""
+        return self._core.ejections
+
+    def standing(self, engine_url: str) -> Standing | None:
+        """Where the endpoint stands; None: it is in, as all are of whom nothing bad was told."""
+        return standing_of(self._core.standing(engine_url))
+
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request is about to be sent to the endpoint."""
         self._core.sent(engine_url, request_id, timestamp)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first token came back."""
-        self._core.first_token(engine_url, request_id, timestamp)
+        news = self._core.first_token(engine_url, request_id, timestamp)
+        if news is not None:
+            tell(news)
 
     def on_usage(
         self,
@@ -134,13 +156,55 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         """How good the prefix index was, by the cached tokens that engines reported."""
         return Predictions(*self._core.predictions)
 
-    def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end."""
-        self._core.end(engine_url, request_id, timestamp, True)
+    def on_request_complete(
+        self,
+        engine_url: str,
+        request_id: str,
+        timestamp: float,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """The request was answered to its end.
 
-    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request failed or its client left; it leaves the load and is not a latency."""
-        self._core.end(engine_url, request_id, timestamp, False)
+        Args:
+            engine_url: Where it was.
+            request_id: As reported.
+            timestamp: When, in seconds.
+            status: The HTTP status of the answer, for hosts that report any answer as complete:
+                from 500 on the endpoint failed, with 429 and 503 it is busy, any other from 400
+                on is the client's own mistake. None: it was served well.
+            retry_after: Seconds of the answer's Retry-After, which a busy endpoint is given.
+
+        Raises:
+            RouteError: The status is none.
+        """
+        news = self._core.end(engine_url, request_id, timestamp, status, None, retry_after)
+        if news is not None:
+            tell(news)
+
+    def on_request_failed(
+        self,
+        engine_url: str,
+        request_id: str,
+        timestamp: float,
+        reason: Reason = "unknown",
+        retry_after: float | None = None,
+    ) -> None:
+        """The request failed or its client left; it leaves the load and is not a latency.
+
+        Args:
+            engine_url: Where it was.
+            request_id: As reported.
+            timestamp: When, in seconds.
+            reason: Why. `client` says nothing of the endpoint; `connect` takes it for restarted.
+            retry_after: Seconds for which a `busy` endpoint asks to be left alone (Retry-After).
+
+        Raises:
+            RouteError: No such reason.
+        """
+        news = self._core.end(engine_url, request_id, timestamp, None, reason, retry_after)
+        if news is not None:
+            tell(news)
 
     def on_load_elsewhere(self, engine_url: str, count: int) -> None:
         """What other routers have in flight on the endpoint; holds until the next report."""

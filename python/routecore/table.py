@@ -82,6 +82,14 @@ class EndpointTable:
         """
         self.core.set_eligible(url, eligible)
 
+    def is_out(self, url: str, timestamp: float) -> bool:
+        """Whether a host that chooses by itself should pass the endpoint over at this time.
+
+        False while a probe of it is due, for an endpoint without a row, and where health is
+        switched off. What the host then reports as sent there counts as the probe.
+        """
+        return self.core.is_out(url, timestamp)
+
 
 @cache
 def default_table() -> EndpointTable:

@@ -73,7 +73,7 @@ def test_what_left_a_long_list_in_place_is_never_chosen() -> None:
         endpoints[at] = EndpointInfo(url=f"http://other-{at}")
         stats.table.sent(endpoints[at].url, "1", 0.0)
         stats.table.sent(endpoints[at].url, "2", 0.0)
-        stats.table.end(gone.url, gone.url, 0.0, True)  # idle now: the choice, were it there
+        stats.table.end(gone.url, gone.url, 0.0)  # idle now: the choice, were it there
         assert router.route_request(endpoints, {}, stats, None) in {e.url for e in endpoints}
 
 

@@ -89,7 +89,9 @@ class PythonGateway:
 
     def on_end(self, now: float, number: int, endpoint: int, ok: bool) -> None:
         """The request ended, or failed."""
-        self._table.end(self._infos[endpoint].url, str(number), now * 1e-3, ok)
+        self._table.end(
+            self._infos[endpoint].url, str(number), now * 1e-3, None, None if ok else "unknown"
+        )
 
     def on_stats(
         self,

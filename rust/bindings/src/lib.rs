@@ -4,6 +4,7 @@ mod attribute;
 mod choice;
 mod desk;
 mod errors;
+mod health;
 mod known_list;
 mod kv_events;
 mod prompt;

@@ -15,6 +15,7 @@ use routecore::speed::Profile;
 use routecore::{Fleet, Stat};
 
 use crate::errors::{guarded, lock, to_py};
+use crate::health::{self, News, Settings, StandingTuple};
 use crate::values::is_scraped;
 
 /// Lists bound since a row was last used, before an idle row may be freed.
@@ -236,20 +237,66 @@ impl Table {
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
         time: f64,
-    ) -> PyResult<()> {
+    ) -> PyResult<Option<Vec<News>>> {
         let id = id_of(id)?;
-        self.event(url, |fleet, row| fleet.first_token(row, id, time))
+        self.report(url, |fleet, row| fleet.first_token(row, id, time))
     }
 
+    /// Returns who left or came back by it: nothing, as a rule.
+    #[pyo3(signature = (url, id, time, status=None, reason=None, retry_after=None, /))]
     fn end(
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
         time: f64,
-        done: bool,
-    ) -> PyResult<()> {
+        status: Option<i64>,
+        reason: Option<&str>,
+        retry_after: Option<f64>,
+    ) -> PyResult<Option<Vec<News>>> {
+        let outcome = health::outcome(status, reason, retry_after)?;
         let id = id_of(id)?;
-        self.event(url, |fleet, row| fleet.end(row, id, time, done))
+        self.report(url, |fleet, row| fleet.end(row, id, time, outcome))
+    }
+
+    fn set_health(&self, settings: Settings, seed: u64) -> PyResult<()> {
+        let policy = settings.policy();
+        self.with(|inner| inner.fleet.health.configure(policy, seed).map_err(to_py))
+    }
+
+    /// Where an endpoint stands that is not in.
+    fn standing(&self, url: &Bound<'_, PyString>) -> PyResult<Option<StandingTuple>> {
+        let name = text(url);
+        self.with(|inner| {
+            let row = inner.rows.get(&*name);
+            Ok(row.and_then(|&row| health::standing(&inner.fleet, row)))
+        })
+    }
+
+    /// Whether nothing should be sent to the endpoint at this time, a probe neither.
+    fn is_out(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<bool> {
+        let name = text(url);
+        self.with(|inner| {
+            let Some(&row) = inner.rows.get(&*name) else { return Ok(false) };
+            inner.fleet.advance(now);
+            Ok(inner.fleet.health.shuns(row))
+        })
+    }
+
+    /// How many endpoints are out, by reason.
+    #[getter]
+    fn endpoints_out(&self) -> PyResult<HashMap<&'static str, u32>> {
+        self.with(|inner| {
+            let mut out = HashMap::new();
+            for (_, reason) in inner.fleet.health.out() {
+                *out.entry(reason.name()).or_default() += 1;
+            }
+            Ok(out)
+        })
+    }
+
+    #[getter]
+    fn ejections(&self) -> PyResult<u64> {
+        self.with(|inner| Ok(inner.fleet.health.ejections()))
     }
 
     /// The engine's own count of a request's tokens, told before its end.
@@ -339,6 +386,21 @@ impl Table {
     /// Runs `f` over what is under the lock; a panic is an error of ours to Python.
     fn with<T>(&self, f: impl FnOnce(&mut Inner) -> PyResult<T>) -> PyResult<T> {
         guarded(|| f(&mut lock(&self.inner)))
+    }
+
+    /// A report that may put an endpoint out or bring it back: returns who left and who is back.
+    fn report(
+        &self,
+        url: &Bound<'_, PyString>,
+        note: impl FnOnce(&mut Fleet, u32),
+    ) -> PyResult<Option<Vec<News>>> {
+        let name = text(url);
+        self.with(|inner| {
+            let Some(&row) = inner.rows.get(&*name) else { return Ok(None) };
+            note(&mut inner.fleet, row);
+            let Inner { fleet, urls, .. } = inner;
+            Ok(health::news(fleet, |row| urls.get(row as usize).cloned().flatten()))
+        })
     }
 
     /// News of an endpoint; of one without a row there is nothing to note.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::health::{Health, Outcome, Policy, Reason};
 use crate::index::{Depths, PrefixIndex};
 use crate::load::{Fate, Load, Work};
 use crate::prompt::{Prompt, Unit};
@@ -55,6 +56,8 @@ pub struct Fleet {
     pub load: Load,
     /// What the engines' speed is.
     pub speed: Speed,
+    /// Who fails, and is left alone.
+    pub health: Health,
     index: SharedIndex,
     kv_tokens: f64,
     sizes: Sizes,
@@ -70,6 +73,7 @@ impl Fleet {
             table: StatTable::new(),
             load: Load::new(span, lease),
             speed: Speed::new(Profile::default()),
+            health: Health::new(Policy::default(), 0),
             index: SharedIndex::default(),
             kv_tokens: KV_TOKENS,
             sizes: Sizes::default(),
@@ -111,6 +115,7 @@ impl Fleet {
         self.load.forget(row);
         self.index.write().drop_row(row);
         self.speed.forget(row);
+        self.health.forget(row);
         if let Some(belief) = self.beliefs.get_mut(row as usize) {
             *belief = Belief::default();
         }
@@ -124,6 +129,7 @@ impl Fleet {
 
     /// A choice without a prompt fell on the row.
     pub fn chosen(&mut self, row: u32) {
+        self.health.chosen(row);
         self.load.chosen(&mut self.table, row, Work::default());
     }
 
@@ -133,6 +139,7 @@ impl Fleet {
         if self.table.id(row).is_none() {
             return;
         }
+        self.health.chosen(row);
         let (tokens, _) = self.tokens(prompt);
         // A cache's room is in blocks of text, whatever this prompt is made of.
         let block_tokens = self.sizes.text_block(prompt);
@@ -175,12 +182,17 @@ impl Fleet {
 
     /// See [`Load::sent`].
     pub fn sent(&mut self, row: u32, request: u128, time: f64) {
+        self.health.tick(time);
+        self.health.sent(row);
         self.load.sent(&mut self.table, row, request, time);
         self.settle();
     }
 
     /// See [`Load::first_token`].
     pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
+        if let Some((false, generation)) = self.load.look(row, request) {
+            self.answered(row, generation);
+        }
         if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
             self.speed.first_token(&mut self.table, row, &seen);
         }
@@ -216,16 +228,48 @@ impl Fleet {
         self.belief(row).learn(predicted, cached, over);
     }
 
-    /// See [`Load::end`].
-    pub fn end(&mut self, row: u32, request: u128, time: f64, done: bool) {
+    /// The request ended; see [`Load::end`] and [`Health::ended`].
+    pub fn end(&mut self, row: u32, request: u128, time: f64, outcome: impl Into<Outcome>) {
+        let outcome = outcome.into();
+        let found = self.load.look(row, request);
+        let done = outcome == Outcome::Served;
         if let Some(seen) = self.load.end(&mut self.table, row, request, time, done) {
             self.speed.served(&mut self.table, row, &seen);
         }
         self.settle();
+        let fresh = match (found, outcome) {
+            (Some((told, generation)), _) => {
+                if !told && matches!(outcome, Outcome::Served | Outcome::Refused) {
+                    self.answered(row, generation);
+                }
+                generation == self.health.generation(row)
+            }
+            // Where there was no connection the host may never have called the request sent.
+            (None, Outcome::Failed(Reason::Connect, _)) => self.table.id(row).is_some(),
+            (None, _) => return,
+        };
+        let live = self.table.live();
+        if self.health.ended(row, outcome, fresh, live) {
+            self.restarted(row);
+        }
+        self.load.set_generation(row, self.health.generation(row));
+    }
+
+    fn answered(&mut self, row: u32, generation: u32) {
+        let fresh = generation == self.health.generation(row);
+        self.health.answered(row, fresh, self.table.get(Stat::InFlight, row));
+    }
+
+    /// The endpoint's process is another one: what was on it and in its cache is gone.
+    pub fn restarted(&mut self, row: u32) {
+        self.load.empty(&mut self.table, row);
+        self.index.write().drop_row(row);
+        self.table.set(Stat::KvTokens, row, 0.0);
     }
 
     /// See [`Load::advance`].
     pub fn advance(&mut self, now: f64) {
+        self.health.tick(now);
         self.load.advance(&mut self.table, now);
         self.settle();
     }

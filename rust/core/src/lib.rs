@@ -4,13 +4,15 @@
 //! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
 //! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
 //! in flight and sliding windows), [`prompt`] and [`index`] (prompts as block hashes, and who has
-//! them cached), [`sizes`] (prompts in tokens, learned), [`speed`] (what engines are like, learned), [`fleet`] (these together),
+//! them cached), [`sizes`] (prompts in tokens, learned), [`speed`] (what engines are like, learned),
+//! [`health`] (who is left alone because it fails), [`fleet`] (these together),
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
 pub mod error;
 pub mod exact;
 pub mod fleet;
 pub mod hash;
+pub mod health;
 pub mod index;
 pub mod load;
 pub mod minima;

@@ -41,6 +41,8 @@ pub(super) struct Flight {
     pub mark: Meter,
     /// Tokens generated, if the engine told.
     pub generated: Option<u64>,
+    /// The row's generation when it was sent; see [`crate::health`].
+    pub generation: u32,
 }
 
 impl Flight {

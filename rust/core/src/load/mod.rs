@@ -217,6 +217,27 @@ impl Load {
         served
     }
 
+    /// Of the request in flight on the row: whether a first token of it was told, and the row's
+    /// generation when it was sent.
+    pub fn look(&self, row: u32, request: u128) -> Option<(bool, u32)> {
+        let flights = self.flights.get(&request)?;
+        let ours = || flights.iter().filter(|f| f.row == row);
+        let flight = ours().find(|f| f.first_token.is_some()).or_else(|| ours().next())?;
+        Some((!flight.waits(), flight.generation))
+    }
+
+    /// Requests sent to the row from now on are of this generation.
+    pub fn set_generation(&mut self, row: u32, generation: u32) {
+        self.row(row).generation = generation;
+    }
+
+    /// What is in flight on the row is gone, and no end will be told; so are the choices that wait.
+    pub fn empty(&mut self, table: &mut StatTable, row: u32) {
+        self.drop_flights(row);
+        self.row(row).empty();
+        self.publish(table, row);
+    }
+
     /// What other routers have in flight on the row, from now until the next report.
     pub fn elsewhere(&mut self, table: &mut StatTable, row: u32, count: u32) {
         if table.id(row).is_none() {
@@ -284,14 +305,18 @@ impl Load {
         self.publish(table, row);
     }
 
-    /// Forgets everything about a row that is about to be freed.
-    pub fn forget(&mut self, row: u32) {
+    fn drop_flights(&mut self, row: u32) {
         self.flights.retain(|_, flights| {
             flights.retain(|f| f.row != row);
             !flights.is_empty()
         });
         self.live = self.flights.values().map(Vec::len).sum();
         self.pending.retain(|p| p.1 != row);
+    }
+
+    /// Forgets everything about a row that is about to be freed.
+    pub fn forget(&mut self, row: u32) {
+        self.drop_flights(row);
         if let Some(load) = self.rows.get_mut(row as usize) {
             *load = RowLoad::default();
         }

@@ -20,6 +20,8 @@ pub(super) struct RowLoad {
     decode: u32,
     /// In flight from other routers, as the endpoint last reported.
     pub elsewhere: u32,
+    /// What requests sent to the row from now on carry.
+    pub generation: u32,
     /// Prompt tokens of the requests that decode, and of all in flight.
     decoding_tokens: u64,
     context_tokens: u64,
@@ -112,7 +114,16 @@ impl RowLoad {
             ahead,
             mark: Meter::default(),
             generated: None,
+            generation: self.generation,
         }
+    }
+
+    /// All that was on the row is gone, choices too; its windows stay.
+    pub fn empty(&mut self) {
+        self.waiting.clear();
+        (self.unsent, self.queued) = (Backlog::default(), Backlog::default());
+        (self.reported, self.prefill, self.decode) = (0, 0, 0);
+        (self.decoding_tokens, self.context_tokens) = (0, 0);
     }
 
     /// Its prefill is over, and it decodes.

@@ -1,0 +1,81 @@
+//! Health as Python sees it: outcomes by word and status, settings, who is out.
+
+use pyo3::prelude::*;
+use routecore::Fleet;
+use routecore::health::{Change, Outcome, Policy, Reason, State};
+
+use crate::errors::to_py;
+
+/// Settings in the order of `HealthPolicy`'s fields.
+#[derive(FromPyObject)]
+pub struct Settings(bool, (u32, u32, u32, u32), (f64, f64, f64), (f64, f64, f64, f64, f64));
+
+impl Settings {
+    pub fn policy(self) -> Policy {
+        let Self(enabled, counts, shares, seconds) = self;
+        let (failures, refusals, window, ramp) = counts;
+        let (failure_share, max_out_share, jitter) = shares;
+        let (base_delay, max_delay, max_retry_after, probe_timeout, forgive_after) = seconds;
+        Policy {
+            enabled,
+            failures,
+            refusals,
+            failure_share,
+            window,
+            base_delay,
+            max_delay,
+            jitter,
+            max_retry_after,
+            max_out_share,
+            ramp,
+            probe_timeout,
+            forgive_after,
+        }
+    }
+}
+
+/// How a request ended: by its HTTP status, else by why it failed; neither is "served".
+pub fn outcome(
+    status: Option<i64>,
+    reason: Option<&str>,
+    retry_after: Option<f64>,
+) -> PyResult<Outcome> {
+    match (reason, status) {
+        (Some(reason), _) => {
+            Ok(Outcome::Failed(Reason::named(reason).map_err(to_py)?, retry_after))
+        }
+        (None, Some(status)) => {
+            let status = u16::try_from(status).ok().filter(|status| *status < 1000);
+            let wrong = || to_py("status: expected an HTTP status from 0 to 999");
+            Ok(Outcome::of_status(status.ok_or_else(wrong)?, retry_after))
+        }
+        (None, None) => Ok(Outcome::Served),
+    }
+}
+
+/// An endpoint that left (why) or is back (nothing), and the seconds that go with it.
+pub type News = (String, Option<&'static str>, f64);
+
+/// Who left and who is back since the last call, by row, for the caller to tell.
+pub fn news(fleet: &mut Fleet, url: impl Fn(u32) -> Option<String>) -> Option<Vec<News>> {
+    let changes = fleet.health.changes();
+    if changes.len() == 0 {
+        return None;
+    }
+    let told = |Change { row, out, seconds }| Some((url(row)?, out.map(Reason::name), seconds));
+    Some(changes.filter_map(told).collect())
+}
+
+/// Where an endpoint stands: the state, since when, why, until when.
+pub type StandingTuple = (&'static str, f64, Option<&'static str>, Option<f64>);
+
+/// Where a row stands, unless it is in.
+pub fn standing(fleet: &Fleet, row: u32) -> Option<StandingTuple> {
+    let standing = fleet.health.standing(row);
+    let state = match standing.state {
+        State::In => return None,
+        State::Out { .. } => "out",
+        State::Probation { .. } => "probation",
+    };
+    Some((state, standing.since, standing.reason.map(Reason::name), standing.until))
+}
