@@ -28,8 +28,8 @@ impl Clock {
         if step > 0.0 {
             self.passed += step.min(MOST);
         }
-        // Late is no news; the first time, and one that was set back, are.
-        if self.latest.is_nan() || step > 0.0 || step < -LATE {
+        // Late is no news; later is, and so are a clock that was set back and the first time (NaN).
+        if !(-LATE..=0.0).contains(&step) {
             self.latest = time;
         }
     }

@@ -17,7 +17,7 @@ fn fleet(n: u64) -> Fleet {
 }
 
 fn request(fleet: &mut Fleet, row: u32, time: f64, outcome: Outcome) {
-    let id = fleet.load.in_flight() as u128 + 1_000_000 + time.to_bits() as u128;
+    let id = fleet.load.in_flight() as u128 + 1_000_000 + u128::from(time.to_bits());
     fleet.chosen(row);
     fleet.sent(row, id, time);
     fleet.end(row, id, time, outcome);
