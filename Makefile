@@ -9,7 +9,7 @@ SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.
 HOSTS_VENV := $(VENV)-hosts
 HOSTS := 'ray[serve]==2.60.0' 'litellm[proxy]==1.106.2'
 
-.PHONY: help develop demo test test-hosts bench bench-hosts lint wheel check-wheel clean
+.PHONY: help docs develop demo test test-hosts bench bench-hosts lint wheel check-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(VENV)/.stamp-deps: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
-	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'test', 'dev')), []) if not d.startswith('routecore')))" \
+	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'test', 'dev', 'docs')), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
 	touch $@
@@ -41,7 +41,7 @@ test: develop ## Rust tests, then Python tests
 $(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps
 	test -x $(HOSTS_VENV)/bin/python || $(PYTHON) -m venv $(HOSTS_VENV)
 	$(HOSTS_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=24'
-	grep -v -e maturin -e mypy -e ruff $(VENV)/requirements.txt > $(HOSTS_VENV)/requirements.txt
+	grep -v -e maturin -e mypy -e ruff -e mkdocs $(VENV)/requirements.txt > $(HOSTS_VENV)/requirements.txt
 	$(HOSTS_VENV)/bin/python -m pip install --quiet -r $(HOSTS_VENV)/requirements.txt $(HOSTS)
 	# The core that `develop` built lies in the source tree; this environment reads it there.
 	echo $(abspath python) > $$(echo $(HOSTS_VENV)/lib/python3*/site-packages)/routecore.pth
@@ -65,6 +65,10 @@ lint: develop ## formatters, linters, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/routecore
 	$(BIN)/python -m mypy.stubtest routecore._core
+	$(MAKE) --no-print-directory docs
+
+docs: develop ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: develop ## cp311-abi3 wheel for manylinux2014, in dist/
 	$(BIN)/python -m pip install --quiet ziglang
@@ -79,4 +83,4 @@ check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	cd tests && $(abspath $(VENV))-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
 
 clean: ## everything that was built
-	rm -rf target dist $(VENV) $(VENV)-wheel $(HOSTS_VENV) python/routecore/*.so
+	rm -rf target dist site $(VENV) $(VENV)-wheel $(HOSTS_VENV) python/routecore/*.so

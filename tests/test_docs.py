@@ -1,0 +1,110 @@
+"""Every Python block of README and docs runs, and every command in them exists."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from routecore.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+NEEDS_A_HOST = {
+    "docs/ray-serve.md": "Ray Serve: `make test-hosts`",
+    "docs/litellm.md": "LiteLLM: `make test-hosts`",
+}
+"""Pages whose Python blocks need a host that the other tests do without."""
+NEEDS_AN_ENGINE = "KVEventSubscriber("
+"""A block with this opens sockets to engines; its imports are checked alone."""
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    for language, text in FENCE.findall(page.read_text("utf-8")):
+        if language in languages:
+            yield text
+
+
+def python_blocks() -> Iterator[object]:
+    for page in PAGES:
+        name = str(page.relative_to(ROOT))
+        for at, text in enumerate(blocks(page, "python")):
+            yield pytest.param(name, text, id=f"{name}-{at}")
+
+
+@pytest.mark.parametrize(("page", "text"), list(python_blocks()))
+def test_a_python_block_runs(
+    page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = compile(text, page, "exec")
+    if page in NEEDS_A_HOST:
+        pytest.skip(NEEDS_A_HOST[page])
+    if NEEDS_AN_ENGINE in text:
+        text = "\n".join(line for line in text.splitlines() if re.match(r"(from|import) ", line))
+        code = compile(text, page, "exec")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"__name__": "documented"})
+
+
+def commands() -> Iterator[object]:
+    """The commands of shell blocks, continued lines joined, comments and prompts left out."""
+    seen = set()
+    for page in PAGES:
+        for text in blocks(page, "", "sh", "bash", "console"):
+            for line in text.replace("\\\n", " ").splitlines():
+                words = line.split("  #")[0].strip()
+                if re.match(r"(\$ )?(routecore|make|python) ", words) and words not in seen:
+                    seen.add(words)
+                    name = page.relative_to(ROOT)
+                    yield pytest.param(words.removeprefix("$ "), id=f"{name}: {words[:50]}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a reader of the pages has: a log, a trace, a router of their own, shadow records."""
+    monkeypatch.chdir(tmp_path)
+    said = [{"role": "user", "content": "where is my parcel? " * 40}]
+    usage = {"prompt_tokens": 210, "completion_tokens": 4}
+    rows = [
+        {"timestamp": 1.7e9 + at, "body": {"model": "m", "messages": said}, "usage": usage}
+        for at in range(40)
+    ]
+    Path("requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("mymodule.py").write_text(
+        "class MyRouter:\n"
+        "    def route_request(self, endpoints, engine_stats, request_stats, request):\n"
+        "        return endpoints[0].url\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_a_command_runs_or_exists(command: str, folder: Path) -> None:
+    first, *words = shlex.split(command)
+    if first == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[0] in targets
+    elif first == "python":
+        if words[0] != "-m":
+            assert (ROOT / words[0]).exists()
+    elif words[0] == "demo":
+        options = {opt for param in main.commands["demo"].params for opt in param.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+    elif "requests.jsonl" in words and words[0] == "replay":
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+    else:
+        # Inputs that only the reader has: the options must be known all the same.
+        result = CliRunner().invoke(main, [words[0], "--help"])
+        assert result.exit_code == 0
+        command_help = result.stdout
+        sub = [word for word in words[1:] if word in ("tail", "check")]
+        if sub:
+            command_help = CliRunner().invoke(main, [words[0], sub[0], "--help"]).stdout
+        for word in words:
+            if word.startswith("--"):
+                assert word in command_help
