@@ -1,9 +1,11 @@
-//! Attributes that foreign objects may lack.
+//! Attributes of foreign objects: those that may be absent, and those that may change.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
+
+use crate::errors::tolerated;
 
 /// Looks up one such attribute in many objects.
 ///
@@ -20,22 +22,31 @@ impl Optional {
         &mut self,
         object: &Bound<'py, PyAny>,
         name: &Bound<'py, PyString>,
-    ) -> Option<Bound<'py, PyAny>> {
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = object.py();
         let kind = object.get_type();
         if self.lacking.as_ref().is_some_and(|lacking| kind.is(lacking.bind(py))) {
             static GETATTR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-            let getattr = GETATTR.import(py, "builtins", "getattr").ok()?;
+            let getattr = GETATTR.import(py, "builtins", "getattr")?;
             // The name stands for "absent": no attribute is that very string.
-            let value = getattr.call1((object, name, name)).ok()?;
-            return (!value.is(name)).then_some(value);
+            let value = tolerated(py, getattr.call1((object, name, name)))?;
+            return Ok(value.filter(|value| !value.is(name)));
         }
-        let found = object.getattr_opt(name).ok()?;
+        let found = tolerated(py, object.getattr_opt(name))?.flatten();
         if found.is_none() {
             self.lacking = Some(kind.unbind());
         }
-        found
+        Ok(found)
     }
+}
+
+/// What an endpoint says of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// It may be chosen; so may one that says nothing.
+    In,
+    Asleep,
+    Unhealthy,
 }
 
 /// Whether endpoints are awake and healthy, as far as they say.
@@ -46,11 +57,23 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// An endpoint that says nothing may be chosen.
-    pub fn usable(&mut self, endpoint: &Bound<'_, PyAny>) -> bool {
+    pub fn of(&mut self, endpoint: &Bound<'_, PyAny>) -> PyResult<Flag> {
         let py = endpoint.py();
-        let truth = |flag: Option<Bound<'_, PyAny>>| flag.and_then(|flag| flag.is_truthy().ok());
-        let asleep = truth(self.sleep.get(endpoint, intern!(py, "sleep"))).unwrap_or(false);
-        !asleep && truth(self.healthy.get(endpoint, intern!(py, "healthy"))).unwrap_or(true)
+        let truth = |flag: Option<Bound<'_, PyAny>>| match flag {
+            Some(flag) => tolerated(py, flag.is_truthy()),
+            None => Ok(None),
+        };
+        if truth(self.sleep.get(endpoint, intern!(py, "sleep"))?)?.unwrap_or(false) {
+            return Ok(Flag::Asleep);
+        }
+        let healthy = truth(self.healthy.get(endpoint, intern!(py, "healthy"))?)?;
+        Ok(if healthy.unwrap_or(true) { Flag::In } else { Flag::Unhealthy })
     }
+}
+
+/// Whether the endpoint is exactly our frozen Struct: all that it says, it says for ever.
+pub fn is_settled(endpoint: &Bound<'_, PyAny>) -> bool {
+    static OURS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let ours = OURS.import(endpoint.py(), "routecore.stats", "EndpointInfo");
+    ours.is_ok_and(|ours| endpoint.get_type().is(ours))
 }

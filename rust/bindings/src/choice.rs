@@ -3,7 +3,8 @@
 use routecore::fleet::{Lookup, Told};
 use routecore::{Asked, Fleet, Key, View};
 
-use crate::known_list::{KnownList, State};
+use crate::known_list::KnownList;
+use crate::known_state::State;
 use crate::kv_events::Held;
 use crate::table::Table;
 use crate::values::Columns;

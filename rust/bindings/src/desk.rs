@@ -1,135 +1,161 @@
 //! What a router keeps under its one lock: the strategy, and the lists of endpoints it has met.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use crate::errors::lock;
-use crate::known_list::{KnownList, State};
+use crate::known_list::KnownList;
+use crate::known_state::State;
+use crate::locked::{Locked, Quiet};
 
 /// Lists remembered: one per model served behind the same router, and a few that failed over.
 const MAX_LISTS: usize = 32;
+
+/// Capacity of each endpoint by URL, as the user gave it.
+pub type Weights = HashMap<String, f64>;
 
 pub struct Desk {
     pub router: routecore::Router,
     /// Latest first.
     pub lists: Vec<(Arc<KnownList>, State)>,
-    /// Whether the list in front was only glanced at: then the choice must be seen to stand there.
-    pub glanced: bool,
+    /// Whether another list came to the front, and nobody asked yet who sleeps in it.
+    pub turned: bool,
+    /// Ids of endpoints that fell asleep.
+    pub slept: Vec<u64>,
 }
 
-/// The desk, locked, with the list that a decision is about in front.
-pub type Open<'a> = MutexGuard<'a, Desk>;
+/// The caller's endpoints, as far as they can be told without running Python.
+#[derive(Clone, Copy)]
+pub enum Given<'a> {
+    Tuple(&'a Py<PyTuple>),
+    List(&'a Py<PyList>),
+}
 
-/// The desk with the known list of these endpoints in front.
-///
-/// Comparing lists may run Python, which must not happen under the lock: it is left meanwhile.
-/// A long list that was compared before is only glanced at, unless `whole`.
-pub fn find<'a>(
-    desk: &'a Mutex<Desk>,
-    endpoints: &Bound<'_, PyAny>,
-    whole: bool,
-    met: impl FnOnce() -> PyResult<KnownList>,
-) -> PyResult<Open<'a>> {
-    let mut open = lock(desk);
-    open.glanced = false;
-    if let Some((known, state)) = open.lists.first_mut() {
-        if known.is_tuple(endpoints) {
-            return Ok(open);
+impl<'a> Given<'a> {
+    pub fn of(endpoints: &'a Bound<'_, PyAny>) -> Option<Self> {
+        if let Ok(tuple) = endpoints.cast_exact::<PyTuple>() {
+            return Some(Self::Tuple(tuple.as_unbound()));
         }
-        if let Ok(list) = endpoints.cast_exact::<PyList>() {
-            if !whole && known.glance(list, state) {
-                open.glanced = true;
-                return Ok(open);
-            }
-            if let Some(copy) = known.to_compare(list) {
-                let serial = known.serial;
-                drop(open);
-                if list.eq(copy).unwrap_or(false)
-                    && let Some(open) = compared(desk, list, serial)
-                {
-                    return Ok(open);
-                }
-                return find_slow(desk, endpoints, met);
-            }
+        endpoints.cast_exact::<PyList>().ok().map(|list| Self::List(list.as_unbound()))
+    }
+}
+
+/// How well a list must be known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// Compared as a whole; what changeable objects say is looked at in part. The choice must be
+    /// seen to stand there and to say what it said.
+    Compare,
+    /// By identity, and what changeable objects say is read anew.
+    Read,
+}
+
+/// What the list in front is to the caller's.
+pub enum Front {
+    Same,
+    /// Perhaps the same: compare with this copy of the list of this serial number.
+    Like(Py<PyList>, u64),
+    Other,
+}
+
+impl Desk {
+    pub fn new(router: routecore::Router) -> Self {
+        Self { router, lists: Vec::new(), turned: false, slept: Vec::new() }
+    }
+
+    /// What the list in front is to the caller's, as far as a look without Python can say.
+    pub fn front(&mut self, given: Given<'_>, quiet: &Quiet<'_>) -> Front {
+        let Some((known, state)) = self.lists.first_mut() else { return Front::Other };
+        match given {
+            _ if !known.settled => Front::Other,
+            Given::Tuple(tuple) if known.is_tuple(tuple) => Front::Same,
+            Given::List(list) if state.glance(known, list, quiet) => Front::Same,
+            Given::List(list) => match known.to_compare(list, quiet) {
+                Some(copy) => Front::Like(copy, known.serial),
+                None => Front::Other,
+            },
+            Given::Tuple(_) => Front::Other,
         }
     }
-    drop(open);
-    find_slow(desk, endpoints, met)
-}
 
-/// The desk again, if the list in front is still the one just found equal to the caller's.
-fn compared<'a>(desk: &'a Mutex<Desk>, list: &Bound<'_, PyList>, serial: u64) -> Option<Open<'a>> {
-    loop {
-        let mut open = lock(desk);
-        open.glanced = false;
-        let (known, state) = open.lists.first_mut()?;
+    /// Whether the list in front is still this one, which all of the caller's was compared with.
+    pub fn was_compared(&mut self, given: Given<'_>, serial: u64, quiet: &Quiet<'_>) -> bool {
+        let Some((known, state)) = self.lists.first_mut() else { return false };
         if known.serial != serial {
-            return None;
+            return false;
         }
-        let same = state.compared.as_ref().is_some_and(|other| list.is(other.bind(list.py())));
-        if same || !known.is_long() {
-            return Some(open);
+        if let Given::List(list) = given
+            && known.is_long()
+        {
+            state.note_compared(list, quiet);
         }
-        let old = state.compared.replace(list.clone().unbind());
-        drop(open);
-        drop(old); // frees Python objects: never under the lock
+        true
+    }
+
+    /// Brings this list to the front, whatever other threads did to it meanwhile.
+    pub fn bring(&mut self, known: &Arc<KnownList>) {
+        let at = self.lists.iter().position(|(other, _)| Arc::ptr_eq(other, known));
+        match at {
+            Some(0) => return,
+            Some(at) => self.lists[..=at].rotate_right(1),
+            None => {
+                self.lists.insert(0, (Arc::clone(known), State::of(known)));
+                self.lists.truncate(MAX_LISTS);
+            }
+        }
+        self.turned = true;
     }
 }
 
-#[cold]
-fn find_slow<'a>(
-    desk: &'a Mutex<Desk>,
+/// The known list of these endpoints, met now if need be. Runs Python.
+pub fn meet(
+    desk: &Locked<Desk>,
     endpoints: &Bound<'_, PyAny>,
+    care: Care,
     met: impl FnOnce() -> PyResult<KnownList>,
-) -> PyResult<Open<'a>> {
+) -> PyResult<Met> {
+    let py = endpoints.py();
+    let front = desk.with(py, |desk, _| desk.lists.first().map(|(known, _)| Arc::clone(known)));
+    if let Some(known) = front
+        && known.is_known(endpoints, care)?
+    {
+        return Ok(Met { known, same: true });
+    }
     let lists: Vec<Arc<KnownList>> =
-        lock(desk).lists.iter().map(|(known, _)| Arc::clone(known)).collect();
-    if let Some(known) = lists.iter().find(|known| known.is_same(endpoints)) {
-        return Ok(take_up(desk, known));
+        desk.with(py, |desk, _| desk.lists.iter().map(|(known, _)| Arc::clone(known)).collect());
+    // Of objects that may change, several lists may know different values.
+    for known in &lists {
+        if known.is_known(endpoints, Care::Read)? {
+            return Ok(Met { known: Arc::clone(known), same: true });
+        }
     }
     // Objects made anew for each call are known by their URLs; objects met a second time are
     // worth knowing themselves, and a tuple always is.
-    if !endpoints.is_instance_of::<PyTuple>()
-        && let Some(known) = lists.iter().find(|known| known.has_urls(endpoints))
-        && let Ok(first) = endpoints.get_item(0)
-    {
-        let mut open = take_up(desk, known);
-        let double = open.lists[0].1.double.replace(first.clone().unbind());
-        if !double.as_ref().is_some_and(|double| first.is(double.bind(first.py()))) {
-            if double.is_some() {
-                drop(open);
-                drop(double); // frees a Python object: never under the lock
-                open = take_up(desk, known);
+    if !endpoints.is_instance_of::<PyTuple>() {
+        for known in lists {
+            if known.has_values(endpoints)? {
+                let Ok(first) = endpoints.get_item(0) else { break };
+                let first = first.as_unbound();
+                let again = desk.with(py, |desk, quiet| {
+                    let mut states = desk.lists.iter_mut();
+                    let found = states.find(|(other, _)| Arc::ptr_eq(other, &known));
+                    found.is_some_and(|(_, state)| state.note_double(first, quiet))
+                });
+                if !again {
+                    return Ok(Met { known, same: false });
+                }
+                break;
             }
-            return Ok(open);
         }
-        drop(open);
     }
-    Ok(take_up(desk, &Arc::new(met()?)))
+    Ok(Met { known: Arc::new(met()?), same: true })
 }
 
-/// The desk with this list in front, whatever other threads did to it meanwhile.
-pub fn take_up<'a>(desk: &'a Mutex<Desk>, known: &Arc<KnownList>) -> Open<'a> {
-    loop {
-        let mut open = lock(desk);
-        open.glanced = false;
-        let at = open.lists.iter().position(|(other, _)| Arc::ptr_eq(other, known));
-        if let Some(at) = at {
-            open.lists[..=at].rotate_right(1);
-            return open;
-        }
-        open.lists.insert(0, (Arc::clone(known), known.state()));
-        if open.lists.len() <= MAX_LISTS {
-            return open;
-        }
-        let dropped = open.lists.split_off(MAX_LISTS);
-        drop(open);
-        drop(dropped); // frees Python objects: never under the lock
-    }
+/// A list that was met, now or before.
+pub struct Met {
+    pub known: Arc<KnownList>,
+    /// Whether the caller's are the very objects that are known, not others that say the same.
+    pub same: bool,
 }
-
-/// Capacity of each endpoint by URL, as the user gave it.
-pub type Weights = HashMap<String, f64>;

@@ -1,7 +1,6 @@
 //! Errors of the core as Python exceptions.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use routecore::error::caught;
 
@@ -12,9 +11,21 @@ pub fn to_py(error: impl ToString) -> PyErr {
     RouteError::new_err(error.to_string())
 }
 
-/// Locks even behind a thread that panicked: counts may be off by one, the router lives.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The same, raised because of another.
+pub fn because(py: Python<'_>, error: impl ToString, cause: Option<PyErr>) -> PyErr {
+    let error = to_py(error);
+    error.set_cause(py, cause);
+    error
+}
+
+/// What a foreign object gave, or nothing where it raised. What is no `Exception` (an interrupt,
+/// an exit, a task that is cancelled) is nobody's to pass over.
+pub fn tolerated<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyException>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Runs `f`; a panic becomes a `RouteError`, never a `PanicException` that passes `except Exception`.

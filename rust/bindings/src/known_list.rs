@@ -1,94 +1,86 @@
-//! A list of endpoint objects that a router has met: their URLs, rows and flags, read once.
+//! A list of endpoint objects that a router has met: their URLs and flags, read once.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
+use routecore::Candidates;
 use routecore::hash::endpoint_id;
-use routecore::{Candidates, StatTable};
 
-use crate::attribute::Flags;
-use crate::desk::Weights;
-use crate::errors::to_py;
-use crate::table::{Inner, text};
-use crate::values::Columns;
-
-/// Candidates of a bound list, and where each stands in the list.
-pub struct Chosen {
-    pub candidates: Candidates,
-    pub positions: Vec<u32>,
-}
-
-/// What of a known list changes.
-pub struct State {
-    /// Rows in the shared table, as of `epoch`.
-    pub resident: Chosen,
-    /// Row of each endpoint in the shared table.
-    pub rows: Vec<u32>,
-    epoch: Option<(u64, u64)>,
-    /// Rows of their own for values read from plain objects.
-    pub plain: Chosen,
-    pub scratch: StatTable,
-    pub columns: Option<Box<Columns>>,
-    /// The caller's own list when all of it was last compared, and the place to look at next.
-    pub compared: Option<Py<PyList>>,
-    next: usize,
-    /// First of other objects with the same URLs, when such were last met.
-    pub double: Option<Py<PyAny>>,
-}
+use crate::attribute::{Flag, Flags, is_settled};
+use crate::desk::{Care, Given, Weights};
+use crate::errors::{because, to_py, tolerated};
+use crate::known_state::Chosen;
+use crate::locked::{Foreign, Kept, Quiet};
+use crate::table::text;
 
 pub struct KnownList {
     /// Names it for as long as the process lives, which an address does not.
     pub serial: u64,
-    /// The caller's own tuple, if it was one: it cannot change, so identity says all.
-    tuple: Option<Py<PyTuple>>,
-    copy: Py<PyList>,
-    objects: Vec<Py<PyAny>>,
-    pub strings: Vec<Py<PyString>>,
-    names: Vec<String>,
+    foreign: Kept<Objects>,
+    /// Whether its objects are all our own, which cannot change. The others are looked at again.
+    pub settled: bool,
+    pub names: Vec<String>,
     ids: Vec<u64>,
     weights: Vec<f64>,
     /// False for all but the first of several endpoints with one URL.
     first_of_url: Vec<bool>,
-    usable: Vec<bool>,
+    flags: Vec<Flag>,
     order: Vec<u32>,
+    /// Where to look next, in a list whose objects may change.
+    next: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Objects {
+    /// The caller's own tuple, if it was one: it stays as it is, so identity says who is in it.
+    tuple: Option<Py<PyTuple>>,
+    copy: Option<Py<PyList>>,
+    each: Vec<Py<PyAny>>,
+    strings: Vec<Py<PyString>>,
+}
+
+impl Foreign for Objects {
+    fn is_nothing(&self) -> bool {
+        self.each.is_empty()
+    }
 }
 
 /// Lists up to this long are compared as a whole each time.
 const WHOLE: usize = 256;
 /// Places of a longer list that are looked at each time.
-const LOOKS: usize = 16;
+pub const LOOKS: usize = 16;
 
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);
 
-fn urls_of<'py>(endpoints: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
+fn urls_of<'py>(endpoints: &Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, PyString>>> {
     let py = endpoints.py();
-    let mut urls = Vec::new();
-    for endpoint in endpoints.try_iter()? {
-        let endpoint = endpoint?;
-        let url = endpoint.getattr(intern!(py, "url"));
-        match url.map(pyo3::Bound::cast_into::<PyString>) {
-            Ok(Ok(url)) => urls.push(url),
-            _ => {
-                let kind = endpoint.get_type().name()?;
-                return Err(to_py(format!(
-                    "endpoint {}: expected an object with a str attribute url, got {kind}",
-                    urls.len()
-                )));
+    let mut urls = Vec::with_capacity(endpoints.len());
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        let (url, cause) = match endpoint.getattr(intern!(py, "url")) {
+            Ok(url) => (url.cast_into::<PyString>().ok(), None),
+            Err(error) => {
+                let raised = error.clone_ref(py);
+                tolerated(py, Err::<(), _>(error))?;
+                (None, Some(raised))
             }
-        }
+        };
+        let Some(url) = url else {
+            let kind = endpoint.get_type().name()?;
+            let told =
+                format!("endpoint {at}: expected an object with a str attribute url, got {kind}");
+            return Err(because(py, told, cause));
+        };
+        urls.push(url);
     }
     Ok(urls)
 }
 
-fn is_equal(url: &Bound<'_, PyAny>, known: &Bound<'_, PyString>) -> bool {
-    url.eq(known).unwrap_or(false)
-}
-
 impl KnownList {
+    /// Meets the endpoints of a list or tuple. Runs Python.
     pub fn new(endpoints: &Bound<'_, PyAny>, router: &str, weights: &Weights) -> PyResult<Self> {
         let py = endpoints.py();
         let objects = PyList::empty(py);
@@ -104,9 +96,8 @@ impl KnownList {
         let names: Vec<String> = urls.iter().map(|url| text(url).into_owned()).collect();
         let mut seen = HashSet::with_capacity(names.len());
         let first_of_url: Vec<bool> = names.iter().map(|name| seen.insert(name.as_str())).collect();
-        let flags = objects.iter().zip(&first_of_url);
         let mut says = Flags::default();
-        let usable = flags.map(|(endpoint, &first)| first && says.usable(&endpoint)).collect();
+        let flags = objects.iter().map(|endpoint| says.of(&endpoint)).collect::<PyResult<_>>()?;
         let mut order: Vec<u32> = (0..names.len() as u32).collect();
         order.sort_by(|&a, &b| names[a as usize].cmp(&names[b as usize]));
         let weight = |name: &String| weights.get(name).copied().unwrap_or(1.0);
@@ -115,33 +106,21 @@ impl KnownList {
         let ids = names.iter().map(|name| endpoint_id(name.as_bytes())).collect();
         Ok(Self {
             serial: LISTS.fetch_add(1, Ordering::Relaxed),
-            tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
-            objects: objects.iter().map(pyo3::Bound::unbind).collect(),
-            copy: objects.unbind(),
-            strings: urls.into_iter().map(pyo3::Bound::unbind).collect(),
+            settled: objects.iter().all(|endpoint| is_settled(&endpoint)),
+            foreign: Kept::new(Objects {
+                tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
+                each: objects.iter().map(Bound::unbind).collect(),
+                copy: Some(objects.unbind()),
+                strings: urls.into_iter().map(Bound::unbind).collect(),
+            }),
             ids,
             weights,
             first_of_url,
-            usable,
+            flags,
             order,
             names,
+            next: AtomicUsize::new(0),
         })
-    }
-
-    /// The changing part of a list that was just met.
-    pub fn state(&self) -> State {
-        let rows: Vec<u32> = (0..self.names.len() as u32).collect();
-        State {
-            resident: Chosen { candidates: Candidates::default(), positions: Vec::new() },
-            plain: self.choose(&rows, |_| true),
-            rows: Vec::new(),
-            epoch: None,
-            scratch: StatTable::scratch(self.names.len()),
-            columns: None,
-            compared: None,
-            next: 0,
-            double: None,
-        }
     }
 
     pub fn len(&self) -> usize {
@@ -153,16 +132,31 @@ impl KnownList {
         self.ids[at]
     }
 
-    /// Whether this is the very tuple that was met: it cannot have changed. Runs no Python.
-    pub fn is_tuple(&self, endpoints: &Bound<'_, PyAny>) -> bool {
-        self.tuple.as_ref().is_some_and(|tuple| endpoints.is(tuple.bind(endpoints.py())))
+    /// Whether any endpoint sleeps.
+    pub fn has_sleepers(&self) -> bool {
+        self.flags.contains(&Flag::Asleep)
     }
 
-    /// A copy of the list that was met, if this one may hold the same objects. Runs no Python.
-    pub fn to_compare(&self, list: &Bound<'_, PyList>) -> Option<Py<PyList>> {
-        let py = list.py();
-        let same = list.len() == self.len() && self.stands(list, 0);
-        same.then(|| self.copy.clone_ref(py))
+    /// Whether the endpoint at this place sleeps; nothing for a second one of the same URL.
+    pub fn sleeps(&self, at: usize) -> Option<bool> {
+        self.first_of_url[at].then(|| self.flags[at] == Flag::Asleep)
+    }
+
+    /// URLs as the endpoints gave them.
+    pub fn strings(&self) -> &[Py<PyString>] {
+        &self.foreign.strings
+    }
+
+    /// Whether this is the very tuple that was met.
+    pub fn is_tuple(&self, tuple: &Py<PyTuple>) -> bool {
+        self.foreign.tuple.as_ref().is_some_and(|known| known.is(tuple))
+    }
+
+    /// A copy of the list that was met, if this one may hold the same objects.
+    pub fn to_compare(&self, list: &Py<PyList>, quiet: &Quiet<'_>) -> Option<Py<PyList>> {
+        let copy = self.foreign.copy.as_ref()?;
+        let same = quiet.len(list) == self.len() && self.stands(list, 0, quiet);
+        same.then(|| quiet.another(copy))
     }
 
     /// Whether it is too long to be compared as a whole each time.
@@ -170,70 +164,115 @@ impl KnownList {
         self.len() > WHOLE
     }
 
-    /// Whether the object at this place is the one that was met there. Runs no Python.
-    pub fn stands(&self, list: &Bound<'_, PyList>, at: usize) -> bool {
-        list.get_item(at).is_ok_and(|object| object.is(self.objects[at].bind(list.py())))
+    /// Whether the object at this place is the one that was met there.
+    pub fn stands(&self, list: &Py<PyList>, at: usize, quiet: &Quiet<'_>) -> bool {
+        quiet.stands(list, at, &self.foreign.each[at])
     }
 
-    /// A look at a long list that was compared before, instead of at all of it: both ends and
-    /// the next places in turn. An exchange in place is seen within n / 16 looks. Runs no Python.
-    pub fn glance(&self, list: &Bound<'_, PyList>, state: &mut State) -> bool {
-        let long = self.is_long() && list.len() == self.len();
-        if !long || !state.compared.as_ref().is_some_and(|known| list.is(known.bind(list.py()))) {
-            return false;
-        }
-        let from = state.next;
-        let to = (from + LOOKS).min(self.len());
-        state.next = if to == self.len() { 0 } else { to };
-        let ends = [0, self.len() - 1];
-        (from..to).chain(ends).all(|at| self.stands(list, at))
-    }
-
-    /// Whether these are the very objects that were met.
-    pub fn is_same(&self, endpoints: &Bound<'_, PyAny>) -> bool {
-        let Ok(list) = endpoints.cast_exact::<PyList>() else { return self.is_tuple(endpoints) };
-        let copy = self.to_compare(list);
-        copy.is_some_and(|copy| list.eq(copy.bind(list.py())).unwrap_or(false))
-    }
-
-    /// Whether other objects have the same URLs in the same order, all usable or not alike.
-    pub fn has_urls(&self, endpoints: &Bound<'_, PyAny>) -> bool {
+    /// Whether these are the objects that were met, and say what they said then. Runs Python.
+    pub fn is_known(&self, endpoints: &Bound<'_, PyAny>, care: Care) -> PyResult<bool> {
         let py = endpoints.py();
-        let (mut count, mut says, name) = (0, Flags::default(), intern!(py, "url"));
-        let Ok(items) = endpoints.try_iter() else { return false };
-        for item in items {
-            let (Ok(item), Some(string)) = (item, self.strings.get(count)) else { return false };
-            let string = string.bind(py);
-            let Ok(url) = item.getattr(name) else { return false };
-            let alike =
-                url.is(string) || (url.is_instance_of::<PyString>() && is_equal(&url, string));
-            if !alike || (self.first_of_url[count] && says.usable(&item)) != self.usable[count] {
-                return false;
+        let each = &self.foreign.each;
+        let same = match Given::of(endpoints) {
+            Some(Given::Tuple(tuple)) => self.is_tuple(tuple),
+            Some(Given::List(list)) => {
+                let list = list.bind(py);
+                let like = list.len() == self.len()
+                    && list.get_item(0).is_ok_and(|first| first.is(each[0].bind(py)));
+                match &self.foreign.copy {
+                    // Fast, but of other objects an `__eq__` may say anything.
+                    Some(copy) if like && care == Care::Compare => {
+                        tolerated(py, list.eq(copy))?.unwrap_or(false)
+                    }
+                    _ => like && list.iter().zip(each).all(|(new, old)| new.is(old.bind(py))),
+                }
+            }
+            None => false,
+        };
+        Ok(same
+            && (self.settled
+                || match care {
+                    Care::Compare => self.looked_at(endpoints)?,
+                    Care::Read => self.has_values(endpoints)?,
+                }))
+    }
+
+    /// Whether the endpoints have these URLs in the same order, and all say the same of themselves.
+    /// Runs Python.
+    pub fn has_values(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let mut says = Flags::default();
+        let mut count = 0;
+        for endpoint in endpoints.try_iter()? {
+            if count == self.len() || !self.holds(count, &endpoint?, &mut says)? {
+                return Ok(false);
             }
             count += 1;
         }
-        count == self.len()
+        Ok(count == self.len())
     }
 
-    /// Brings rows and eligibility up to the table's epoch.
-    pub fn refresh(&self, state: &mut State, inner: &mut Inner) {
-        let stamp = (inner.serial, inner.fleet.table.epoch());
-        if state.epoch == Some(stamp) {
-            return;
+    /// Whether the endpoint says what was read at this place. Runs Python.
+    fn holds(&self, at: usize, endpoint: &Bound<'_, PyAny>, says: &mut Flags) -> PyResult<bool> {
+        let py = endpoint.py();
+        let known = self.foreign.strings[at].bind(py);
+        let Some(url) = tolerated(py, endpoint.getattr(intern!(py, "url")))? else {
+            return Ok(false);
+        };
+        let alike = url.is(known)
+            || (url.is_instance_of::<PyString>() && tolerated(py, url.eq(known))?.unwrap_or(false));
+        Ok(alike && (!self.first_of_url[at] || says.of(endpoint)? == self.flags[at]))
+    }
+
+    /// Whether the endpoint at this place of the caller's list has to be looked at before it is
+    /// chosen: another object stands there, or one that changed since, perhaps.
+    pub fn is_doubtful(&self, given: Given<'_>, at: usize, quiet: &Quiet<'_>) -> bool {
+        let stands = match given {
+            Given::Tuple(_) => true,
+            Given::List(list) => self.stands(list, at, quiet),
+        };
+        !stands || (!self.settled && self.len() > LOOKS)
+    }
+
+    /// A look at objects that may have changed since they were met: in a short list at those that
+    /// were out, and in any at the next few in turn. Runs Python.
+    fn looked_at(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let mut says = Flags::default();
+        let from = self.next.load(Ordering::Relaxed);
+        let to = (from + LOOKS).min(self.len());
+        self.next.store(if to == self.len() { 0 } else { to }, Ordering::Relaxed);
+        let out = |&at: &usize| self.first_of_url[at] && self.flags[at] != Flag::In;
+        let others = if self.is_long() || self.len() <= LOOKS { 0 } else { self.len() };
+        let rest = (0..others).filter(|at| !(from..to).contains(at)).filter(out);
+        for at in (from..to).chain(rest) {
+            if !self.still(endpoints, at, &mut says)? {
+                return Ok(false);
+            }
         }
-        inner.tick();
-        state.rows = self.names.iter().map(|name| inner.add(name)).collect();
-        let stats = &inner.fleet.table;
-        state.resident = self.choose(&state.rows, |row| stats.is_eligible(row));
-        state.epoch = Some((stamp.0, stats.epoch()));
+        Ok(true)
     }
 
-    pub fn url(&self, py: Python<'_>, pos: usize) -> Py<PyString> {
-        self.strings[pos].clone_ref(py)
+    /// Whether the endpoint at this place says what it said when it was met. Runs Python.
+    pub fn still_at(&self, endpoints: &Bound<'_, PyAny>, at: usize) -> PyResult<bool> {
+        self.still(endpoints, at, &mut Flags::default())
     }
 
-    fn choose(&self, rows: &[u32], eligible: impl Fn(u32) -> bool) -> Chosen {
-        let usable = |&pos: &u32| self.usable[pos as usize] && eligible(rows[pos as usize]);
+    fn still(&self, given: &Bound<'_, PyAny>, at: usize, says: &mut Flags) -> PyResult<bool> {
+        let endpoint = match given.cast_exact::<PyList>() {
+            Ok(list) => list.get_item(at),
+            Err(_) => given.get_item(at),
+        };
+        match tolerated(given.py(), endpoint)? {
+            Some(endpoint) => self.holds(at, &endpoint, says),
+            None => Ok(false), // the list has become shorter
+        }
+    }
+
+    /// Those that may be chosen, of the endpoints in these rows.
+    pub fn choose(&self, rows: &[u32], eligible: impl Fn(u32) -> bool) -> Chosen {
+        let usable = |&pos: &u32| {
+            let at = pos as usize;
+            self.first_of_url[at] && self.flags[at] == Flag::In && eligible(rows[at])
+        };
         let positions: Vec<u32> = (0..rows.len() as u32).filter(usable).collect();
         let place: HashMap<u32, u32> =
             positions.iter().enumerate().map(|(at, &pos)| (pos, at as u32)).collect();

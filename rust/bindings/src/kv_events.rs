@@ -1,7 +1,7 @@
 //! The exact index of KV events: messages in, held prefixes out.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::RwLock;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -12,7 +12,8 @@ use routecore::exact::publisher::{Publisher, Work};
 use routecore::exact::{ExactIndex, Feed, Scratch, TIERS, keys};
 use routecore::hash::endpoint_id;
 
-use crate::errors::{guarded, lock, to_py};
+use crate::errors::{guarded, to_py};
+use crate::locked::{Locked, Shared};
 use crate::table::text;
 
 /// Turns that a lookup waits for a writer before it sleeps: longer than any write lock is held.
@@ -24,8 +25,8 @@ const SPINS: usize = 2000;
 /// queue hardly matters; the spin before it sleeps spares a lookup the wake-up.
 #[pyclass(frozen)]
 pub struct KvIndex {
-    index: RwLock<ExactIndex>,
-    feed: Mutex<Feed>,
+    index: Shared<ExactIndex>,
+    feed: Locked<Feed>,
 }
 
 /// Memory of one thread's lookups.
@@ -116,18 +117,19 @@ impl KvIndex {
         out: &mut Vec<Held>,
     ) {
         out.clear();
-        let index = self.read();
         let salt = salt.map(|salt| keys::list_key([keys::text_key(salt)]));
         let extras = salt.as_slice();
         let (mut rows, mut matched) = (Vec::new(), Vec::new());
-        for (id, row) in index.endpoints() {
-            rows.push((out.len(), row, index.block(row)));
-            matched.push((0, 0, 0));
-            out.push(Held { id, tokens: 0.0, exact: index.is_exact(row) });
-        }
-        rows.retain(|&(_, _, block)| block > 0);
-        let asked = Asked { root: index.root(model), extras, tokens };
-        LOOKUP.with_borrow_mut(|lookup| lookup.answer(&index, &asked, rows, &mut matched));
+        self.read(|index| {
+            for (id, row) in index.endpoints() {
+                rows.push((out.len(), row, index.block(row)));
+                matched.push((0, 0, 0));
+                out.push(Held { id, tokens: 0.0, exact: index.is_exact(row) });
+            }
+            rows.retain(|&(_, _, block)| block > 0);
+            let asked = Asked { root: index.root(model), extras, tokens };
+            LOOKUP.with_borrow_mut(|lookup| lookup.answer(index, &asked, rows, &mut matched));
+        });
         for (held, (device, host, disk)) in out.iter_mut().zip(matched) {
             let more = [device, host.saturating_sub(device), disk.saturating_sub(host)];
             held.tokens = more.iter().zip(CREDITS).map(|(&n, credit)| f64::from(n) * credit).sum();
@@ -135,14 +137,14 @@ impl KvIndex {
         out.sort_unstable_by_key(|held| held.id);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, ExactIndex> {
-        for _ in 0..SPINS {
-            if let Ok(index) = self.index.try_read() {
-                return index;
-            }
-            std::hint::spin_loop();
-        }
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    fn read<T: Send>(&self, f: impl FnOnce(&ExactIndex) -> T + Send) -> T {
+        self.index.read(SPINS, f)
+    }
+
+    /// Forgets the blocks of endpoints that have lost their caches.
+    pub fn lost(&self, py: Python<'_>, ids: &[u64]) {
+        let forget = |feed: &mut Feed, &id: &u64| feed.forget(id, self.index.raw());
+        py.detach(|| self.feed.apart(|feed, _| ids.iter().for_each(|id| forget(feed, id))));
     }
 
     /// Calls `f` on a publisher without the GIL.
@@ -155,9 +157,10 @@ impl KvIndex {
         let id = id(url);
         guarded(|| {
             Ok(url.py().detach(|| {
-                let mut feed = lock(&self.feed);
-                let (publisher, work) = feed.publisher(id, rank, &self.index);
-                f(publisher, work, &self.index)
+                self.feed.apart(|feed, _| {
+                    let (publisher, work) = feed.publisher(id, rank, self.index.raw());
+                    f(publisher, work, self.index.raw())
+                })
             }))
         })
     }
@@ -167,7 +170,7 @@ impl KvIndex {
 impl KvIndex {
     #[new]
     fn new(seed: u64, max_blocks: usize) -> Self {
-        Self { index: RwLock::new(ExactIndex::new(seed)), feed: Mutex::new(Feed::new(max_blocks)) }
+        Self { index: Shared::new(ExactIndex::new(seed)), feed: Locked::new(Feed::new(max_blocks)) }
     }
 
     fn live(
@@ -225,7 +228,11 @@ impl KvIndex {
 
     fn drop_endpoint(&self, url: &Bound<'_, PyString>) -> PyResult<bool> {
         let id = id(url);
-        guarded(|| Ok(url.py().detach(|| lock(&self.feed).drop_endpoint(id, &self.index))))
+        guarded(|| {
+            Ok(url
+                .py()
+                .detach(|| self.feed.apart(|feed, _| feed.drop_endpoint(id, self.index.raw()))))
+        })
     }
 
     #[pyo3(signature = (token_ids, urls, lora_name=None, extras=None, /))]
@@ -248,32 +255,33 @@ impl KvIndex {
             let mut tokens = TOKENS.take();
             read_tokens(token_ids, &mut tokens)?;
             let mut out = vec![(0, 0, 0); urls.len()];
-            let index = self.read();
-            let root = keys::root(index.seed(), lora.map_or(0, keys::text_key));
-            let rows: Vec<(usize, u32, u32)> = urls
-                .iter()
-                .enumerate()
-                .filter_map(|(at, url)| {
-                    let row = index.row(id(url))?;
+            let lora = lora.map_or(0, keys::text_key);
+            let ids: Vec<u64> = urls.iter().map(id).collect();
+            self.read(|index| {
+                let root = keys::root(index.seed(), lora);
+                let rows = ids.iter().enumerate().filter_map(|(at, &id)| {
+                    let row = index.row(id)?;
                     Some((at, row, index.block(row)))
-                })
-                .filter(|&(_, _, block)| block > 0)
-                .collect();
-            let asked = Asked { root, extras: &extras, tokens: &tokens };
-            LOOKUP.with_borrow_mut(|lookup| lookup.answer(&index, &asked, rows, &mut out));
+                });
+                let rows = rows.filter(|&(_, _, block)| block > 0).collect();
+                let asked = Asked { root, extras: &extras, tokens: &tokens };
+                LOOKUP.with_borrow_mut(|lookup| lookup.answer(index, &asked, rows, &mut out));
+            });
             TOKENS.set(tokens);
             Ok(out)
         })
     }
 
     fn exact(&self, urls: Vec<Bound<'_, PyString>>) -> Vec<bool> {
-        let index = self.read();
-        urls.iter().map(|url| index.row(id(url)).is_some_and(|row| index.is_exact(row))).collect()
+        let ids: Vec<u64> = urls.iter().map(id).collect();
+        let is_exact =
+            |index: &ExactIndex, id| index.row(id).is_some_and(|row| index.is_exact(row));
+        self.read(|index| ids.into_iter().map(|id| is_exact(index, id)).collect())
     }
 
     fn block_size(&self, url: &Bound<'_, PyString>) -> u32 {
-        let index = self.read();
-        index.row(id(url)).map_or(0, |row| index.block(row))
+        let id = id(url);
+        self.read(|index| index.row(id).map_or(0, |row| index.block(row)))
     }
 
     fn counters<'py>(
@@ -281,27 +289,33 @@ impl KvIndex {
         url: &Bound<'py, PyString>,
         rank: u32,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let feed = lock(&self.feed);
-        let Some(publisher) = feed.get(id(url), rank) else { return Ok(None) };
+        let id = id(url);
+        let read = self.feed.apart(|feed, _| {
+            let publisher = feed.get(id, rank)?;
+            let (stream, counters) = (publisher.stream(), publisher.counters());
+            let shape = (publisher.blocks(), publisher.block());
+            Some((counters, shape, stream.last(), stream.is_exact()))
+        });
+        let Some((counters, (blocks, block), last, exact)) = read else { return Ok(None) };
         let out = PyDict::new(url.py());
-        for (name, count) in publisher.counters().iter() {
+        for (name, count) in counters.iter() {
             out.set_item(name, count)?;
         }
-        out.set_item("blocks", publisher.blocks())?;
-        out.set_item("block_size", publisher.block())?;
-        out.set_item("last_seq", publisher.stream().last())?;
-        out.set_item("exact", publisher.stream().is_exact())?;
+        out.set_item("blocks", blocks)?;
+        out.set_item("block_size", block)?;
+        out.set_item("last_seq", last)?;
+        out.set_item("exact", exact)?;
         Ok(Some(out))
     }
 
     #[getter]
     fn blocks(&self) -> usize {
-        self.read().blocks()
+        self.read(ExactIndex::blocks)
     }
 
     #[getter]
     fn bytes(&self) -> usize {
-        lock(&self.feed).bytes() + self.read().bytes()
+        self.feed.apart(|feed, _| feed.bytes()) + self.read(ExactIndex::bytes)
     }
 }
 

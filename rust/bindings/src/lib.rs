@@ -2,16 +2,21 @@
 
 mod attribute;
 mod choice;
+mod decide;
 mod desk;
 mod errors;
 mod health;
 mod known_list;
+mod known_state;
 mod kv_events;
+mod locked;
 mod prompt;
 mod replay;
 mod router;
+mod rows;
 mod table;
 mod values;
+mod views;
 
 use pyo3::prelude::*;
 
@@ -25,7 +30,9 @@ mod _core {
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]
-    use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
+    use crate::table::Table;
+    #[pymodule_export]
+    use crate::views::{ResidentEngineStats, ResidentRequestStats};
 
     use pyo3::prelude::*;
 

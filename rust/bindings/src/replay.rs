@@ -1,7 +1,7 @@
 //! Trace replay: columns in, figures out, without the GIL while it runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
@@ -17,7 +17,8 @@ use routecore_replay::{
     Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Request, Row, Summary, run,
 };
 
-use crate::errors::{guarded, lock, to_py};
+use crate::errors::{guarded, to_py};
+use crate::locked::{Kept, Locked};
 use crate::prompt::{Blocks, blocks as blocks_of};
 
 /// Requests between two looks at signals and the progress callback.
@@ -57,13 +58,13 @@ fn bytes<'py, T: Copy, const N: usize>(
 /// Requests to replay, held in Rust.
 #[pyclass(frozen)]
 pub struct Trace {
-    inner: Mutex<Arc<routecore_replay::Trace>>,
+    inner: Locked<Arc<routecore_replay::Trace>>,
 }
 
 impl Trace {
     /// The trace as it is now; growing it later does not disturb who has it.
     fn get(&self) -> Arc<routecore_replay::Trace> {
-        Arc::clone(&lock(&self.inner))
+        self.inner.apart(|trace, _| Arc::clone(trace))
     }
 }
 
@@ -72,7 +73,7 @@ impl Trace {
     #[new]
     fn new(block: u32) -> PyResult<Self> {
         let trace = routecore_replay::Trace::new(block).map_err(to_py)?;
-        Ok(Self { inner: Mutex::new(Arc::new(trace)) })
+        Ok(Self { inner: Locked::new(Arc::new(trace)) })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -101,24 +102,25 @@ impl Trace {
         let ids = column::<u64>("ids", ids, total(&id_counts))?;
         let after = column::<u32>("after", after, total(&after_counts))?;
         let (mut ids, mut after) = (&ids[..], &after[..]);
-        let mut trace = lock(&self.inner);
-        let trace = Arc::make_mut(&mut trace);
-        for at in 0..arrivals.len() {
-            let (own_ids, later_ids) = ids.split_at(id_counts[at] as usize);
-            let (own_after, later_after) = after.split_at(after_counts[at] as usize);
-            (ids, after) = (later_ids, later_after);
-            let row = Row {
-                arrival: arrivals[at],
-                input: inputs[at],
-                output: outputs[at],
-                ids: own_ids,
-                session: u64::try_from(sessions[at]).ok(),
-                after: own_after,
-                delay: delays[at],
-            };
-            trace.push(row).map_err(to_py)?;
-        }
-        Ok(())
+        self.inner.apart(|trace, _| {
+            let trace = Arc::make_mut(trace);
+            for at in 0..arrivals.len() {
+                let (own_ids, later_ids) = ids.split_at(id_counts[at] as usize);
+                let (own_after, later_after) = after.split_at(after_counts[at] as usize);
+                (ids, after) = (later_ids, later_after);
+                let row = Row {
+                    arrival: arrivals[at],
+                    input: inputs[at],
+                    output: outputs[at],
+                    ids: own_ids,
+                    session: u64::try_from(sessions[at]).ok(),
+                    after: own_after,
+                    delay: delays[at],
+                };
+                trace.push(row).map_err(to_py)?;
+            }
+            Ok(())
+        })
     }
 
     fn __len__(&self) -> usize {
@@ -127,7 +129,7 @@ impl Trace {
 
     /// The first requests as a trace of their own.
     fn head(&self, rows: usize) -> Self {
-        Self { inner: Mutex::new(Arc::new(self.get().head(rows))) }
+        Self { inner: Locked::new(Arc::new(self.get().head(rows))) }
     }
 
     #[getter]
@@ -209,7 +211,7 @@ impl Gateway for Watched<'_> {
 /// A gateway written in Python.
 struct Callback<'p> {
     object: Py<PyAny>,
-    error: &'p Mutex<Option<PyErr>>,
+    error: &'p Locked<Kept<Option<PyErr>>>,
 }
 
 impl Callback<'_> {
@@ -217,8 +219,13 @@ impl Callback<'_> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                lock(self.error).get_or_insert(error);
-                None
+                let mut error = Some(error);
+                self.error.apart(|kept, _| {
+                    if kept.is_none() {
+                        kept.swap(&mut error);
+                    }
+                });
+                None // a later error is freed here
             }
         }
     }
@@ -259,7 +266,7 @@ impl Gateway for Callback<'_> {
     }
 
     fn stopped(&self) -> bool {
-        lock(self.error).is_some()
+        self.error.apart(|kept, _| kept.is_some())
     }
 }
 
@@ -347,7 +354,7 @@ pub fn replay<'py>(
     let changes = changes.into_iter().map(change).collect();
     let conditions =
         Conditions { speedup, jitter, seed, stats_period, stats_delay, kv_event_delay, changes };
-    let error = Mutex::new(None);
+    let error = Locked::new(Kept::default());
     let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
         let live = |&seed: &u64| {
@@ -381,7 +388,7 @@ pub fn replay<'py>(
     })?;
     let raised = watched.error.take();
     drop(watched);
-    if let Some(error) = raised.or(lock(&error).take()) {
+    if let Some(error) = raised.or(error.apart(|kept, _| kept.take())) {
         return Err(error);
     }
     figures(py, &outcome, &summary)

@@ -1,44 +1,46 @@
-//! The compiled half of every Python router: recognise the list, get a view, pick.
+//! The compiled half of every Python router: read the request, choose, explain.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
-use routecore::{Fleet, Key, Params, Stat};
+use routecore::{Key, Params, Stat};
 
-use crate::choice::{Kind, Source, Wanted, count, pick, view};
-use crate::desk::{Desk, Open, Weights, find, take_up};
-use crate::errors::{guarded, lock, to_py};
-use crate::known_list::{KnownList, State};
+use crate::choice::{Kind, Wanted, count, pick, view};
+use crate::decide::called;
+use crate::desk::{Care, Desk, Weights};
+use crate::errors::{guarded, to_py};
 use crate::kv_events::{Held, KvIndex, read_tokens};
+use crate::locked::Locked;
 use crate::prompt::{self, Blocks};
-use crate::table::{ResidentEngineStats, ResidentRequestStats, Table};
-use crate::values::{is_own, is_scraped};
+use crate::table::Table;
+use crate::values::is_scraped;
+use crate::views::ResidentRequestStats;
 
 /// A strategy over lists of endpoint objects.
 #[pyclass(frozen)]
 pub struct Router {
-    name: String,
+    pub name: String,
     blocks: Blocks,
-    weights: Weights,
-    reads: Vec<Stat>,
+    pub weights: Weights,
+    pub reads: Vec<Stat>,
     /// Whether it reads what only engines know, or figures of the monitor's window.
-    scraped: bool,
-    windows: bool,
+    pub scraped: bool,
+    pub windows: bool,
     /// Where prompts are remembered for hosts without our monitor; for strategies that ask.
-    own: Option<(Table, Instant)>,
+    pub own: Option<(Table, Instant)>,
     /// Tokens of a KV cache whose size no engine has told.
-    kv_tokens: f64,
+    pub kv_tokens: f64,
     /// What engines tell of their caches themselves.
-    kv_index: Option<Py<KvIndex>>,
+    pub kv_index: Option<Py<KvIndex>>,
     /// Told of prompts whose token ids cannot be read, which then go by their text.
     no_ids: Option<Py<PyAny>>,
-    desk: Mutex<Desk>,
+    pub desk: Arc<Locked<Desk>>,
 }
 
 thread_local! {
@@ -49,93 +51,7 @@ thread_local! {
 type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
 
 impl Router {
-    /// The desk with the list of these endpoints in front, and where to read their stats.
-    fn open<'a>(
-        &'a self,
-        endpoints: &Bound<'_, PyAny>,
-        engine_stats: &'a Bound<'_, PyAny>,
-        request_stats: &'a Bound<'_, PyAny>,
-        whole: bool,
-    ) -> PyResult<(Open<'a>, Source<'a>)> {
-        let ours = request_stats.cast::<ResidentRequestStats>().ok().map(pyo3::Bound::get);
-        let resident = ours.filter(|view| {
-            let engine = || engine_stats.cast::<ResidentEngineStats>().ok().map(pyo3::Bound::get);
-            !self.scraped || engine().is_some_and(|other| other.table.is(&view.table))
-        });
-        let met = || KnownList::new(endpoints, &self.name, &self.weights);
-        let mut open = find(&self.desk, endpoints, whole || resident.is_none(), met)?;
-        if let Some(view) = resident {
-            return Ok((open, Source::Resident(view.table.get())));
-        }
-        // Reading runs Python, so the desk is left meanwhile, with the columns in our hands.
-        let (known, state) = &mut open.lists[0];
-        let (known, mut columns) = (Arc::clone(known), state.columns.take().unwrap_or_default());
-        drop(open);
-        columns.read(&known, &self.reads, ours.is_some(), engine_stats, request_stats);
-        let columns = Some(columns);
-        let source = match (ours, &self.own) {
-            (Some(view), _) => Source::Plain(columns, Some(view.table.get())),
-            (None, Some((table, _))) => Source::Own(columns, table),
-            (None, None) => Source::Plain(columns, None),
-        };
-        Ok((take_up(&self.desk, &known), source))
-    }
-
-    /// Runs `f` over the candidates and their columns, under the locks and without Python.
-    fn with_view<T>(
-        &self,
-        mut open: Open<'_>,
-        source: &mut Source<'_>,
-        f: impl FnOnce(&mut routecore::Router, &KnownList, &mut State, Option<&mut Fleet>) -> T,
-    ) -> T {
-        let Desk { router, lists, .. } = &mut *open;
-        let (known, state) = &mut lists[0];
-        let mut inner = match *source {
-            Source::Resident(table) | Source::Plain(_, Some(table)) | Source::Own(_, table) => {
-                Some(lock(&table.inner))
-            }
-            Source::Plain(_, None) => None,
-        };
-        if let Some(inner) = &mut inner {
-            known.refresh(state, inner);
-            if self.own.is_some() {
-                inner.fleet.set_kv_tokens(self.kv_tokens);
-            }
-            if self.windows {
-                let Fleet { table, load, .. } = &mut inner.fleet;
-                load.publish_windows(table, &state.rows);
-            }
-        }
-        let counted = matches!(source, Source::Plain(..));
-        if let Source::Plain(columns, _) | Source::Own(columns, _) = source {
-            for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
-                state.scratch.fill(stat, column.iter().copied());
-            }
-            if let Some(inner) = &inner {
-                let ours = |stat: &&Stat| is_own(**stat) || (counted && !is_scraped(**stat));
-                for &stat in self.reads.iter().filter(ours) {
-                    let values = state.rows.iter().map(|&row| inner.fleet.table.get(stat, row));
-                    state.scratch.fill(stat, values);
-                }
-            }
-            // What nobody knows of an endpoint is neither its gain nor its loss. Costs need every
-            // count; scores know themselves what to make of one that is not known.
-            let costs = self.own.is_some();
-            let counts = |stat: &&Stat| match stat {
-                Stat::InFlight => true,
-                Stat::InPrefill | Stat::InDecoding => costs,
-                _ => false,
-            };
-            for &stat in self.reads.iter().filter(counts) {
-                state.scratch.fill_unknown(stat, &state.plain.candidates.rows);
-            }
-            // What stood there instead is freed by the caller: never under the lock.
-            std::mem::swap(columns, &mut state.columns);
-        }
-        f(router, known, state, inner.as_mut().map(|inner| &mut inner.fleet))
-    }
-
-    fn none(&self) -> PyErr {
+    pub fn none(&self) -> PyErr {
         to_py(format!("{}: no endpoint is eligible; all are asleep or unhealthy", self.name))
     }
 
@@ -188,12 +104,13 @@ impl Router {
             return Some(&view.get().table.get().index);
         }
         // Nobody tells this table the time, nor of ends.
-        lock(&own.inner).fleet.advance(clock.elapsed().as_secs_f64());
+        let now = clock.elapsed().as_secs_f64();
+        own.inner.apart(|inner, _| inner.fleet.advance(now));
         Some(&own.index)
     }
 
     /// Runs `f` with what the endpoints hold of the prompt. Lookups do not wait for each other.
-    fn looked_up<T>(
+    pub fn looked_up<T>(
         &self,
         wanted: &Wanted,
         request_stats: &Bound<'_, PyAny>,
@@ -207,52 +124,6 @@ impl Router {
         let result = f(&mut lookup);
         LOOKUP.set(lookup);
         result
-    }
-
-    /// The URL of the endpoint that one request goes to.
-    fn choose(
-        &self,
-        endpoints: &Bound<'_, PyAny>,
-        engine_stats: &Bound<'_, PyAny>,
-        request_stats: &Bound<'_, PyAny>,
-        wanted: &Wanted,
-    ) -> PyResult<Py<PyString>> {
-        self.looked_up(wanted, request_stats, |lookup| {
-            let first =
-                self.attempt(endpoints, engine_stats, request_stats, wanted, lookup, false)?;
-            match first {
-                Some(url) => Ok(url),
-                // The choice has left a list that was only glanced at.
-                None => self
-                    .attempt(endpoints, engine_stats, request_stats, wanted, lookup, true)?
-                    .ok_or_else(|| self.none()),
-            }
-        })
-    }
-
-    /// One choice, or nothing if the list was glanced at and the chosen endpoint has left it.
-    fn attempt(
-        &self,
-        endpoints: &Bound<'_, PyAny>,
-        engine_stats: &Bound<'_, PyAny>,
-        request_stats: &Bound<'_, PyAny>,
-        wanted: &Wanted,
-        lookup: &mut Lookup,
-        whole: bool,
-    ) -> PyResult<Option<Py<PyString>>> {
-        let (open, mut source) = self.open(endpoints, engine_stats, request_stats, whole)?;
-        let kind = Kind::of(&source);
-        let glanced = open.glanced;
-        self.with_view(open, &mut source, |router, known, state, fleet| {
-            let choice = pick(router, known, state, fleet.as_deref(), kind, wanted, lookup);
-            let Some((at, cached)) = choice else { return Err(self.none()) };
-            if glanced && !endpoints.cast_exact::<PyList>().is_ok_and(|list| known.stands(list, at))
-            {
-                return Ok(None);
-            }
-            count(state, fleet, kind, (at, cached), wanted);
-            Ok(Some(known.url(endpoints.py(), at)))
-        })
     }
 }
 
@@ -311,7 +182,7 @@ impl Router {
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
             windows: reads.iter().any(is_window),
             reads,
-            desk: Mutex::new(Desk { router, lists: Vec::new(), glanced: false }),
+            desk: Arc::new(Locked::new(Desk::new(router))),
         })
     }
 
@@ -327,7 +198,7 @@ impl Router {
     ) -> PyResult<Py<PyString>> {
         let _ = (request, request_json); // the documented call has them, load does not need them
         let wanted = Wanted { key: Key::None, held: Vec::new() };
-        guarded(|| self.choose(endpoints, engine_stats, request_stats, &wanted))
+        called(endpoints, engine_stats, request_stats, |call| self.choose(call, &wanted))
     }
 
     #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]
@@ -340,9 +211,9 @@ impl Router {
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
-        guarded(|| {
+        called(endpoints, engine_stats, request_stats, |call| {
             let wanted = self.wanted(session, body, ids)?;
-            self.choose(endpoints, engine_stats, request_stats, &wanted)
+            self.choose(call, &wanted)
         })
     }
 
@@ -357,7 +228,7 @@ impl Router {
         keys: &Bound<'_, PyAny>,
         ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
     ) -> PyResult<Py<PyBytes>> {
-        guarded(|| {
+        called(endpoints, engine_stats, request_stats, |call| {
             let mut read = Vec::new();
             let mut ids = ids.unwrap_or_default().into_iter();
             for key in keys.try_iter()? {
@@ -365,31 +236,40 @@ impl Router {
                 let (session, ids) = (key.cast::<PyString>().ok(), ids.next().flatten());
                 read.push(self.wanted(session, Some(&key), ids.as_ref())?);
             }
-            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
-            let known = Arc::clone(&open.lists[0].0);
-            drop(open);
+            let known = self.meet(call, Care::Read)?.known;
+            let mut source = self.source(call, &known)?;
             let kind = Kind::of(&source);
             let index = self.index(request_stats).cloned();
-            let bytes = py.detach(|| {
+            let (bytes, slept) = py.detach(|| {
                 let mut lookup = Lookup::default();
-                let open = take_up(&self.desk, &known);
-                self.with_view(open, &mut source, |router, known, state, mut fleet| {
-                    let mut bytes = Vec::with_capacity(4 * read.len());
-                    for wanted in &read {
-                        if let (Key::Prompt(prompt), Some(index)) = (&wanted.key, &index) {
-                            lookup.find(&index.read(), prompt);
-                        }
-                        let now = fleet.as_deref();
-                        let choice = pick(router, known, state, now, kind, wanted, &mut lookup)?;
-                        count(state, fleet.as_deref_mut(), kind, choice, wanted);
-                        let (at, _) = choice;
-                        // Without a table, choices of the batch count in the scratch copy.
-                        state.scratch.bump(Stat::InFlight, at as u32, 1.0);
-                        bytes.extend((at as u32).to_ne_bytes());
-                    }
-                    Some(bytes)
+                self.desk.apart(|desk, held| {
+                    desk.bring(&known);
+                    let bytes = self.with_view(
+                        desk,
+                        &mut source,
+                        held,
+                        |router, known, state, mut fleet| {
+                            let mut bytes = Vec::with_capacity(4 * read.len());
+                            for wanted in &read {
+                                if let (Key::Prompt(prompt), Some(index)) = (&wanted.key, &index) {
+                                    lookup.find(&index.read(), prompt);
+                                }
+                                let now = fleet.as_deref();
+                                let choice =
+                                    pick(router, known, state, now, kind, wanted, &mut lookup)?;
+                                count(state, fleet.as_deref_mut(), kind, choice, wanted);
+                                let (at, _) = choice;
+                                // Without a table, choices count in the scratch copy.
+                                state.scratch.bump(Stat::InFlight, at as u32, 1.0);
+                                bytes.extend((at as u32).to_ne_bytes());
+                            }
+                            Some(bytes)
+                        },
+                    );
+                    (bytes, std::mem::take(&mut desk.slept))
                 })
             });
+            self.lost(py, slept);
             Ok(PyBytes::new(py, &bytes.ok_or_else(|| self.none())?).unbind())
         })
     }
@@ -405,31 +285,43 @@ impl Router {
         ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         let py = endpoints.py();
-        guarded(|| {
+        called(endpoints, engine_stats, request_stats, |call| {
             let wanted = self.wanted(session, body, ids)?;
-            let (open, mut source) = self.open(endpoints, engine_stats, request_stats, true)?;
-            let known = Arc::clone(&open.lists[0].0);
+            let known = self.meet(call, Care::Read)?.known;
+            let mut source = self.source(call, &known)?;
             let kind = Kind::of(&source);
-            let (won, positions, scores) = self.looked_up(&wanted, request_stats, |lookup| {
-                self.with_view(open, &mut source, |router, known, state, fleet| {
-                    let fleet = fleet.as_deref();
-                    let (view, positions) =
-                        view(router, known, state, fleet, kind, &wanted, lookup);
-                    let (won, scores) = router.explain(view, &wanted.key);
-                    (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
-                })
-            });
+            let ((won, positions, scores), slept) =
+                self.looked_up(&wanted, request_stats, |lookup| {
+                    self.desk.with(py, |desk, quiet| {
+                        desk.bring(&known);
+                        let found = self.with_view(
+                            desk,
+                            &mut source,
+                            quiet,
+                            |router, known, state, fleet| {
+                                let fleet = fleet.as_deref();
+                                let (view, positions) =
+                                    view(router, known, state, fleet, kind, &wanted, lookup);
+                                let (won, scores) = router.explain(view, &wanted.key);
+                                (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
+                            },
+                        );
+                        (found, std::mem::take(&mut desk.slept))
+                    })
+                });
+            self.lost(py, slept);
             let won = won.ok_or_else(|| self.none())?;
             let mut scored: HashMap<usize, Scored> =
                 positions.iter().map(|&pos| pos as usize).zip(scores).collect();
+            let url = |pos: usize| known.strings()[pos].clone_ref(py);
             let rows = (0..known.len()).map(|pos| {
                 let found = scored.remove(&pos);
                 let eligible = found.is_some();
                 let found = found.unwrap_or(Scored { score: f64::NAN, terms: Vec::new() });
                 let terms = found.terms.iter().map(|t| (t.name, t.value, t.unit)).collect();
-                (known.url(py, pos), eligible, found.score, terms)
+                (url(pos), eligible, found.score, terms)
             });
-            Ok((known.url(py, won), rows.collect()))
+            Ok((url(won), rows.collect()))
         })
     }
 }

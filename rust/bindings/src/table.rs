@@ -2,99 +2,30 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use routecore::fleet::SharedIndex;
-use routecore::hash::{endpoint_id, request_key};
+use routecore::hash::request_key;
 use routecore::load::RowStats;
 use routecore::speed::Profile;
 use routecore::{Fleet, Stat};
 
-use crate::errors::{guarded, lock, to_py};
+use crate::errors::{guarded, to_py};
 use crate::health::{self, News, Settings, StandingTuple};
+use crate::locked::Locked;
+use crate::rows::Inner;
 use crate::values::is_scraped;
-
-/// Lists bound since a row was last used, before an idle row may be freed.
-const IDLE_BINDS: u64 = 256;
-
-/// Tables made so far: an address may be used again, a number is not.
-static TABLES: AtomicU64 = AtomicU64::new(0);
 
 /// Learned constants of the engines, see `Table::engine`.
 type Engine = ([f64; 3], [f64; 3], f64, f64, f64, f64);
 
-pub struct Inner {
-    pub fleet: Fleet,
-    pub serial: u64,
-    rows: HashMap<String, u32>,
-    urls: Vec<Option<String>>,
-    used: Vec<u64>,
-    clock: u64,
-    sweep_at: usize,
-}
-
-impl Inner {
-    /// The row of a URL, given one if it has none. Now and then rows nobody uses are freed.
-    pub fn add(&mut self, url: &str) -> u32 {
-        if let Some(&row) = self.rows.get(url) {
-            self.used[row as usize] = self.clock;
-            return row;
-        }
-        if self.fleet.table.live() >= self.sweep_at {
-            self.sweep();
-            self.sweep_at = 2 * self.fleet.table.live() + 64;
-        }
-        let row = self.fleet.add(endpoint_id(url.as_bytes()));
-        let entry = Some(url.to_owned());
-        if let Some(slot) = self.urls.get_mut(row as usize) {
-            *slot = entry;
-            self.used[row as usize] = self.clock;
-        } else {
-            self.urls.push(entry);
-            self.used.push(self.clock);
-        }
-        self.rows.insert(url.to_owned(), row);
-        row
-    }
-
-    /// A new list of endpoints was met: time, for rows, passes.
-    pub fn tick(&mut self) {
-        self.clock += 1;
-    }
-
-    fn remove(&mut self, url: &str) -> bool {
-        let Some(row) = self.rows.remove(url) else { return false };
-        self.fleet.remove(row);
-        self.urls[row as usize] = None;
-        true
-    }
-
-    fn sweep(&mut self) {
-        let idle = |&(row, _): &(usize, &Option<String>)| {
-            self.used[row] + IDLE_BINDS < self.clock
-                && self.fleet.table.get(Stat::InFlight, row as u32) == 0.0
-        };
-        let gone: Vec<String> =
-            self.urls.iter().enumerate().filter(idle).filter_map(|(_, url)| url.clone()).collect();
-        for url in gone {
-            self.remove(&url);
-        }
-    }
-
-    fn known(&self, url: &str) -> PyResult<u32> {
-        let unknown = || to_py(format!("unknown endpoint {url:?}: add() it first"));
-        self.rows.get(url).copied().ok_or_else(unknown)
-    }
-}
-
 /// The packed stat table behind `EndpointTable`, shared by monitor, scraper and routers.
 #[pyclass(frozen)]
 pub struct Table {
-    pub inner: Mutex<Inner>,
+    pub inner: Arc<Locked<Inner>>,
     /// The fleet's own, to be read without its lock.
     pub index: SharedIndex,
 }
@@ -124,18 +55,9 @@ impl Table {
     #[new]
     #[pyo3(signature = (window=60.0, lease=600.0))]
     pub fn new(window: f64, lease: f64) -> Self {
-        let fleet = Fleet::new(window, lease);
-        let index = fleet.index();
-        let inner = Inner {
-            fleet,
-            serial: TABLES.fetch_add(1, Ordering::Relaxed),
-            rows: HashMap::new(),
-            urls: Vec::new(),
-            used: Vec::new(),
-            clock: 0,
-            sweep_at: 64,
-        };
-        Self { inner: Mutex::new(inner), index }
+        let inner = Inner::new(window, lease);
+        let index = inner.fleet.index();
+        Self { inner: Arc::new(Locked::new(inner)), index }
     }
 
     fn configure(&self, window: f64, lease: f64) -> PyResult<()> {
@@ -160,12 +82,12 @@ impl Table {
 
     fn row(&self, url: &Bound<'_, PyString>) -> PyResult<Option<u32>> {
         let name = text(url);
-        self.with(|inner| Ok(inner.rows.get(&*name).copied()))
+        self.with(|inner| Ok(inner.row(&name)))
     }
 
     #[getter]
     fn urls(&self) -> PyResult<Vec<Option<String>>> {
-        self.with(|inner| Ok(inner.urls.clone()))
+        self.with(|inner| Ok(inner.urls().to_vec()))
     }
 
     #[getter]
@@ -206,7 +128,7 @@ impl Table {
     fn clear_stats(&self, url: &Bound<'_, PyString>) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {
-            let Some(&row) = inner.rows.get(&*name) else { return Ok(()) };
+            let Some(row) = inner.row(&name) else { return Ok(()) };
             for &stat in Stat::ALL.iter().filter(|&&stat| is_scraped(stat)) {
                 inner.fleet.table.set(stat, row, f64::NAN);
             }
@@ -267,8 +189,8 @@ impl Table {
     fn standing(&self, url: &Bound<'_, PyString>) -> PyResult<Option<StandingTuple>> {
         let name = text(url);
         self.with(|inner| {
-            let row = inner.rows.get(&*name);
-            Ok(row.and_then(|&row| health::standing(&inner.fleet, row)))
+            let row = inner.row(&name);
+            Ok(row.and_then(|row| health::standing(&inner.fleet, row)))
         })
     }
 
@@ -276,7 +198,7 @@ impl Table {
     fn is_out(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<bool> {
         let name = text(url);
         self.with(|inner| {
-            let Some(&row) = inner.rows.get(&*name) else { return Ok(false) };
+            let Some(row) = inner.row(&name) else { return Ok(false) };
             inner.fleet.advance(now);
             Ok(inner.fleet.health.shuns(row))
         })
@@ -328,7 +250,7 @@ impl Table {
     fn held(&self, url: &Bound<'_, PyString>) -> PyResult<(u32, u32, u32)> {
         let name = text(url);
         self.with(|inner| {
-            let Some(&row) = inner.rows.get(&*name) else { return Ok((0, 0, 0)) };
+            let Some(row) = inner.row(&name) else { return Ok((0, 0, 0)) };
             let index = self.index.read();
             Ok((index.held(row), index.pinned(row), index.capacity(row)))
         })
@@ -376,7 +298,7 @@ impl Table {
     fn request_stats(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<Option<StatsTuple>> {
         let name = text(url);
         self.with(|inner| {
-            let Some(&row) = inner.rows.get(&*name) else { return Ok(None) };
+            let Some(row) = inner.row(&name) else { return Ok(None) };
             Ok(inner.fleet.load.stats(row, now).map(stats_tuple))
         })
     }
@@ -384,30 +306,33 @@ impl Table {
 
 impl Table {
     /// Runs `f` over what is under the lock; a panic is an error of ours to Python.
-    fn with<T>(&self, f: impl FnOnce(&mut Inner) -> PyResult<T>) -> PyResult<T> {
-        guarded(|| f(&mut lock(&self.inner)))
+    fn with<T: Send>(&self, f: impl FnOnce(&mut Inner) -> PyResult<T> + Send) -> PyResult<T> {
+        guarded(|| self.inner.apart(|inner, _| f(inner))) // no Python object is kept there
     }
 
     /// A report that may put an endpoint out or bring it back: returns who left and who is back.
     fn report(
         &self,
         url: &Bound<'_, PyString>,
-        note: impl FnOnce(&mut Fleet, u32),
+        note: impl FnOnce(&mut Fleet, u32) + Send,
     ) -> PyResult<Option<Vec<News>>> {
         let name = text(url);
         self.with(|inner| {
-            let Some(&row) = inner.rows.get(&*name) else { return Ok(None) };
+            let Some(row) = inner.row(&name) else { return Ok(None) };
             note(&mut inner.fleet, row);
-            let Inner { fleet, urls, .. } = inner;
-            Ok(health::news(fleet, |row| urls.get(row as usize).cloned().flatten()))
+            Ok(inner.news())
         })
     }
 
     /// News of an endpoint; of one without a row there is nothing to note.
-    fn event(&self, url: &Bound<'_, PyString>, note: impl FnOnce(&mut Fleet, u32)) -> PyResult<()> {
+    fn event(
+        &self,
+        url: &Bound<'_, PyString>,
+        note: impl FnOnce(&mut Fleet, u32) + Send,
+    ) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {
-            if let Some(&row) = inner.rows.get(&*name) {
+            if let Some(row) = inner.row(&name) {
                 note(&mut inner.fleet, row);
             }
             Ok(())
@@ -436,37 +361,4 @@ fn column_of(name: &Bound<'_, PyAny>, values: &Bound<'_, PyAny>) -> PyResult<(St
         return Err(to_py(format!("column {name:?}: expected 1 dimension, got {found}")));
     }
     Ok((stat, buffer.to_vec(values.py())?))
-}
-
-/// Base of the mapping that a monitor hands out: routers read its table, not its items.
-#[pyclass(frozen, subclass)]
-pub struct ResidentRequestStats {
-    #[pyo3(get)]
-    pub table: Py<Table>,
-    #[pyo3(get)]
-    now: f64,
-}
-
-#[pymethods]
-impl ResidentRequestStats {
-    #[new]
-    fn new(table: Py<Table>, now: f64) -> Self {
-        Self { table, now }
-    }
-}
-
-/// Base of the mapping that a scraper hands out: routers read its table, not its items.
-#[pyclass(frozen, subclass)]
-pub struct ResidentEngineStats {
-    #[pyo3(get)]
-    pub table: Py<Table>,
-}
-
-#[pymethods]
-impl ResidentEngineStats {
-    #[new]
-    #[pyo3(signature = (table, *_args))]
-    fn new(table: Py<Table>, _args: &Bound<'_, pyo3::types::PyTuple>) -> Self {
-        Self { table }
-    }
 }

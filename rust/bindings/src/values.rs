@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyType};
 use routecore::Stat;
 
 use crate::attribute::Optional;
+use crate::errors::tolerated;
 use crate::known_list::KnownList;
 
 /// Whose objects: the engines' own stats, or the router's count of their requests.
@@ -73,17 +74,18 @@ impl Columns {
         counted: bool,
         engine_stats: &Bound<'_, PyAny>,
         request_stats: &Bound<'_, PyAny>,
-    ) {
+    ) -> PyResult<()> {
         // Engines' connections are the load if any engine reports, else what was sent.
-        let reports = !engine_stats.is_none() && engine_stats.len().is_ok_and(|n| n > 0);
+        let reports = !engine_stats.is_none()
+            && tolerated(engine_stats.py(), engine_stats.len())?.is_some_and(|n| n > 0);
         let of_engine = |stat: Stat| is_scraped(stat) || (stat == Stat::InFlight && reports);
         let wanted = |engine: bool| {
             let ours = move |stat: &Stat| of_engine(*stat) == engine;
             let kept = reads.iter().copied().filter(ours).filter(|&stat| !is_own(stat));
             kept.filter(move |&stat| !counted || is_scraped(stat))
         };
-        self.engine.read(known, Side::Engine, wanted(true), engine_stats);
-        self.requests.read(known, Side::Requests, wanted(false), request_stats);
+        self.engine.read(known, Side::Engine, wanted(true), engine_stats)?;
+        self.requests.read(known, Side::Requests, wanted(false), request_stats)
     }
 
     /// The columns read last, a value per endpoint of the list.
@@ -100,7 +102,7 @@ impl Values {
         side: Side,
         stats: impl Iterator<Item = Stat> + Clone,
         mapping: &Bound<'_, PyAny>,
-    ) {
+    ) -> PyResult<()> {
         if !self.stats.iter().copied().eq(stats.clone()) {
             let py = mapping.py();
             *self = Self { stats: stats.collect(), ..Self::default() };
@@ -110,10 +112,10 @@ impl Values {
             self.columns = vec![vec![f64::NAN; known.len()]; self.stats.len()];
         }
         if self.stats.is_empty() {
-            return;
+            return Ok(());
         }
         let py = mapping.py();
-        let strings = &known.strings;
+        let strings = known.strings();
         let mut looked_up = 0;
         let mut changed = Vec::new();
         let dict = mapping.cast_exact::<PyDict>().ok();
@@ -131,34 +133,36 @@ impl Values {
             }
         }
         for (at, object) in changed {
-            self.take(at, side, Some(&object));
+            self.take(at, side, Some(&object))?;
         }
         for (at, url) in strings.iter().enumerate().skip(looked_up) {
             let url = url.bind(py);
             let object = match dict {
-                Some(dict) => dict.get_item(url).ok().flatten(),
+                Some(dict) => tolerated(py, dict.get_item(url))?.flatten(),
                 None if mapping.is_none() => None,
-                None => mapping.get_item(url).ok(),
+                None => tolerated(py, mapping.get_item(url))?,
             };
             let kept = self.objects[at].as_ref().map(|kept| kept.bind(py));
             if object.is_none() || !object.as_ref().is_some_and(|o| kept.is_some_and(|k| o.is(k))) {
-                self.take(at, side, object.as_ref());
+                self.take(at, side, object.as_ref())?;
             }
         }
+        Ok(())
     }
 
     /// Reads one endpoint's object, and keeps it if its values can never change.
-    fn take(&mut self, at: usize, side: Side, object: Option<&Bound<'_, PyAny>>) {
+    fn take(&mut self, at: usize, side: Side, object: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let mut settled = object.is_some_and(|object| is_frozen(side, object));
         let stats = self.stats.iter().zip(&self.names);
         for ((&stat, name), column) in stats.zip(&mut self.columns) {
             column[at] = match object {
-                Some(object) => value(side, stat, name, object, &mut self.active, &mut settled),
+                Some(object) => value(side, stat, name, object, &mut self.active, &mut settled)?,
                 None if side == Side::Requests && is_count(stat) => 0.0,
                 None => f64::NAN,
             };
         }
         self.objects[at] = object.filter(|_| settled).map(|object| object.clone().unbind());
+        Ok(())
     }
 }
 
@@ -186,31 +190,37 @@ fn value(
     object: &Bound<'_, PyAny>,
     active: &mut Optional,
     settled: &mut bool,
-) -> f64 {
+) -> PyResult<f64> {
     let py = object.py();
-    let mut attr = |name| object.getattr(name).map_or(f64::NAN, |value| number(&value, settled));
+    let mut attr = |name| match tolerated(py, object.getattr(name))? {
+        Some(value) => number(&value, settled),
+        None => Ok(f64::NAN),
+    };
     match (side, stat) {
         (Side::Engine, Stat::InFlight | Stat::ActiveConnections) => {
-            if let Some(value) = active.get(object, intern!(py, "active_connections")) {
+            if let Some(value) = active.get(object, intern!(py, "active_connections"))? {
                 return number(&value, settled);
             }
-            attr(intern!(py, "num_running_requests")) + attr(intern!(py, "num_queuing_requests"))
+            let running = attr(intern!(py, "num_running_requests"))?;
+            Ok(running + attr(intern!(py, "num_queuing_requests"))?)
         }
         (Side::Requests, Stat::InFlight) => {
-            attr(intern!(py, "in_prefill_requests")) + attr(intern!(py, "in_decoding_requests"))
+            let prefill = attr(intern!(py, "in_prefill_requests"))?;
+            Ok(prefill + attr(intern!(py, "in_decoding_requests"))?)
         }
         _ => attr(name.bind(py)),
     }
 }
 
 /// A finite number ≥ 0, or not known. Only exact floats and ints cannot change themselves.
-fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> f64 {
+fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> PyResult<f64> {
     let integer = value.is_exact_instance_of::<PyInt>();
     *settled &= integer || value.is_exact_instance_of::<PyFloat>();
     // By way of a float, as Python has it, an int costs an object.
     let small = if integer { value.extract::<i64>().ok() } else { None };
-    match small.map_or_else(|| value.extract::<f64>(), |small| Ok(small as f64)) {
-        Ok(value) if value.is_finite() && value >= 0.0 => value,
-        _ => f64::NAN,
-    }
+    let read = match small {
+        Some(small) => Some(small as f64),
+        None => tolerated(value.py(), value.extract::<f64>())?,
+    };
+    Ok(read.filter(|value| value.is_finite() && *value >= 0.0).unwrap_or(f64::NAN))
 }

@@ -122,6 +122,13 @@ impl Fleet {
         self.table.remove(row);
     }
 
+    /// The row's engine has lost its cache: it was restarted, or slept. Its requests stay.
+    pub fn cache_lost(&mut self, row: u32) {
+        self.load.unpin(row);
+        self.index.write().drop_row(row);
+        self.table.set(Stat::KvTokens, row, 0.0);
+    }
+
     /// Tokens of the prompt, and of one of its blocks.
     pub fn tokens(&self, prompt: &Prompt) -> (f64, f64) {
         self.sizes.of(prompt)

@@ -36,6 +36,12 @@ impl Feed {
         (publisher, &mut self.work)
     }
 
+    /// Forgets the blocks of an endpoint, which has lost its cache, on all ranks.
+    pub fn forget(&mut self, id: u64, index: &RwLock<ExactIndex>) {
+        let ranks = self.publishers.iter_mut().filter(|((known, _), _)| *known == id);
+        ranks.for_each(|(_, publisher)| publisher.forget(&mut self.work, index));
+    }
+
     /// The publisher, if it was heard of.
     pub fn get(&self, id: u64, rank: u32) -> Option<&Publisher> {
         self.publishers.get(&(id, rank))

@@ -322,6 +322,15 @@ impl Load {
         }
     }
 
+    /// Takes the pins of all requests of a row: what they held is gone.
+    pub fn unpin(&mut self, row: u32) {
+        let flights = self.flights.values_mut().flatten();
+        flights.filter(|f| f.row == row).for_each(|f| f.work.pin = None);
+        if let Some(load) = self.rows.get_mut(row as usize) {
+            load.unpin();
+        }
+    }
+
     /// A time that is no number would never expire and hold up the leases behind it.
     fn finite(&self, time: f64) -> f64 {
         if time.is_finite() { time } else { self.now.max(0.0) }

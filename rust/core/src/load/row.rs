@@ -78,6 +78,10 @@ impl RowLoad {
         self.waiting.back_mut().and_then(|work| work.pin.take())
     }
 
+    pub fn unpin(&mut self) {
+        self.waiting.iter_mut().for_each(|work| work.pin = None);
+    }
+
     /// The oldest choice leaves the expiry queue; it is returned if it was never reported.
     pub fn drop_oldest_choice(&mut self) -> Option<Work> {
         if self.reported > 0 {

@@ -181,6 +181,12 @@ impl Publisher {
         ask
     }
 
+    /// Forgets all blocks: the engine has lost them, whether it says so or not.
+    pub fn forget(&mut self, work: &mut Work, index: &RwLock<ExactIndex>) {
+        self.clear(work, index);
+        self.tell(index);
+    }
+
     /// Forgets everything and gives the lanes back.
     pub fn leave(&mut self, work: &mut Work, index: &RwLock<ExactIndex>) {
         self.clear(work, index);

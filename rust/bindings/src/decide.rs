@@ -1,0 +1,317 @@
+//! Choices of a router: recognise the list, read what there is to read, pick, count.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString};
+use routecore::fleet::Lookup;
+use routecore::{Fleet, Stat};
+
+use crate::choice::{Choice, Kind, Source, Wanted, count, pick};
+use crate::desk::{Care, Desk, Front, Given, Met, meet};
+use crate::errors::{guarded, tolerated};
+use crate::known_list::KnownList;
+use crate::known_state::State;
+use crate::locked::{Held, Quiet};
+use crate::router::Router;
+use crate::rows::Inner;
+use crate::table::Table;
+use crate::values::{is_own, is_scraped};
+use crate::views::{ResidentEngineStats, ResidentRequestStats};
+
+/// What a caller hands over.
+#[derive(Clone, Copy)]
+pub struct Call<'a, 'py> {
+    pub endpoints: &'a Bound<'py, PyAny>,
+    pub engine_stats: &'a Bound<'py, PyAny>,
+    pub request_stats: &'a Bound<'py, PyAny>,
+}
+
+impl<'a> Call<'a, '_> {
+    fn counted(&self) -> Option<&'a Table> {
+        let view = self.request_stats.cast::<ResidentRequestStats>().ok()?;
+        Some(view.get().table.get())
+    }
+}
+
+/// Runs `f` over the call, its endpoints in a list or tuple: of any other kind they are read once.
+pub fn called<T>(
+    endpoints: &Bound<'_, PyAny>,
+    engine_stats: &Bound<'_, PyAny>,
+    request_stats: &Bound<'_, PyAny>,
+    f: impl FnOnce(Call<'_, '_>) -> PyResult<T>,
+) -> PyResult<T> {
+    guarded(|| {
+        if Given::of(endpoints).is_some() {
+            return f(Call { endpoints, engine_stats, request_stats });
+        }
+        let list = PyList::empty(endpoints.py());
+        for endpoint in endpoints.try_iter()? {
+            list.append(endpoint?)?;
+        }
+        f(Call { endpoints: list.as_any(), engine_stats, request_stats })
+    })
+}
+
+/// What came of an attempt.
+enum Seen {
+    Chosen(Py<PyString>),
+    /// Picked, not counted: the endpoint that stands there has to be looked at first.
+    Picked(Arc<KnownList>, Choice),
+    /// Perhaps the list in front, of this serial number: to be compared with a copy of it.
+    Like(Py<PyList>, u64),
+    /// No endpoint is eligible.
+    Nobody,
+    /// Another list, or one that cannot be known without Python.
+    Other,
+}
+
+impl Router {
+    /// The URL of the endpoint that one request goes to.
+    pub fn choose(&self, call: Call<'_, '_>, wanted: &Wanted) -> PyResult<Py<PyString>> {
+        self.looked_up(wanted, call.request_stats, |lookup| {
+            let mut seen = match self.resident(call) {
+                Some(table) => self.at_front(call, table, wanted, lookup)?,
+                None => Seen::Other,
+            };
+            if matches!(seen, Seen::Other) {
+                seen = self.attempt(call, wanted, lookup, Care::Compare)?;
+            }
+            if let Some(url) = self.settle(call, seen, wanted)? {
+                return Ok(url);
+            }
+            // The choice has left the list, or says something else by now.
+            let seen = self.attempt(call, wanted, lookup, Care::Read)?;
+            self.settle(call, seen, wanted)?.ok_or_else(|| self.none())
+        })
+    }
+
+    /// The table whose columns answer the call, if they have all that the strategy reads.
+    fn resident<'a>(&self, call: Call<'a, '_>) -> Option<&'a Table> {
+        let view = call.request_stats.cast::<ResidentRequestStats>().ok()?.get();
+        let engine = || call.engine_stats.cast::<ResidentEngineStats>().ok().map(Bound::get);
+        let ours = !self.scraped || engine().is_some_and(|other| other.table.is(&view.table));
+        ours.then(|| view.table.get())
+    }
+
+    /// A choice among the list in front, if the caller's is that one and cannot have changed.
+    fn at_front(
+        &self,
+        call: Call<'_, '_>,
+        table: &Table,
+        wanted: &Wanted,
+        lookup: &mut Lookup,
+    ) -> PyResult<Seen> {
+        let py = call.endpoints.py();
+        let Some(given) = Given::of(call.endpoints) else { return Ok(Seen::Other) };
+        let mut source = Source::Resident(table);
+        let seen = self.desk.with(py, |desk, quiet| match desk.front(given, quiet) {
+            Front::Same => self.pick(desk, &mut source, wanted, lookup, Some(given), quiet),
+            Front::Like(copy, serial) => Seen::Like(copy, serial),
+            Front::Other => Seen::Other,
+        });
+        let Seen::Like(copy, serial) = seen else { return Ok(seen) };
+        if !tolerated(py, call.endpoints.eq(copy))?.unwrap_or(false) {
+            return Ok(Seen::Other);
+        }
+        Ok(self.desk.with(py, |desk, quiet| {
+            if !desk.was_compared(given, serial, quiet) {
+                return Seen::Other;
+            }
+            self.pick(desk, &mut source, wanted, lookup, Some(given), quiet)
+        }))
+    }
+
+    /// A choice from any list and any stats.
+    fn attempt(
+        &self,
+        call: Call<'_, '_>,
+        wanted: &Wanted,
+        lookup: &mut Lookup,
+        care: Care,
+    ) -> PyResult<Seen> {
+        let py = call.endpoints.py();
+        let Met { known, same } = self.meet(call, care)?;
+        let mut source = self.source(call, &known)?;
+        // What was read anew just now is not looked at again.
+        let given = Given::of(call.endpoints).filter(|_| same && care == Care::Compare);
+        let (seen, slept) = self.desk.with(py, |desk, quiet| {
+            desk.bring(&known);
+            let seen = self.pick(desk, &mut source, wanted, lookup, given, quiet);
+            (seen, take(&mut desk.slept))
+        });
+        self.lost(py, slept);
+        Ok(seen)
+    }
+
+    pub fn meet(&self, call: Call<'_, '_>, care: Care) -> PyResult<Met> {
+        let met = || KnownList::new(call.endpoints, &self.name, &self.weights);
+        meet(&self.desk, call.endpoints, care, met)
+    }
+
+    /// Where to read the stats of the list; values of foreign objects are read now.
+    pub fn source<'a>(
+        &'a self,
+        call: Call<'a, '_>,
+        known: &Arc<KnownList>,
+    ) -> PyResult<Source<'a>> {
+        if let Some(table) = self.resident(call) {
+            return Ok(Source::Resident(table));
+        }
+        // Reading runs Python: the columns are in our hands meanwhile.
+        let columns = self.desk.with(call.endpoints.py(), |desk, _| {
+            desk.bring(known);
+            desk.lists[0].1.columns.take()
+        });
+        let mut columns = columns.unwrap_or_default();
+        let counted = call.counted();
+        columns.read(
+            known,
+            &self.reads,
+            counted.is_some(),
+            call.engine_stats,
+            call.request_stats,
+        )?;
+        let columns = Some(columns);
+        Ok(match (counted, &self.own) {
+            (Some(table), _) => Source::Plain(columns, Some(table)),
+            (None, Some((table, _))) => Source::Own(columns, table),
+            (None, None) => Source::Plain(columns, None),
+        })
+    }
+
+    /// Picks from the list in front, and counts the choice unless the endpoint in the caller's
+    /// list must be looked at first (`given`: the list, where that may be so).
+    fn pick(
+        &self,
+        desk: &mut Desk,
+        source: &mut Source<'_>,
+        wanted: &Wanted,
+        lookup: &mut Lookup,
+        given: Option<Given<'_>>,
+        quiet: &Quiet<'_>,
+    ) -> Seen {
+        let kind = Kind::of(source);
+        self.with_view(desk, source, quiet, |router, known, state, fleet| {
+            let picked = pick(router, known, state, fleet.as_deref(), kind, wanted, lookup);
+            let Some(choice) = picked else { return Seen::Nobody };
+            if given.is_some_and(|given| known.is_doubtful(given, choice.0, quiet)) {
+                return Seen::Picked(Arc::clone(known), choice);
+            }
+            count(state, fleet, kind, choice, wanted);
+            Seen::Chosen(quiet.another(&known.strings()[choice.0]))
+        })
+    }
+
+    /// The URL of what was picked, once it is sure; nothing if all must be looked at anew.
+    fn settle(
+        &self,
+        call: Call<'_, '_>,
+        seen: Seen,
+        wanted: &Wanted,
+    ) -> PyResult<Option<Py<PyString>>> {
+        let py = call.endpoints.py();
+        let (known, choice) = match seen {
+            Seen::Chosen(url) => return Ok(Some(url)),
+            Seen::Picked(known, choice) => (known, choice),
+            Seen::Like(..) | Seen::Other => return Ok(None),
+            Seen::Nobody => return Err(self.none()),
+        };
+        if !known.still_at(call.endpoints, choice.0)? {
+            return Ok(None);
+        }
+        let (kind, table) = match (self.resident(call), call.counted(), &self.own) {
+            (Some(table), _, _) => (Kind::Resident, Some(table)),
+            (None, Some(table), _) => (Kind::Plain, Some(table)),
+            (None, None, Some((table, _))) => (Kind::Own, Some(table)),
+            (None, None, None) => (Kind::Plain, None),
+        };
+        Ok(Some(self.desk.with(py, |desk, quiet| {
+            if let Some(table) = table {
+                desk.bring(&known);
+                let state = &mut desk.lists[0].1;
+                table.inner.inside(quiet, |inner| {
+                    state.refresh(&known, inner);
+                    count(state, Some(&mut inner.fleet), kind, choice, wanted);
+                });
+            }
+            quiet.another(&known.strings()[choice.0])
+        })))
+    }
+
+    /// Runs `f` over the candidates of the list in front and their columns.
+    pub fn with_view<T>(
+        &self,
+        desk: &mut Desk,
+        source: &mut Source<'_>,
+        held: &Held,
+        f: impl FnOnce(&mut routecore::Router, &Arc<KnownList>, &mut State, Option<&mut Fleet>) -> T,
+    ) -> T {
+        match *source {
+            Source::Resident(table) | Source::Plain(_, Some(table)) | Source::Own(_, table) => {
+                table.inner.inside(held, |inner| self.view_of(desk, source, Some(inner), f))
+            }
+            Source::Plain(_, None) => self.view_of(desk, source, None, f),
+        }
+    }
+
+    fn view_of<T>(
+        &self,
+        desk: &mut Desk,
+        source: &mut Source<'_>,
+        mut inner: Option<&mut Inner>,
+        f: impl FnOnce(&mut routecore::Router, &Arc<KnownList>, &mut State, Option<&mut Fleet>) -> T,
+    ) -> T {
+        let Desk { router, lists, turned, slept } = desk;
+        let (known, state) = &mut lists[0];
+        if let Some(inner) = &mut inner {
+            state.refresh(known, inner);
+            if *turned {
+                *turned = false;
+                state.fell_asleep(known, inner, slept);
+            }
+            if self.own.is_some() {
+                inner.fleet.set_kv_tokens(self.kv_tokens);
+            }
+            if self.windows {
+                let Fleet { table, load, .. } = &mut inner.fleet;
+                load.publish_windows(table, &state.rows);
+            }
+        }
+        let counted = matches!(source, Source::Plain(..));
+        if let Source::Plain(columns, _) | Source::Own(columns, _) = source {
+            for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
+                state.scratch.fill(stat, column.iter().copied());
+            }
+            if let Some(inner) = &inner {
+                let ours = |stat: &&Stat| is_own(**stat) || (counted && !is_scraped(**stat));
+                for &stat in self.reads.iter().filter(ours) {
+                    let values = state.rows.iter().map(|&row| inner.fleet.table.get(stat, row));
+                    state.scratch.fill(stat, values);
+                }
+            }
+            // What nobody knows of an endpoint is neither its gain nor its loss. Costs need every
+            // count; scores know themselves what to make of one that is not known.
+            let costs = self.own.is_some();
+            let counts = |stat: &&Stat| match stat {
+                Stat::InFlight => true,
+                Stat::InPrefill | Stat::InDecoding => costs,
+                _ => false,
+            };
+            for &stat in self.reads.iter().filter(counts) {
+                state.scratch.fill_unknown(stat, &state.plain.candidates.rows);
+            }
+            // What stood there instead is freed by the caller: never under the lock.
+            state.columns.swap(columns);
+        }
+        f(router, known, state, inner.map(|inner| &mut inner.fleet))
+    }
+
+    /// Forgets what engines told of their caches, where these are lost.
+    pub fn lost(&self, py: Python<'_>, ids: Vec<u64>) {
+        if let Some(index) = self.kv_index.as_ref().filter(|_| !ids.is_empty()) {
+            index.get().lost(py, &ids);
+        }
+    }
+}
