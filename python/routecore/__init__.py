@@ -4,6 +4,7 @@ import warnings
 
 from routecore import _core
 from routecore.errors import RouteError
+from routecore.fleet import Fleet, FleetRequest
 from routecore.health import HealthPolicy, Standing
 from routecore.interface import RoutingInterface, SingletonABCMeta
 from routecore.monitor import RequestStatsMonitor
@@ -51,6 +52,8 @@ __all__ = [
     "EngineStatsScraper",
     "ExpectedLatencyRouter",
     "Explanation",
+    "Fleet",
+    "FleetRequest",
     "HealthPolicy",
     "LMetricRouter",
     "LeastConnectionsRouter",

@@ -1,0 +1,58 @@
+"""An OpenAI-compatible gateway: streams answers, and tries another engine where one fails.
+
+    ENGINES=http://engine-1:8000,http://engine-2:8000 uvicorn --app-dir examples gateway:app
+
+Needs: pip install starlette uvicorn httpx
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from routecore import Fleet, RouteError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+fleet = Fleet(os.environ.get("ENGINES", "http://127.0.0.1:8000").split(","))
+client = httpx.AsyncClient(timeout=httpx.Timeout(600, connect=2))
+
+
+async def forward(path: str, body: dict[str, Any], content: bytes) -> AsyncIterator[Any]:
+    """The engine's answer, then its pieces. Whatever ends this, ends the request's load."""
+    async with fleet.request(body) as routed:
+        while True:
+            sent = client.build_request("POST", routed.url + path, content=content)
+            sent.headers["content-type"] = "application/json"
+            try:
+                answer = await client.send(sent, stream=True)
+            except httpx.TransportError as error:
+                routed.retry(error)
+                continue
+            routed.status(answer.status_code, answer.headers.get("retry-after"))
+            if answer.status_code < 500 or len(routed.tried) + 1 == len(fleet.endpoints):
+                break
+            await answer.aclose()
+            routed.retry("status")
+        yield answer
+        async for piece in answer.aiter_raw():
+            routed.first_token()
+            yield piece
+
+
+async def serve(request: Request) -> Response:
+    content = await request.body()
+    try:
+        pieces = forward(request.url.path, json.loads(content), content)
+        answer = await anext(pieces)
+    except ValueError as error:  # no JSON; a RouteError is one, too
+        code = 502 if isinstance(error, RouteError) else 400
+        return JSONResponse({"error": {"message": str(error)}}, code)
+    kind = answer.headers.get("content-type", "application/json")
+    return StreamingResponse(pieces, answer.status_code, media_type=kind)
+
+
+app = Starlette(routes=[Route("/v1/{path:path}", serve, methods=["POST"])])

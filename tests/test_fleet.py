@@ -1,0 +1,227 @@
+"""`Fleet`: what a router of one's own needs, in one object; and the example gateway over it."""
+
+import asyncio
+import importlib.util
+import socket
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+from routecore import EndpointInfo, Fleet, HealthPolicy, RouteError, RoutingInterface
+from routecore.demo.engine import Engine
+from routecore.demo.runner import serve
+from routecore.fleet import reason_of
+
+URLS = [f"http://engine-{at}:8000" for at in range(3)]
+BODY = {"messages": [{"role": "user", "content": "the same long question " * 200}]}
+
+
+def test_a_prompt_returns_to_where_it_is_cached() -> None:
+    fleet = Fleet(URLS, params={"seed": 1})
+    seen = []
+    for _ in range(4):
+        with fleet.request(BODY) as request:
+            seen.append(request.url)
+            request.first_token()
+            request.usage(1200, 0, 5)
+    assert len(set(seen)) == 1
+    assert fleet.monitor.in_flight == 0
+    assert fleet.explain(BODY).url == seen[0]
+
+
+def test_load_counts_from_the_choice_to_the_end() -> None:
+    fleet = Fleet(URLS, "least_connections")
+    requests = [fleet.request() for _ in range(6)]
+    urls = sorted(request.__enter__().url for request in requests)
+    assert urls == sorted(URLS * 2)
+    for request in requests:
+        request.__exit__(None, None, None)
+    assert fleet.monitor.in_flight == 0
+
+
+def test_asyncio_takes_it_as_it_is() -> None:
+    fleet = Fleet(URLS)
+
+    async def ask() -> None:
+        async with fleet.request(BODY) as request:
+            assert fleet.monitor.in_flight == 1
+            request.first_token()
+            await asyncio.sleep(60)
+
+    async def inside() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(), 0.05)
+
+    asyncio.run(inside())
+    assert fleet.monitor.in_flight == 0
+    assert fleet.monitor.endpoints_out == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "answered", "reason"),
+    [
+        (asyncio.CancelledError(), False, "client"),
+        (GeneratorExit(), True, "client"),
+        (ConnectionRefusedError(), False, "connect"),
+        (httpx.ConnectError("refused"), False, "connect"),
+        (socket.gaierror(), False, "connect"),
+        (httpx.ReadTimeout("late"), False, "timeout"),
+        (TimeoutError(), True, "timeout"),
+        (httpx.ReadError("cut"), True, "broken"),
+        (RuntimeError(), False, "unknown"),
+    ],
+)
+def test_exceptions_say_what_happened(error: BaseException, answered: bool, reason: str) -> None:
+    assert reason_of(error, answered=answered) == reason
+
+
+def test_an_exception_is_a_failure_and_passes_through() -> None:
+    fleet = Fleet(URLS[:1])
+    with pytest.raises(ConnectionRefusedError), fleet.request(BODY):
+        raise ConnectionRefusedError
+    assert fleet.monitor.in_flight == 0
+    for _ in range(8):
+        with pytest.raises(ConnectionRefusedError), fleet.request(BODY):
+            raise ConnectionRefusedError
+    assert sum(fleet.monitor.endpoints_out.values()) == 1
+
+
+def test_error_statuses_put_an_endpoint_out() -> None:
+    fleet = Fleet(URLS, "least_connections")
+    for _ in range(60):
+        with fleet.request() as request:
+            request.status(500 if request.url == URLS[0] else 200, "not a number")
+            request.first_token()
+    assert sum(fleet.monitor.endpoints_out.values()) == 1
+    free = Fleet(URLS, "least_connections", health=HealthPolicy(enabled=False))
+    for _ in range(60):
+        with free.request() as request:
+            request.status(500)
+    assert free.monitor.endpoints_out == {}
+
+
+def test_a_retry_tries_every_endpoint_once() -> None:
+    fleet = Fleet(URLS)
+    with pytest.raises(RouteError, match="all 3 endpoints failed"), fleet.request(BODY) as request:
+        seen = [request.url]
+        while True:
+            seen.append(request.retry(ConnectionRefusedError()))
+            assert fleet.monitor.in_flight == 1
+    assert sorted(seen) == URLS
+    assert request.tried == seen
+    assert fleet.monitor.in_flight == 0
+
+
+def test_an_answered_request_stays() -> None:
+    fleet = Fleet(URLS)
+    with fleet.request(BODY) as request:
+        request.first_token()
+        with pytest.raises(RouteError, match="has answered"):
+            request.retry()
+
+
+def test_endpoints_come_and_go() -> None:
+    fleet = Fleet(URLS, "round_robin")
+    fleet.endpoints = [EndpointInfo(url="http://new:1")]
+    with fleet.request() as request:
+        assert request.url == "http://new:1"
+    with pytest.raises(RouteError, match="at least one endpoint"):
+        fleet.endpoints = []
+
+
+def test_sessions_are_read_from_headers() -> None:
+    fleet = Fleet(URLS, "session_affinity")
+    urls = set()
+    for _ in range(5):
+        with fleet.request({}, headers={"x-session-id": "s1"}) as request:
+            urls.add(request.url)
+    assert len(urls) == 1
+
+
+def test_fleets_are_independent() -> None:
+    one, two = Fleet(URLS), Fleet(URLS)
+    with one.request(BODY):
+        assert (one.monitor.in_flight, two.monitor.in_flight) == (1, 0)
+    assert one.router is not two.router
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(RouteError, match="unknown strategy 'fastest'; valid: round_robin"):
+        Fleet(URLS, "fastest")
+    with pytest.raises(RouteError, match=r"expected_latency: .*weight"):
+        Fleet(URLS, params={"weight": 1})
+    fleet = Fleet(URLS)
+    with pytest.raises(RouteError, match="not sent yet"):
+        fleet.request(BODY).first_token()
+    with fleet.request(BODY) as request:
+        pass
+    with pytest.raises(RouteError, match="sent once"):
+        request.__enter__()
+    assert repr(fleet) == "<Fleet expected_latency, 3 endpoints>"
+
+
+def test_a_strategy_of_ones_own_routes() -> None:
+    class Last(RoutingInterface):
+        strategy = "last"
+
+        def route_request(self, endpoints, engine_stats, request_stats, request, body=None):  # type: ignore[no-untyped-def,override]
+            return endpoints[-1].url
+
+    with Fleet(URLS, Last()).request(BODY) as request:  # type: ignore[arg-type]
+        assert request.url == URLS[-1]
+
+
+def gateway(monkeypatch: pytest.MonkeyPatch, *engines: str) -> Any:
+    """The example, as a module of its own for these engines."""
+    monkeypatch.setenv("ENGINES", ",".join(engines))
+    path = Path(__file__).parent.parent / "examples" / "gateway.py"
+    spec = importlib.util.spec_from_file_location("example_gateway", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_gateway_streams_and_fails_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inside() -> None:
+        async with serve(Engine(speed=50).app) as alive:
+            module = gateway(monkeypatch, alive, "http://127.0.0.1:1")
+            async with serve(module.app) as door, aiohttp.ClientSession() as session:
+                for _ in range(12):
+                    body = {"messages": BODY["messages"], "max_tokens": 4, "stream": True}
+                    async with session.post(f"{door}/v1/chat/completions", json=body) as answer:
+                        assert answer.status == 200
+                        assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+                async with session.post(f"{door}/v1/chat/completions", data=b"{") as answer:
+                    assert answer.status == 400
+                body = {"prompt": "x", "max_tokens": 100_000, "stream": True}
+                async with session.post(f"{door}/v1/completions", json=body) as answer:
+                    assert await answer.content.readany()
+                    assert module.fleet.monitor.in_flight == 1
+                for _ in range(100):
+                    if not module.fleet.monitor.in_flight:
+                        break
+                    await asyncio.sleep(0.02)
+                assert module.fleet.monitor.in_flight == 0
+            await module.client.aclose()
+
+    asyncio.run(inside())
+
+
+def test_the_example_gateway_says_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inside() -> None:
+        module = gateway(monkeypatch, "http://127.0.0.1:1", "http://127.0.0.1:2")
+        async with (
+            serve(module.app) as door,
+            aiohttp.ClientSession() as session,
+            session.post(f"{door}/v1/completions", json={"prompt": "x"}) as answer,
+        ):
+            assert answer.status == 502
+            assert "all 2 endpoints failed" in await answer.text()
+        assert module.fleet.monitor.in_flight == 0
+        await module.client.aclose()
+
+    asyncio.run(inside())
