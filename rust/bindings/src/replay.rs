@@ -10,11 +10,12 @@ use routecore::prompt::Unit;
 use routecore::{Key, Params};
 use routecore_replay::engine::Report;
 use routecore_replay::events::Residency;
-use routecore_replay::gateway::{Assigned, Several, Usage};
+use routecore_replay::gateway::{Assigned, Usage};
 use routecore_replay::report::Spread;
 use routecore_replay::timing::Profile;
 use routecore_replay::{
-    Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Request, Row, Summary, run,
+    Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Request, Row, Several, Summary,
+    run,
 };
 
 use crate::errors::{guarded, to_py};

@@ -195,6 +195,12 @@ impl Fleet {
         self.settle();
     }
 
+    /// See [`Load::reserve`]. Choice and reservation are one step if both are under one lock.
+    pub fn reserve(&mut self, row: u32, request: u128, time: f64) {
+        self.load.reserve(&mut self.table, row, request, time);
+        self.settle();
+    }
+
     /// See [`Load::first_token`].
     pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
         if let Some((false, generation)) = self.load.look(row, request) {

@@ -8,6 +8,7 @@
 //! [`health`] (who is left alone because it fails), [`fleet`] (these together),
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
+pub mod admission;
 pub mod error;
 pub mod exact;
 pub mod fleet;

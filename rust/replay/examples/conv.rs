@@ -25,6 +25,7 @@ fn main() {
         ("--kv-blocks", "16384".to_owned()),
         ("--strategy", "round_robin".to_owned()),
         ("--jitter", "0".to_owned()),
+        ("--hold", "0".to_owned()),
         ("--seed", "1".to_owned()),
         ("--trace", conv::PATH.to_owned()),
     ]);
@@ -72,6 +73,9 @@ fn main() {
         for seed in options["--seed"].split(',').map(|seed| seed.parse().unwrap()) {
             let fleet = vec![config; engines];
             let mut router = LiveRouter::new(strategy, params.clone(), seed, &fleet).unwrap();
+            if number("--hold") > 0.0 {
+                router = router.with_hold(routecore::admission::Limits::default());
+            }
             let begun = Instant::now();
             let conditions = Conditions { speedup, jitter, seed, ..Conditions::default() };
             let outcome = run(&trace, &fleet, &conditions, &mut router).unwrap();
@@ -79,7 +83,7 @@ fn main() {
             let s = Summary::of(&trace, &outcome, engines);
             println!(
                 "{strategy:24} {seed:4} {:6.4} {:8.1} {:7.1} {:7.1} {:7.0} {:6.2} {:7.0} {:8.0} \
-                 {:6.3} {:6.3} {:6.3} {wall:7.1}",
+                 {:6.3} {:6.3} {:6.3} {wall:7.1} wait {:.1} max TTFT {:.0} shed {}",
                 s.token_hit_rate,
                 s.ttft.mean,
                 s.ttft.p50,
@@ -90,7 +94,20 @@ fn main() {
                 s.e2e.p99,
                 s.max_over_mean_load,
                 s.max_share,
-                s.goodput
+                s.goodput,
+                outcome
+                    .dispatch
+                    .iter()
+                    .zip(&outcome.arrival)
+                    .map(|(d, a)| d - a)
+                    .fold(0.0, f64::max),
+                outcome
+                    .first_token
+                    .iter()
+                    .zip(&outcome.arrival)
+                    .map(|(d, a)| d - a)
+                    .fold(0.0, f64::max),
+                outcome.shed
             );
         }
     }

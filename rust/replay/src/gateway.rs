@@ -4,6 +4,7 @@
 //! first token and the end when they come back. No queue, no output length, no clock of the
 //! simulator. Core calls are in this file alone.
 
+use routecore::admission::Limits;
 use routecore::fleet::{Lookup, Told};
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
 use routecore::prompt::Unit;
@@ -11,6 +12,7 @@ use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Route
 
 use crate::engine::{EngineConfig, Report};
 use crate::events::{Held, Residency};
+use crate::hold::{Waiting, Wanted};
 
 /// A request as a router sees it on arrival.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +62,18 @@ pub trait Gateway {
     fn on_down(&mut self, _now: f64, _engine: u32) {}
     /// An engine joined, with an empty cache.
     fn on_up(&mut self, _now: f64, _engine: u32) {}
+    /// Whether the request, for which there was no engine, waits at the router.
+    fn holds(&self, _id: u32) -> bool {
+        false
+    }
+    /// Requests that have waited for too long: they get no engine any more.
+    fn expired(&mut self, _now: f64, _into: &mut Vec<u32>) {}
+    /// Requests that wait and are to be chosen for again, in order.
+    fn due(&mut self, _into: &mut Vec<u32>) {}
+    /// When one is due though nothing ended; infinite when nothing is.
+    fn wake_at(&self, _now: f64) -> f64 {
+        f64::INFINITY
+    }
     /// Whether to end the replay here.
     fn stopped(&self) -> bool {
         false
@@ -100,6 +114,8 @@ pub struct LiveRouter {
     kv_tokens: Vec<f64>,
     /// Each engine's cache by its KV events; empty where nobody listens to them.
     held: Vec<Held>,
+    /// Who waits for room; none where requests go at once.
+    waiting: Option<Waiting>,
 }
 
 impl LiveRouter {
@@ -127,6 +143,7 @@ impl LiveRouter {
             block: engines.iter().map(|engine| engine.block).min().unwrap_or(1),
             kv_tokens: engines.iter().map(tokens).collect(),
             held: Vec::new(),
+            waiting: None,
         };
         for engine in 0..engines.len() {
             live.join(engine);
@@ -153,6 +170,13 @@ impl LiveRouter {
     #[must_use]
     pub fn with_kv_events(mut self) -> Self {
         self.held = vec![Held::default(); self.rows.len()];
+        self
+    }
+
+    /// Lets requests wait until there is room for them.
+    #[must_use]
+    pub fn with_hold(mut self, limits: Limits) -> Self {
+        self.waiting = Some(Waiting::new(limits));
         self
     }
 
@@ -190,27 +214,58 @@ impl LiveRouter {
             return Key::Prefix(hasher.finish());
         }
         if self.router.needs_prompt() {
-            let mut chain = Vec::new();
-            request.block_hashes(self.block, &mut chain);
-            let (size, block) = (u64::from(request.input_tokens), self.block);
-            return Key::Prompt(Prompt::new(chain, size, block, Unit::Tokens));
+            return Key::Prompt(self.prompt(request));
         }
         Key::None
+    }
+
+    fn wanted(&self, request: &Request<'_>) -> Wanted {
+        let key = self.key(request);
+        let apart = self.waiting.is_some() && !matches!(key, Key::Prompt(_));
+        Wanted { key, prompt: apart.then(|| self.prompt(request)) }
+    }
+
+    fn prompt(&self, request: &Request<'_>) -> Prompt {
+        let mut chain = Vec::new();
+        request.block_hashes(self.block, &mut chain);
+        let (size, block) = (u64::from(request.input_tokens), self.block);
+        Prompt::new(chain, size, block, Unit::Tokens)
     }
 }
 
 impl Gateway for LiveRouter {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         let time = now * 1e-3;
-        let key = self.key(request);
-        let Self { router, fleet, candidates, engines, lookup, held, .. } = self;
-        fleet.advance(time);
+        self.fleet.advance(time);
+        let known = self.waiting.as_mut().and_then(|waiting| waiting.take(request.id));
+        let new = known.is_none();
+        let (waiter, wanted) = match known {
+            Some((waiter, wanted)) => (waiter, wanted),
+            None => {
+                let wanted = self.wanted(request);
+                let tokens = f64::from(request.input_tokens);
+                let waiting = self.waiting.as_mut();
+                (waiting.map_or(0, |w| w.arrive(tokens, request.session, time)), wanted)
+            }
+        };
+        let Self { router, fleet, candidates, engines, lookup, held, waiting, .. } = self;
+        if let Some(waiting) = waiting {
+            if candidates.is_empty() {
+                waiting.leave(waiter);
+                return None;
+            }
+            if !waiting.may_go(waiter, new, fleet, &candidates.rows) {
+                waiting.keep(request.id, waiter, wanted, time);
+                return None;
+            }
+        }
         let mut asked = Asked::default();
-        if let Key::Prompt(prompt) = &key {
+        if let Some(prompt) = wanted.prompt() {
             lookup.find(&fleet.index().read(), prompt);
             let sizes = fleet.tokens(prompt);
             let rows = candidates.rows.iter().copied();
-            lookup.look(rows.clone(), candidates.runs(), sizes, router.needs_in_use());
+            let in_use = router.needs_in_use() || waiting.is_some();
+            lookup.look(rows.clone(), candidates.runs(), sizes, in_use);
             if !held.is_empty() {
                 let told = |&engine: &u32| {
                     let tokens = held.get(engine as usize)?.leading_tokens(request, prompt.block);
@@ -221,14 +276,44 @@ impl Gateway for LiveRouter {
             asked = lookup.asked(sizes);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
-        let at = router.pick(view, &key)?;
+        let picked = router.pick(view, &wanted.key);
+        let at = match (picked, waiting.as_mut()) {
+            (Some(at), Some(waiting)) => match waiting.offer(waiter, at, view, fleet) {
+                Some(at) => at,
+                None => {
+                    waiting.keep(request.id, waiter, wanted, time);
+                    return None;
+                }
+            },
+            _ => picked?,
+        };
         let row = candidates.rows[at];
-        match &key {
-            Key::Prompt(prompt) => fleet.chosen_for(row, prompt, lookup.cached(at)),
+        match wanted.prompt() {
+            Some(prompt) => fleet.chosen_for(row, prompt, lookup.cached(at)),
             _ => fleet.chosen(row),
         }
         fleet.sent(row, u128::from(request.id), time);
         Some(self.engines[at])
+    }
+
+    fn holds(&self, id: u32) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.holds(id))
+    }
+
+    fn expired(&mut self, now: f64, into: &mut Vec<u32>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.expired(now * 1e-3, into);
+        }
+    }
+
+    fn due(&mut self, into: &mut Vec<u32>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.due(into);
+        }
+    }
+
+    fn wake_at(&self, now: f64) -> f64 {
+        self.waiting.as_ref().map_or(f64::INFINITY, |waiting| 1e3 * waiting.wake_at(now * 1e-3))
     }
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
@@ -284,58 +369,6 @@ impl Gateway for LiveRouter {
 /// Ids sort as the engines' numbers do.
 fn id_of(engine: usize) -> u64 {
     endpoint_id(format!("http://engine-{engine:05}").as_bytes())
-}
-
-/// Several routers side by side, none of which knows of the others: each request goes to one.
-pub struct Several {
-    routers: Vec<Box<dyn Gateway + Send>>,
-    seed: u64,
-}
-
-impl Several {
-    /// At least one router; `seed` decides who gets which request.
-    pub fn new(routers: Vec<Box<dyn Gateway + Send>>, seed: u64) -> Self {
-        Self { routers, seed }
-    }
-
-    fn of(&mut self, id: u32) -> &mut (dyn Gateway + Send) {
-        let at = mix(self.seed ^ u64::from(id)) % self.routers.len() as u64;
-        self.routers[at as usize].as_mut()
-    }
-}
-
-impl Gateway for Several {
-    fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
-        self.of(request.id).choose(now, request)
-    }
-
-    fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
-        self.of(id).on_first_token(now, id, engine);
-    }
-
-    fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
-        self.of(id).on_end(now, id, engine, usage, ok);
-    }
-
-    fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
-        self.routers.iter_mut().for_each(|router| router.on_stats(now, engine, report));
-    }
-
-    fn on_kv_events(&mut self, now: f64, engine: u32, batch: &[Residency]) {
-        self.routers.iter_mut().for_each(|router| router.on_kv_events(now, engine, batch));
-    }
-
-    fn on_down(&mut self, now: f64, engine: u32) {
-        self.routers.iter_mut().for_each(|router| router.on_down(now, engine));
-    }
-
-    fn on_up(&mut self, now: f64, engine: u32) {
-        self.routers.iter_mut().for_each(|router| router.on_up(now, engine));
-    }
-
-    fn stopped(&self) -> bool {
-        self.routers.iter().any(|router| router.stopped())
-    }
 }
 
 /// Engines given beforehand, one a request: replays what an outside router decided.

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub engine: Vec<u32>,
     /// Arrival at the router.
     pub arrival: Vec<f64>,
+    /// When it was sent to that engine; `NaN` if it never was.
+    pub dispatch: Vec<f64>,
     /// First token; `NaN` if there was none.
     pub first_token: Vec<f64>,
     /// Last token; `NaN` if there was none.
@@ -32,6 +34,8 @@ pub struct Outcome {
     pub rejected: u64,
     /// Requests lost with an engine after their first token, or sent when there was none.
     pub failed: u64,
+    /// Requests that were turned away by the router, which had too many waiting or for too long.
+    pub shed: u64,
     /// Requests dropped by an engine to be computed again.
     pub preemptions: u64,
     /// Sums over arrivals of the largest and the mean number of requests on an engine.
@@ -68,6 +72,7 @@ pub fn run(
     let outcome = Outcome {
         engine: vec![NOWHERE; n],
         arrival: vec![f64::NAN; n],
+        dispatch: vec![f64::NAN; n],
         first_token: vec![f64::NAN; n],
         end: vec![f64::NAN; n],
         cached: vec![0; n],
@@ -91,6 +96,8 @@ pub fn run(
         outcome,
         happened: Vec::new(),
         admitted: Vec::new(),
+        due: Vec::new(),
+        now: 0.0,
     };
     if conditions.kv_event_delay.is_some() {
         simulation.engines.iter_mut().for_each(Engine::tell_kv);
@@ -117,6 +124,8 @@ struct Simulation<'t, 'g> {
     outcome: Outcome,
     happened: Vec<Happened>,
     admitted: Vec<(u32, u32)>,
+    due: Vec<u32>,
+    now: f64,
 }
 
 impl Simulation<'_, '_> {
@@ -137,12 +146,16 @@ impl Simulation<'_, '_> {
             }
             let (time, starts, engine) = next;
             let arrival = self.arrivals.peek();
-            if time.min(arrival) == f64::INFINITY {
+            if time.min(arrival) == f64::INFINITY && self.gateway.wake_at(self.now).is_infinite() {
                 return;
             }
             let change = self.changes.last().map_or(f64::INFINITY, |change| change.time());
             let scrape = self.scrapes.next();
-            if self.kv_events.next() <= time.min(arrival).min(change).min(scrape) {
+            let wake = self.gateway.wake_at(self.now);
+            self.now = self.now.max(time.min(arrival).min(change).min(scrape).min(wake));
+            if wake < time.min(arrival).min(change).min(scrape) {
+                self.retry(wake);
+            } else if self.kv_events.next() <= time.min(arrival).min(change).min(scrape) {
                 self.hear();
             } else if change.min(scrape) <= time.min(arrival) {
                 if change <= scrape { self.change() } else { self.scrape() }
@@ -177,10 +190,14 @@ impl Simulation<'_, '_> {
 
     fn change(&mut self) {
         match self.changes.pop() {
-            Some(Change::Fail { time, engine }) => self.fail(engine, time),
+            Some(Change::Fail { time, engine }) => {
+                self.fail(engine, time);
+                self.retry(time);
+            }
             Some(Change::Join { time, engine }) if !self.up[engine as usize] => {
                 self.up[engine as usize] = true;
                 self.gateway.on_up(time, engine);
+                self.retry(time);
             }
             _ => {}
         }
@@ -251,11 +268,31 @@ impl Simulation<'_, '_> {
             self.outcome.load_max_and_mean.0 += f64::from(most);
             self.outcome.load_max_and_mean.1 +=
                 f64::from(self.total_in_flight) / self.engines.len() as f64;
+            self.outcome.dispatch[at] = now;
             self.engines[engine as usize].push(request, now);
+            return;
+        }
+        if self.gateway.holds(request) {
             return;
         }
         self.outcome.failed += 1;
         self.arrivals.release(self.trace, request, now);
+    }
+
+    /// Those who wait at the router are chosen for again.
+    fn retry(&mut self, now: f64) {
+        let mut due = std::mem::take(&mut self.due);
+        due.clear();
+        self.gateway.expired(now, &mut due);
+        for request in due.drain(..) {
+            self.outcome.shed += 1;
+            self.arrivals.release(self.trace, request, now);
+        }
+        self.gateway.due(&mut due);
+        for request in due.drain(..) {
+            self.send(request, now);
+        }
+        self.due = due;
     }
 
     /// What came out of an engine reaches the router at once, on the response path.
@@ -268,6 +305,7 @@ impl Simulation<'_, '_> {
         for (request, cached) in self.admitted.drain(..) {
             self.outcome.cached[request as usize] = cached;
         }
+        let ended = happened.iter().any(|event| !matches!(event, Happened::FirstToken(_)));
         for event in happened.drain(..) {
             match event {
                 Happened::FirstToken(request) => {
@@ -287,6 +325,9 @@ impl Simulation<'_, '_> {
             }
         }
         self.happened = happened;
+        if ended {
+            self.retry(now);
+        }
     }
 
     /// A request is no longer on its engine.

@@ -4,7 +4,8 @@
 
 use routecore::Params;
 use routecore_replay::engine::Report;
-use routecore_replay::gateway::{Several, Usage};
+use routecore_replay::gateway::Usage;
+use routecore_replay::several::Several;
 use routecore_replay::{
     Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Request, Row, Trace, run,
 };

@@ -32,6 +32,8 @@ pub(super) struct Flight {
     pub row: u32,
     pub start: f64,
     pub first_token: Option<f64>,
+    /// Whether it holds its place, and nobody told that it was sent.
+    pub reserved: bool,
     /// Whether that is when it was due, and nobody told yet.
     pub presumed: bool,
     pub work: Work,

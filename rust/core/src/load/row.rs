@@ -113,6 +113,7 @@ impl RowLoad {
             row,
             start: time,
             first_token: None,
+            reserved: false,
             presumed: false,
             work,
             ahead,

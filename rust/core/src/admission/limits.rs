@@ -1,0 +1,70 @@
+//! What a hold is allowed to do.
+
+use crate::error::{RouteError, fail};
+
+/// Bounds and rules of a [`Hold`](super::Hold). Times are seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Share of a KV cache that requests in flight may be expected to fill.
+    pub room: f64,
+    /// Waiters that are tried at each end of a request, in order.
+    pub look_ahead: usize,
+    /// Once the oldest has waited for so long, an endpoint is kept free for it.
+    pub reserve_after: f64,
+    /// Requests that may wait at once …
+    pub max_requests: usize,
+    /// … and the sum of their prompt tokens.
+    pub max_tokens: u64,
+    /// The longest that one waits before it is rejected.
+    pub max_wait: f64,
+    /// Seconds of waiting that a step of priority counts for.
+    pub priority_seconds: f64,
+    /// Seconds of waiting that it counts for to go on with a session.
+    pub continuation_seconds: f64,
+    /// Seconds without a request after which a session gives up its room.
+    pub idle: f64,
+    /// Whether requests that name a session are admitted by session.
+    pub sessions: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            room: 0.99,
+            look_ahead: 256,
+            reserve_after: 27.0,
+            max_requests: 4096,
+            max_tokens: 64 << 20,
+            max_wait: 600.0,
+            priority_seconds: 10.0,
+            continuation_seconds: 10.0,
+            idle: 30.0,
+            sessions: false,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// Names the bound and what it should be.
+    pub fn check(&self) -> Result<(), RouteError> {
+        for (name, value, low, high) in [
+            ("room", self.room, 0.05, 100.0),
+            ("reserve_after_s", self.reserve_after, 0.0, 86_400.0),
+            ("max_wait_s", self.max_wait, 0.0, 86_400.0),
+            ("priority_s", self.priority_seconds, 0.0, 86_400.0),
+            ("continuation_s", self.continuation_seconds, 0.0, 86_400.0),
+            ("idle_s", self.idle, 0.0, 86_400.0),
+            ("look_ahead", self.look_ahead as f64, 1.0, 4096.0),
+            ("max_requests", self.max_requests as f64, 0.0, 1e6),
+            ("max_tokens", self.max_tokens as f64, 0.0, 1e12),
+        ] {
+            if !(low..=high).contains(&value) {
+                fail!("hold: {name}: expected from {low} to {high}, got {value}");
+            }
+        }
+        Ok(())
+    }
+}
