@@ -187,7 +187,18 @@ class Router:
         body: Any = None,
         ids: Any = None,
         /,
-    ) -> tuple[str, list[tuple[str, bool, float, list[tuple[str, float, str]]]]]: ...
+    ) -> tuple[
+        str,
+        list[
+            tuple[
+                str,
+                bool,
+                float,
+                list[tuple[str, float, str]],
+                tuple[str, float, str | None, float | None] | None,
+            ]
+        ],
+    ]: ...
 
 @final
 class Trace:

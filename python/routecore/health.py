@@ -102,7 +102,8 @@ def tell(news: Sequence[tuple[str, str | None, float]]) -> None:
     """Log one line for each endpoint that left or is back."""
     for url, reason, seconds in news:
         if reason is None:
-            _log.info("endpoint %s is back after %.1f s", url, seconds)
+            # As loud as the line before it: who read that one waits for this.
+            _log.warning("endpoint %s is back after %.1f s", url, seconds)
         else:
             _log.warning(
                 "endpoint %s is out: its requests fail (%s); next try in %.1f s",

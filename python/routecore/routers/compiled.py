@@ -14,6 +14,7 @@ import msgspec
 
 from routecore import _core
 from routecore.errors import RouteError
+from routecore.health import standing_of
 from routecore.interface import Endpoint, RoutingInterface
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.stats import EngineStats, RequestStats
@@ -100,9 +101,13 @@ class CompiledRouter(RoutingInterface):
         url, rows = self._core.explain(endpoints, engine_stats, request_stats, *keys)
         scores = tuple(
             CandidateScore(
-                url=row_url, eligible=eligible, score=score, terms=tuple(Term(*t) for t in terms)
+                url=row_url,
+                eligible=eligible,
+                score=score,
+                terms=tuple(Term(*t) for t in terms),
+                standing=standing_of(standing),
             )
-            for row_url, eligible, score, terms in rows
+            for row_url, eligible, score, terms, standing in rows
         )
         return Explanation(strategy=self.strategy, url=url, candidates=scores)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from routecore.health import Standing
+
 
 class Term(msgspec.Struct, frozen=True):
     """One part of a score.
@@ -29,12 +31,15 @@ class CandidateScore(msgspec.Struct, frozen=True):
         eligible: Whether it could be chosen at all.
         score: NaN where it could not, or where the strategy compares nothing (round robin).
         terms: The parts of the score; an endpoint that could not be chosen has none.
+        standing: Why, since when and until when it is left alone, where its requests fail; None
+            where nothing is held against it.
     """
 
     url: str
     eligible: bool
     score: float
     terms: tuple[Term, ...]
+    standing: Standing | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -96,7 +101,9 @@ class Explanation(msgspec.Struct, frozen=True):
             values = {term.name: term.value for term in candidate.terms}
             mark = "*" if candidate.url == self.url else " " if candidate.eligible else "-"
             cells = [_figure(values[name]) if name in values else "" for name in columns]
-            yield [f"{mark} {candidate.url}", _figure(candidate.score), *cells]
+            held = candidate.standing
+            about = f" ({held.state}: {held.reason})" if held is not None else ""
+            yield [f"{mark} {candidate.url}{about}", _figure(candidate.score), *cells]
 
     def __str__(self) -> str:
         """A ranked table: `*` marks the winner, `-` endpoints that could not be chosen."""

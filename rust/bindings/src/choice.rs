@@ -1,10 +1,12 @@
 //! One choice: what it reads, and what it leaves behind.
 
 use routecore::fleet::{Lookup, Told};
-use routecore::{Asked, Fleet, Key, View};
+use routecore::strategy::Scored;
+use routecore::{Asked, Fleet, Key, Stat, View};
 
+use crate::around::Around;
 use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::known_state::{Chosen, State};
 use crate::kv_events::Held;
 use crate::table::Table;
 use crate::values::Columns;
@@ -44,26 +46,24 @@ impl Kind {
     }
 }
 
-/// The candidates, and all there is to read of them for this request.
-pub fn view<'a>(
+/// These candidates, and all there is to read of them for this request.
+fn view<'a>(
     router: &routecore::Router,
     known: &KnownList,
-    state: &'a State,
+    (state, chosen): (&'a State, &'a Chosen),
     fleet: Option<&'a Fleet>,
     kind: Kind,
     wanted: &Wanted,
     lookup: &'a mut Lookup,
-) -> (View<'a>, &'a [u32]) {
-    let (table, chosen) = match fleet {
-        Some(fleet) if kind == Kind::Resident => (&fleet.table, &state.resident),
-        _ => (&state.scratch, &state.plain),
+) -> View<'a> {
+    let table = match fleet {
+        Some(fleet) if kind == Kind::Resident => &fleet.table,
+        _ => &state.scratch,
     };
     let view = View::new(table, &chosen.candidates);
-    let Some(fleet) = fleet.filter(|_| router.needs_prompt()) else {
-        return (view, &chosen.positions);
-    };
+    let Some(fleet) = fleet.filter(|_| router.needs_prompt()) else { return view };
     let Key::Prompt(prompt) = &wanted.key else {
-        return (view.asking(Asked::default(), fleet.engine()), &chosen.positions);
+        return view.asking(Asked::default(), fleet.engine());
     };
     let sizes = fleet.tokens(prompt);
     let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
@@ -77,7 +77,7 @@ pub fn view<'a>(
         let ids = chosen.positions.iter().map(|&at| known.id(at as usize));
         lookup.hear(rows.zip(ids.map(|id| told(&wanted.held, id))), sizes);
     }
-    (view.asking(lookup.asked(sizes), fleet.engine()), &chosen.positions)
+    view.asking(lookup.asked(sizes), fleet.engine())
 }
 
 /// What the engine of this endpoint told.
@@ -92,15 +92,84 @@ pub type Choice = (usize, f64);
 pub fn pick(
     router: &mut routecore::Router,
     known: &KnownList,
-    state: &State,
+    state: &mut State,
     fleet: Option<&Fleet>,
     kind: Kind,
     wanted: &Wanted,
     lookup: &mut Lookup,
 ) -> Option<Choice> {
-    let (view, positions) = view(router, known, state, fleet, kind, wanted, lookup);
-    let pos = router.pick(view, &wanted.key)?;
-    Some((positions[pos] as usize, view.cached(pos)))
+    let disturbed = Around::refresh(known, state, fleet, kind);
+    let state = &*state;
+    let mut cached = 0.0;
+    let ask = |chosen: &Chosen, forced: Option<usize>| {
+        let view = view(router, known, (state, chosen), fleet, kind, wanted, lookup);
+        let at = forced.or_else(|| router.pick(view, &wanted.key));
+        cached = at.map_or(0.0, |at| view.cached(at));
+        at
+    };
+    let at = decide(state, fleet.filter(|_| disturbed), kind, ask)?.1;
+    Some((at, cached))
+}
+
+/// The place in the list that the next [`pick`] would choose, and what the candidates score that
+/// it is among, with their places.
+pub fn explain(
+    router: &routecore::Router,
+    known: &KnownList,
+    state: &mut State,
+    fleet: Option<&Fleet>,
+    kind: Kind,
+    wanted: &Wanted,
+    lookup: &mut Lookup,
+) -> Option<(usize, Vec<(u32, Scored)>)> {
+    let disturbed = Around::refresh(known, state, fleet, kind);
+    let state = &*state;
+    let mut scores = Vec::new();
+    let ask = |chosen: &Chosen, forced: Option<usize>| {
+        let view = view(router, known, (state, chosen), fleet, kind, wanted, lookup);
+        let (at, scored) = router.explain(view, &wanted.key);
+        scores = scored;
+        forced.or(at)
+    };
+    let (among, at) = decide(state, fleet.filter(|_| disturbed), kind, ask)?;
+    Some((at, among.positions.iter().copied().zip(scores).collect()))
+}
+
+/// Whom the choice is among, and the place in the list that it falls on. `ask`: the place among
+/// candidates, which is given where health decides it. `fleet`: only where somebody is not in.
+fn decide<'a>(
+    state: &'a State,
+    fleet: Option<&Fleet>,
+    kind: Kind,
+    mut ask: impl FnMut(&'a Chosen, Option<usize>) -> Option<usize>,
+) -> Option<(&'a Chosen, usize)> {
+    let all = match kind {
+        Kind::Resident => &state.resident,
+        Kind::Plain | Kind::Own => &state.plain,
+    };
+    let mut among = |chosen: &'a Chosen, forced: Option<usize>| {
+        let at = ask(chosen, forced)?;
+        Some((chosen, chosen.positions[at] as usize))
+    };
+    let Some(fleet) = fleet else { return among(all, None) };
+    let rows = all.positions.iter().map(|&at| state.rows[at as usize]);
+    if let Some(probe) = fleet.health.due(rows.clone()) {
+        return among(all, Some(probe));
+    }
+    let Around { open, steady, .. } = &state.around;
+    if let Some(found) = among(open, None) {
+        let row = state.rows[found.1];
+        if fleet.health.has_room(row, fleet.table.get(Stat::InFlight, row)) {
+            return Some(found);
+        }
+        if let Some(found) = among(steady, None) {
+            return Some(found);
+        }
+    }
+    match fleet.health.least_recent(rows) {
+        Some(tried) => among(all, Some(tried)),
+        None => among(open, None),
+    }
 }
 
 /// Counts the choice as load where there is a table to count in.

@@ -79,3 +79,12 @@ pub fn standing(fleet: &Fleet, row: u32) -> Option<StandingTuple> {
     };
     Some((state, standing.since, standing.reason.map(Reason::name), standing.until))
 }
+
+/// Where the endpoints of a list stand that are not in; empty where all are.
+pub fn standings(
+    state: &crate::known_state::State,
+    fleet: Option<&Fleet>,
+) -> Vec<Option<StandingTuple>> {
+    let Some(fleet) = fleet.filter(|fleet| fleet.health.is_disturbed()) else { return Vec::new() };
+    state.rows.iter().map(|&row| standing(fleet, row)).collect()
+}

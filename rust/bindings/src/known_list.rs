@@ -267,6 +267,15 @@ impl KnownList {
         }
     }
 
+    /// Those of the chosen whose place in the list is wanted.
+    pub fn part(&self, chosen: &Chosen, wanted: impl Fn(u32) -> bool) -> Chosen {
+        let mut rows = vec![u32::MAX; self.len()];
+        for (&at, &row) in chosen.positions.iter().zip(&chosen.candidates.rows) {
+            rows[at as usize] = if wanted(at) { row } else { u32::MAX };
+        }
+        self.choose(&rows, |row| row != u32::MAX)
+    }
+
     /// Those that may be chosen, of the endpoints in these rows.
     pub fn choose(&self, rows: &[u32], eligible: impl Fn(u32) -> bool) -> Chosen {
         let usable = |&pos: &u32| {

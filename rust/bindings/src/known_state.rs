@@ -4,12 +4,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use routecore::{Candidates, StatTable};
 
+use crate::around::Around;
 use crate::known_list::{KnownList, LOOKS};
 use crate::locked::{Kept, Quiet};
 use crate::rows::Inner;
 use crate::values::Columns;
 
 /// Candidates of a bound list, and where each stands in the list.
+#[derive(Default)]
 pub struct Chosen {
     pub candidates: Candidates,
     pub positions: Vec<u32>,
@@ -25,6 +27,8 @@ pub struct State {
     /// Rows of their own for values read from plain objects.
     pub plain: Chosen,
     pub scratch: StatTable,
+    /// Who may be chosen while some fail.
+    pub around: Around,
     pub columns: Kept<Option<Box<Columns>>>,
     /// The caller's own list when all of it was last compared, and the place to look at next.
     compared: Kept<Option<Py<PyList>>>,
@@ -43,6 +47,7 @@ impl State {
             rows: Vec::new(),
             epoch: None,
             scratch: StatTable::scratch(known.len()),
+            around: Around::default(),
             columns: Kept::default(),
             compared: Kept::default(),
             next: 0,

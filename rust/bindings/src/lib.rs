@@ -1,5 +1,6 @@
 //! Python bindings: convert, lock, call. No routing rule lives here.
 
+mod around;
 mod attribute;
 mod choice;
 mod decide;

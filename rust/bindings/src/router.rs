@@ -11,10 +11,11 @@ use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
 use routecore::{Key, Params, Stat};
 
-use crate::choice::{Kind, Wanted, count, pick, view};
+use crate::choice::{Kind, Wanted, count, explain, pick};
 use crate::decide::called;
 use crate::desk::{Care, Desk, Weights};
 use crate::errors::{guarded, to_py};
+use crate::health::{StandingTuple, standings};
 use crate::kv_events::{Held, KvIndex, read_tokens};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks};
@@ -48,7 +49,8 @@ thread_local! {
     static LOOKUP: RefCell<Lookup> = RefCell::default();
 }
 
-type Row = (Py<PyString>, bool, f64, Vec<(&'static str, f64, &'static str)>);
+type Terms = Vec<(&'static str, f64, &'static str)>;
+type Row = (Py<PyString>, bool, f64, Terms, Option<StandingTuple>);
 
 impl Router {
     pub fn none(&self) -> PyErr {
@@ -290,36 +292,30 @@ impl Router {
             let known = self.meet(call, Care::Read)?.known;
             let mut source = self.source(call, &known)?;
             let kind = Kind::of(&source);
-            let ((won, positions, scores), slept) =
-                self.looked_up(&wanted, request_stats, |lookup| {
-                    self.desk.with(py, |desk, quiet| {
-                        desk.bring(&known);
-                        let found = self.with_view(
-                            desk,
-                            &mut source,
-                            quiet,
-                            |router, known, state, fleet| {
-                                let fleet = fleet.as_deref();
-                                let (view, positions) =
-                                    view(router, known, state, fleet, kind, &wanted, lookup);
-                                let (won, scores) = router.explain(view, &wanted.key);
-                                (won.map(|at| positions[at] as usize), positions.to_vec(), scores)
-                            },
-                        );
-                        (found, std::mem::take(&mut desk.slept))
-                    })
-                });
+            let (found, slept) = self.looked_up(&wanted, request_stats, |lookup| {
+                self.desk.with(py, |desk, quiet| {
+                    desk.bring(&known);
+                    let found =
+                        self.with_view(desk, &mut source, quiet, |router, known, state, fleet| {
+                            let fleet = fleet.as_deref();
+                            let found =
+                                explain(router, known, state, fleet, kind, &wanted, lookup)?;
+                            Some((found, standings(state, fleet)))
+                        });
+                    (found, std::mem::take(&mut desk.slept))
+                })
+            });
             self.lost(py, slept);
-            let won = won.ok_or_else(|| self.none())?;
-            let mut scored: HashMap<usize, Scored> =
-                positions.iter().map(|&pos| pos as usize).zip(scores).collect();
+            let ((won, scores), standings) = found.ok_or_else(|| self.none())?;
+            let mut scored: HashMap<u32, Scored> = scores.into_iter().collect();
             let url = |pos: usize| known.strings()[pos].clone_ref(py);
             let rows = (0..known.len()).map(|pos| {
-                let found = scored.remove(&pos);
+                let found = scored.remove(&(pos as u32));
                 let eligible = found.is_some();
                 let found = found.unwrap_or(Scored { score: f64::NAN, terms: Vec::new() });
                 let terms = found.terms.iter().map(|t| (t.name, t.value, t.unit)).collect();
-                (url(pos), eligible, found.score, terms)
+                let standing = standings.get(pos).copied().flatten();
+                (url(pos), eligible, found.score, terms, standing)
             });
             Ok((url(won), rows.collect()))
         })

@@ -28,6 +28,7 @@ use clock::Clock;
 use row::{Limit, RowHealth, tells};
 
 use crate::error::RouteError;
+use crate::hash::mix;
 use crate::load::PENDING_LEASE;
 use crate::rng::Rng;
 
@@ -96,7 +97,8 @@ impl Health {
             away: Vec::new(),
             clock: Clock::default(),
             rng: Rng::new(seed),
-            epoch: 0,
+            // So that no two tables are taken for each other.
+            epoch: mix(seed),
             choices: 0,
             stamps: 0,
             ejections: 0,
@@ -115,7 +117,7 @@ impl Health {
             self.row(row).state = State::In;
         }
         self.away.clear();
-        self.epoch += 1;
+        self.epoch = mix(self.epoch ^ seed);
         (self.policy, self.rng) = (policy, Rng::new(seed));
         Ok(())
     }
@@ -376,7 +378,7 @@ impl Health {
 
     fn change(&mut self, row: u32, state: State) {
         let passed = self.clock.passed();
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         let health = self.row(row);
         (health.state, health.since) = (state, passed);
     }
@@ -394,7 +396,7 @@ impl Health {
         }
         if let Some(at) = self.away.iter().position(|away| away.row == row) {
             self.away.swap_remove(at);
-            self.epoch += 1;
+            self.epoch = self.epoch.wrapping_add(1);
         }
         self.changes.retain(|change| change.row != row);
     }

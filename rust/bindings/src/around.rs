@@ -1,0 +1,54 @@
+//! Who of a known list may be chosen while some of its endpoints fail.
+
+use routecore::health::State as Health;
+use routecore::Fleet;
+
+use crate::choice::Kind;
+use crate::known_list::KnownList;
+use crate::known_state::{Chosen, State};
+
+/// The candidates without those that are out; kept until somebody leaves or comes back.
+#[derive(Default)]
+pub struct Around {
+    /// Those that are in or on probation.
+    pub open: Chosen,
+    /// Those that are in; nobody where that are all of `open`.
+    pub steady: Chosen,
+    /// Health's epoch, the table's, which path, and the set of all.
+    stamp: Option<(u64, u64, Kind, u64)>,
+    /// Whether anybody of the list is not in.
+    any: bool,
+}
+
+impl Around {
+    /// Brings it up to date; whether anybody of the list is not in.
+    pub fn refresh(
+        known: &KnownList,
+        state: &mut State,
+        fleet: Option<&Fleet>,
+        kind: Kind,
+    ) -> bool {
+        let Some(Fleet { health, table, .. }) = fleet else { return false };
+        if !health.is_disturbed() {
+            return false;
+        }
+        let all = if kind == Kind::Resident { &state.resident } else { &state.plain };
+        let stamp = Some((health.epoch(), table.epoch(), kind, all.candidates.set));
+        if state.around.stamp != stamp {
+            let health = |at: u32| health.state(state.rows[at as usize]);
+            let not_in = |&&at: &&u32| health(at) != Health::In;
+            let away = all.positions.iter().filter(not_in).count();
+            let out = all.positions.iter().filter(|&&at| matches!(health(at), Health::Out { .. }));
+            let on_probation = away - out.count();
+            let mut around = Self { stamp, any: away > 0, ..Self::default() };
+            if around.any {
+                around.open = known.part(all, |at| !matches!(health(at), Health::Out { .. }));
+            }
+            if on_probation > 0 {
+                around.steady = known.part(all, |at| health(at) == Health::In);
+            }
+            state.around = around;
+        }
+        state.around.any
+    }
+}
