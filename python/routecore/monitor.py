@@ -196,7 +196,8 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             engine_url: Where it was.
             request_id: As reported.
             timestamp: When, in seconds.
-            reason: Why. `client` says nothing of the endpoint; `connect` takes it for restarted.
+            reason: Why. `client` says nothing of the endpoint, nor does `unknown` after a first
+                token; `connect` takes it for restarted.
             retry_after: Seconds for which a `busy` endpoint asks to be left alone (Retry-After).
 
         Raises:

@@ -298,7 +298,7 @@ def test_eight_threads_route_while_events_are_applied(fleet: Fleet) -> None:
             name = f"{thread}-{i}"
             fleet.monitor.on_new_request(url, name, 1.0)
             if i % 2:
-                fleet.monitor.on_request_failed(url, name, 1.0)
+                fleet.monitor.on_request_failed(url, name, 1.0, "client")
             else:
                 fleet.monitor.on_request_response(url, name, 1.0)
                 fleet.monitor.on_request_complete(url, name, 1.0)

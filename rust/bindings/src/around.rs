@@ -1,7 +1,7 @@
 //! Who of a known list may be chosen while some of its endpoints fail.
 
-use routecore::health::State as Health;
 use routecore::Fleet;
+use routecore::health::State as Health;
 
 use crate::choice::Kind;
 use crate::known_list::KnownList;

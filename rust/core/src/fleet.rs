@@ -243,8 +243,13 @@ impl Fleet {
 
     /// The request ended; see [`Load::end`] and [`Health::ended`].
     pub fn end(&mut self, row: u32, request: u128, time: f64, outcome: impl Into<Outcome>) {
-        let outcome = outcome.into();
+        let mut outcome = outcome.into();
         let found = self.load.look(row, request);
+        if found.is_some_and(|(told, _)| told) && outcome == Outcome::from(false) {
+            // It had begun to answer, and the host does not say why that ended: as a rule the
+            // client left.
+            outcome = Outcome::Failed(Reason::Client, None);
+        }
         let done = outcome == Outcome::Served;
         if let Some(seen) = self.load.end(&mut self.table, row, request, time, done) {
             self.speed.served(&mut self.table, row, &seen);

@@ -17,7 +17,7 @@ pub enum Reason {
     Broken,
     /// The client left: says nothing of the endpoint.
     Client,
-    /// The host does not say.
+    /// The host does not say. After a first token it counts as [`Reason::Client`].
     Unknown,
 }
 

@@ -61,6 +61,21 @@ fn a_served_request_between_failures_and_a_client_that_leaves_put_nobody_out() {
 }
 
 #[test]
+fn an_answer_that_ends_for_no_known_reason_is_taken_for_one_whose_client_left() {
+    let mut fleet = fleet(2);
+    let mut cut = |reason, ids: std::ops::Range<u128>| {
+        for id in ids {
+            fleet.sent(0, id, 1_000.0);
+            fleet.first_token(0, id, 1_000.0);
+            fleet.end(0, id, 1_000.0, Outcome::Failed(reason, None));
+        }
+        fleet.health.is_out(0)
+    };
+    assert!(!cut(Reason::Unknown, 0..50));
+    assert!(cut(Reason::Broken, 50..60));
+}
+
+#[test]
 fn stays_double_up_to_the_longest_and_start_anew_once_forgiven() {
     let mut fleet = fleet(2);
     fail(&mut fleet, 0, 1_000.0, Reason::Connect, 2);
