@@ -16,6 +16,7 @@ pub mod hash;
 pub mod health;
 pub mod index;
 pub mod load;
+pub mod lookup;
 pub mod minima;
 pub mod prompt;
 pub mod rng;

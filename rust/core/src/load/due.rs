@@ -48,7 +48,8 @@ impl Due {
         if self.told || !self.missed || flight.work.prefill_us == 0 {
             return;
         }
-        let at = micros(flight.start) + flight.ahead.us + flight.work.prefill_us;
+        let queued = flight.ahead.us.saturating_add(flight.work.prefill_us);
+        let at = micros(flight.start).saturating_add(queued);
         self.heap.push(Reverse((at, flight.row, request)));
         if self.heap.len() > 2 * live + 1024 {
             self.heap.retain(|Reverse((_, row, request))| is_live(*row, *request));

@@ -31,6 +31,8 @@ pub struct Work {
 pub(super) struct Flight {
     pub row: u32,
     pub start: f64,
+    /// When its lease began.
+    pub since: f64,
     pub first_token: Option<f64>,
     /// Whether it holds its place, and nobody told that it was sent.
     pub reserved: bool,

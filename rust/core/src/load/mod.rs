@@ -3,7 +3,8 @@
 //! The counts are columns of the [`StatTable`], so that a strategy has one place to read.
 //! A request counts from the choice on (pending), through prefill and decode, until it ends, fails,
 //! or its lease runs out. Unknown and repeated ends change nothing: no count drifts or goes negative.
-//! Read next: `flight.rs` (one request), `row.rs` (the sums of one endpoint), `window.rs`.
+//! Read next: `flight.rs` (one request), `row.rs` (the sums of one endpoint), `window.rs`, `clock.rs`
+//! (what timestamps are worth), `expiry.rs` (what leaves by time alone).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,22 +12,31 @@ use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
 
 mod backlog;
+mod clock;
 mod due;
+mod expiry;
 mod flight;
+mod gone;
 mod row;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 mod window;
 
 pub use flight::{FirstToken, Served, Work};
 pub use row::RowStats;
 
+use clock::Clock;
 use due::Due;
-use flight::Flight;
-use row::RowLoad;
+use expiry::Lapsed;
+use flight::{Flight, Meter};
+use row::{Bounds, RowLoad};
 
 /// Seconds a choice counts as load before the host reports the request.
 pub const PENDING_LEASE: f64 = 1.0;
+/// Seconds behind the clock that a request may be reported as sent; further back, a clock was set.
+const SENT_LATE: f64 = 60.0;
 /// Choices that may wait for their report at once; above it the oldest stops counting.
 pub const MAX_PENDING: usize = 1 << 16;
 
@@ -39,16 +49,20 @@ pub enum Fate {
     Over,
 }
 
-/// The lifecycle of requests. Time is an argument, in seconds of the host's clock.
+/// The lifecycle of requests. Times are arguments: timestamps of the host, which may be wrong, and
+/// become times of the [`Clock`] here.
 #[derive(Debug)]
 pub struct Load {
     span: f64,
     lease: f64,
-    now: f64,
+    clock: Clock,
     rows: Vec<RowLoad>,
     flights: HashMap<u128, Vec<Flight>>,
     live: usize,
     leases: VecDeque<(f64, u128)>,
+    /// What a leap of the clock ended, and the meter of the row on which it leapt.
+    lapsed: Vec<Lapsed>,
+    metered: Option<(u32, Meter)>,
     pending: VecDeque<(f64, u32, u64)>,
     expired: u64,
     /// Pins whose fate changed, for the index to hear of.
@@ -63,11 +77,13 @@ impl Load {
         Self {
             span,
             lease,
-            now: f64::NEG_INFINITY,
+            clock: Clock::default(),
             rows: Vec::new(),
             flights: HashMap::new(),
             live: 0,
             leases: VecDeque::new(),
+            lapsed: Vec::new(),
+            metered: None,
             pending: VecDeque::new(),
             expired: 0,
             settled: Vec::new(),
@@ -81,9 +97,9 @@ impl Load {
         self.lease = lease;
     }
 
-    /// The latest time heard of, seconds; minus infinity before any.
+    /// The latest time that is not in doubt, seconds; minus infinity before any.
     pub fn now(&self) -> f64 {
-        self.now
+        self.clock.sure()
     }
 
     /// Requests dropped because their lease ran out.
@@ -105,7 +121,7 @@ impl Load {
     pub fn chosen(&mut self, table: &mut StatTable, row: u32, work: Work) {
         let Some(id) = table.id(row) else { return };
         self.row(row).choose(work);
-        self.pending.push_back((self.now, row, id));
+        self.pending.push_back((self.clock.now(), row, id));
         // Without a prompt it is one more in flight, and nothing else.
         if work == Work::default() {
             table.bump(Stat::InFlight, row, 1.0);
@@ -130,8 +146,7 @@ impl Load {
         if table.id(row).is_none() {
             return;
         }
-        let time = self.finite(time);
-        self.advance(table, time);
+        let time = self.hear(table, row, time, SENT_LATE);
         if self.adopt(row, request, time) {
             return self.publish(table, row);
         }
@@ -146,8 +161,8 @@ impl Load {
                 self.publish(table, old);
             }
         }
-        let span = self.span;
-        let flight = self.row(row).send(row, time, span);
+        let bounds = self.bounds();
+        let flight = self.row(row).send(row, time, bounds);
         let flights = &self.flights;
         self.due.sent(&flight, request, self.live, |row, request| {
             flights.get(&request).is_some_and(|fs| fs.iter().any(|f| f.row == row))
@@ -176,7 +191,7 @@ impl Load {
         let Some(flight) = flights.iter_mut().find(reserved) else { return false };
         flight.reserved = false;
         if flight.first_token.is_none() {
-            flight.start = time;
+            (flight.start, flight.since) = (time, time);
             self.leases.push_back((time, request));
         }
         true
@@ -190,20 +205,22 @@ impl Load {
         request: u128,
         time: f64,
     ) -> Option<FirstToken> {
-        let time = self.finite(time);
-        self.advance(table, time);
-        let span = self.span;
+        let time = self.hear(table, row, time, f64::INFINITY);
+        let time = self.revive(table, row, request, time);
+        let (bounds, now) = (self.bounds(), self.clock.now());
         self.row(row).pass(time);
         let flights = self.flights.get_mut(&request)?;
         let waits = |f: &&mut Flight| f.row == row && f.waits();
         let flight = flights.iter_mut().find(waits)?;
-        self.due.told(time, self.now);
+        let time = if time < flight.start { now } else { time };
+        self.due.told(time, now);
         if !flight.presumed {
             self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
         }
-        let seen = self.rows.get_mut(row as usize)?.first_token(flight, time, span);
+        let seen = self.rows.get_mut(row as usize)?.first_token(flight, time, bounds);
+        let waited = seen.waited_ms * 1e-3;
         self.publish(table, row);
-        Some(seen)
+        bounds.can_last(waited).then_some(seen)
     }
 
     /// The engine's own count of the request's tokens: prompt, found in its cache, generated.
@@ -225,10 +242,12 @@ impl Load {
         time: f64,
         done: bool,
     ) -> Option<Served> {
-        let time = self.finite(time);
-        self.advance(table, time);
+        let time = self.hear(table, row, time, f64::INFINITY);
+        let time = self.revive(table, row, request, time);
         self.row(row).pass(time);
         let flight = self.take(row, request)?;
+        let begun = flight.first_token.map_or(flight.start, |first| first.max(flight.start));
+        let time = if time < begun { self.clock.now().max(begun) } else { time };
         if done && flight.first_token.is_none() {
             // Answered in one piece: the prefix was computed all the same.
             self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
@@ -237,8 +256,8 @@ impl Load {
             self.due.missed();
         }
         self.release(&flight);
-        let span = self.span;
-        let served = if done { self.row(row).serve(&flight, time, span) } else { None };
+        let bounds = self.bounds();
+        let served = if done { self.row(row).serve(&flight, time, bounds) } else { None };
         self.publish(table, row);
         served
     }
@@ -257,13 +276,6 @@ impl Load {
         self.row(row).generation = generation;
     }
 
-    /// What is in flight on the row is gone, and no end will be told; so are the choices that wait.
-    pub fn empty(&mut self, table: &mut StatTable, row: u32) {
-        self.drop_flights(row);
-        self.row(row).empty();
-        self.publish(table, row);
-    }
-
     /// What other routers have in flight on the row, from now until the next report.
     pub fn elsewhere(&mut self, table: &mut StatTable, row: u32, count: u32) {
         if table.id(row).is_none() {
@@ -280,119 +292,19 @@ impl Load {
 
     /// Figures of one row at `now`; `None` for a row without a request so far.
     pub fn stats(&mut self, row: u32, now: f64) -> Option<RowStats> {
-        let span = self.span;
+        let (now, span) = (self.clock.at(now), self.span);
         self.rows.get_mut(row as usize)?.stats(now, span)
     }
 
     /// Writes the window figures of `rows` into their columns.
     pub fn publish_windows(&mut self, table: &mut StatTable, rows: &[u32]) {
         for &row in rows {
-            let stats = self.stats(row, self.now);
+            let (now, span) = (self.clock.now(), self.span);
+            let stats = self.rows.get_mut(row as usize).and_then(|load| load.stats(now, span));
             table.set(Stat::Qps, row, stats.map_or(0.0, |s| s.qps));
             let unknown = f64::NAN;
             table.set(Stat::Ttft, row, stats.and_then(|s| s.ttft).unwrap_or(unknown));
             table.set(Stat::AvgLatency, row, stats.and_then(|s| s.avg_latency).unwrap_or(unknown));
-        }
-    }
-
-    /// Moves time on: pending choices and leases that ran out leave the load.
-    pub fn advance(&mut self, table: &mut StatTable, now: f64) {
-        if !now.is_finite() || now <= self.now {
-            return;
-        }
-        // Choices made before any time was known start their lease now.
-        if self.now == f64::NEG_INFINITY {
-            self.pending.iter_mut().for_each(|p| p.0 = now);
-        }
-        self.now = now;
-        while self.pending.front().is_some_and(|p| p.0 < now - PENDING_LEASE) {
-            self.drop_oldest_pending(table);
-        }
-        while self.leases.front().is_some_and(|l| l.0 < now - self.lease) {
-            let Some((_, request)) = self.leases.pop_front() else { break };
-            self.expire(table, request, now - self.lease);
-        }
-        while let Some((row, request, time)) = self.due.next(now) {
-            self.presume(table, row, request, time);
-        }
-    }
-
-    /// The request should have its first token by now.
-    fn presume(&mut self, table: &mut StatTable, row: u32, request: u128, time: f64) {
-        let Some(flights) = self.flights.get_mut(&request) else { return };
-        let waits = |f: &&mut Flight| f.row == row && f.first_token.is_none();
-        let Some(flight) = flights.iter_mut().find(waits) else { return };
-        self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
-        if let Some(load) = self.rows.get_mut(row as usize) {
-            load.pass(time);
-            load.decodes(flight, time);
-            flight.presumed = true;
-        }
-        self.publish(table, row);
-    }
-
-    fn drop_flights(&mut self, row: u32) {
-        self.flights.retain(|_, flights| {
-            flights.retain(|f| f.row != row);
-            !flights.is_empty()
-        });
-        self.live = self.flights.values().map(Vec::len).sum();
-        self.pending.retain(|p| p.1 != row);
-    }
-
-    /// Forgets everything about a row that is about to be freed.
-    pub fn forget(&mut self, row: u32) {
-        self.drop_flights(row);
-        if let Some(load) = self.rows.get_mut(row as usize) {
-            *load = RowLoad::default();
-        }
-    }
-
-    /// Takes the pins of all requests of a row: what they held is gone.
-    pub fn unpin(&mut self, row: u32) {
-        let flights = self.flights.values_mut().flatten();
-        flights.filter(|f| f.row == row).for_each(|f| f.work.pin = None);
-        if let Some(load) = self.rows.get_mut(row as usize) {
-            load.unpin();
-        }
-    }
-
-    /// A time that is no number would never expire and hold up the leases behind it.
-    fn finite(&self, time: f64) -> f64 {
-        if time.is_finite() { time } else { self.now.max(0.0) }
-    }
-
-    fn expire(&mut self, table: &mut StatTable, request: u128, before: f64) {
-        let old = |f: &Flight| f.start < before;
-        while let Some(row) =
-            self.flights.get(&request).and_then(|fs| fs.iter().find(|f| old(f)).map(|f| f.row))
-        {
-            let Some(flight) = self.take_where(request, |f| f.row == row && old(f)) else { return };
-            self.release(&flight);
-            self.expired += 1;
-            self.publish(table, row);
-        }
-    }
-
-    /// Ends of long-gone requests are swept once they outnumber the living.
-    fn compact_leases(&mut self) {
-        if self.leases.len() > 2 * self.live + 1024 {
-            let flights = &self.flights;
-            self.leases.retain(|(start, request)| {
-                flights.get(request).is_some_and(|fs| fs.iter().any(|f| f.start == *start))
-            });
-        }
-    }
-
-    fn drop_oldest_pending(&mut self, table: &mut StatTable) {
-        let Some((_, row, id)) = self.pending.pop_front() else { return };
-        if table.id(row) != Some(id) {
-            return;
-        }
-        let unsent = self.row(row).drop_oldest_choice();
-        self.settled.extend(unsent.and_then(|w| w.pin).map(|pin| (row, pin, Fate::Over)));
-        if unsent.is_some() {
-            self.publish(table, row);
         }
     }
 
@@ -415,6 +327,10 @@ impl Load {
     fn release(&mut self, flight: &Flight) {
         self.settled.extend(flight.work.pin.map(|pin| (flight.row, pin, Fate::Over)));
         self.row(flight.row).release(flight);
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { span: self.span, sure: self.clock.sure(), longest: self.lease }
     }
 
     fn row(&mut self, row: u32) -> &mut RowLoad {

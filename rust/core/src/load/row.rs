@@ -56,7 +56,32 @@ pub struct RowStats {
     pub swapped: u64,
 }
 
+/// Between which times and durations figures are taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Seconds of the sliding window.
+    pub span: f64,
+    /// The latest time that is not in doubt: what is too old by a later one is kept for now.
+    pub sure: f64,
+    /// Seconds that a request may last; what seems longer is a wrong timestamp.
+    pub longest: f64,
+}
+
+impl Bounds {
+    pub fn can_last(&self, seconds: f64) -> bool {
+        (0.0..=self.longest).contains(&seconds)
+    }
+}
+
 impl RowLoad {
+    pub fn meter(&self) -> Meter {
+        self.meter
+    }
+
+    pub fn set_meter(&mut self, meter: Meter) {
+        self.meter = meter;
+    }
+
     /// Brings the meter forward: until `now` the row was as it is.
     pub fn pass(&mut self, now: f64) {
         let seconds = now - self.meter.at;
@@ -95,7 +120,7 @@ impl RowLoad {
         Some(work)
     }
 
-    pub fn send(&mut self, row: u32, time: f64, span: f64) -> Flight {
+    pub fn send(&mut self, row: u32, time: f64, bounds: Bounds) -> Flight {
         self.pass(time);
         let work = self.waiting.pop_front();
         if work.is_some() {
@@ -104,7 +129,7 @@ impl RowLoad {
         let work = work.unwrap_or_default();
         self.prefill += 1;
         self.first_seen.get_or_insert(time);
-        self.arrivals.push(time, 0.0, span);
+        self.arrivals.push(time, 0.0, bounds.span, bounds.sure);
         self.unsent.take(&work);
         // Choices made after this one stand in the queue behind it.
         let mut ahead = self.queued.without(&self.unsent);
@@ -112,6 +137,7 @@ impl RowLoad {
         Flight {
             row,
             start: time,
+            since: time,
             first_token: None,
             reserved: false,
             presumed: false,
@@ -142,14 +168,16 @@ impl RowLoad {
         flight.mark = self.meter;
     }
 
-    pub fn first_token(&mut self, flight: &mut Flight, time: f64, span: f64) -> FirstToken {
+    pub fn first_token(&mut self, flight: &mut Flight, time: f64, bounds: Bounds) -> FirstToken {
         if !flight.presumed {
             self.decodes(flight, time);
         }
         flight.first_token = Some(time);
         flight.presumed = false;
         let waited = time - flight.start;
-        self.ttft.push(time, waited, span);
+        if bounds.can_last(waited) {
+            self.ttft.push(time, waited, bounds.span, bounds.sure);
+        }
         let batch = f64::from(self.decode.saturating_sub(1));
         let others = self.decoding_tokens.saturating_sub(flight.work.prompt_tokens);
         let context_tokens = others as f64;
@@ -175,11 +203,27 @@ impl RowLoad {
         }
     }
 
+    /// The request is on the row again, after its release was a mistake.
+    pub fn restore(&mut self, flight: &Flight) {
+        let tokens = flight.work.prompt_tokens;
+        self.context_tokens += tokens;
+        if flight.first_token.is_some() {
+            self.decode += 1;
+            self.decoding_tokens += tokens;
+        } else {
+            self.prefill += 1;
+            self.queued.add(&flight.work);
+        }
+    }
+
     /// It was served to its end.
-    pub fn serve(&mut self, flight: &Flight, time: f64, span: f64) -> Option<Served> {
+    pub fn serve(&mut self, flight: &Flight, time: f64, bounds: Bounds) -> Option<Served> {
         self.finished += 1;
-        self.latency.push(time, time - flight.start, span);
-        if flight.presumed {
+        let lasted = time - flight.start;
+        if bounds.can_last(lasted) {
+            self.latency.push(time, lasted, bounds.span, bounds.sure);
+        }
+        if flight.presumed || !bounds.can_last(lasted) {
             return None;
         }
         let seconds = time - flight.first_token?;
@@ -204,7 +248,7 @@ impl RowLoad {
             in_prefill: self.prefill,
             in_decoding: self.decode,
             finished: self.finished,
-            uptime: now - first_seen,
+            uptime: (now - first_seen).max(0.0),
             avg_latency: self.latency.mean(),
             swapped: self.swapped,
         })

@@ -15,19 +15,30 @@ pub struct Window {
 }
 
 impl Window {
-    /// Adds `value` seconds at `time`, then drops what is older than `span`.
-    pub fn push(&mut self, time: f64, value: f64, span: f64) {
+    /// Adds `value` seconds at `time`, then drops what is older than `span` at the time `sure`.
+    pub fn push(&mut self, time: f64, value: f64, span: f64, sure: f64) {
+        // Of times far in the future, which were wrong: they would hold up what comes behind.
+        for event in self.events.iter_mut().rev().take_while(|event| event.0 > time + span) {
+            event.0 = time;
+        }
         let nanos = (value * 1e9).round() as i64;
         self.events.push_back((time, nanos));
         self.sum += i128::from(nanos);
-        self.trim(time, span);
+        self.drop_old(time.min(sure), span);
         if self.events.len() > MAX_EVENTS {
             self.drop_oldest();
         }
     }
 
-    /// Drops what is older than `span` at `now`.
+    /// Drops what is older than `span` at `now`, or of times so far ahead that they were wrong.
     pub fn trim(&mut self, now: f64, span: f64) {
+        self.drop_old(now, span);
+        while self.events.front().is_some_and(|&(time, _)| time > now + span) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_old(&mut self, now: f64, span: f64) {
         while self.events.front().is_some_and(|&(time, _)| time < now - span) {
             self.drop_oldest();
         }
@@ -66,8 +77,8 @@ mod tests {
     #[test]
     fn the_edge_of_the_window_is_inside() {
         let mut window = Window::default();
-        window.push(0.0, 1.0, 10.0);
-        window.push(10.0, 3.0, 10.0);
+        window.push(0.0, 1.0, 10.0, 0.0);
+        window.push(10.0, 3.0, 10.0, 10.0);
         assert_eq!((window.len(), window.mean()), (2, Some(2.0)));
         window.trim(10.5, 10.0);
         assert_eq!((window.len(), window.mean()), (1, Some(3.0)));
@@ -79,7 +90,7 @@ mod tests {
     fn memory_is_capped_and_given_back() {
         let mut window = Window::default();
         for _ in 0..MAX_EVENTS + 10 {
-            window.push(0.0, 0.0, 1.0);
+            window.push(0.0, 0.0, 1.0, 0.0);
         }
         assert_eq!(window.len(), MAX_EVENTS);
         window.trim(5.0, 1.0);

@@ -1,0 +1,41 @@
+//! Endpoints that are gone, or came back empty, and what was in flight on them.
+
+use super::Load;
+use super::row::RowLoad;
+use crate::stats::StatTable;
+
+impl Load {
+    /// What is in flight on the row is gone, and no end will be told; so are the choices that wait.
+    pub fn empty(&mut self, table: &mut StatTable, row: u32) {
+        self.drop_flights(row);
+        self.row(row).empty();
+        self.publish(table, row);
+    }
+
+    fn drop_flights(&mut self, row: u32) {
+        self.flights.retain(|_, flights| {
+            flights.retain(|f| f.row != row);
+            !flights.is_empty()
+        });
+        self.live = self.flights.values().map(Vec::len).sum();
+        self.pending.retain(|p| p.1 != row);
+        self.lapsed.retain(|lapsed| lapsed.flight.row != row);
+    }
+
+    /// Forgets everything about a row that is about to be freed.
+    pub fn forget(&mut self, row: u32) {
+        self.drop_flights(row);
+        if let Some(load) = self.rows.get_mut(row as usize) {
+            *load = RowLoad::default();
+        }
+    }
+
+    /// Takes the pins of all requests of a row: what they held is gone.
+    pub fn unpin(&mut self, row: u32) {
+        let flights = self.flights.values_mut().flatten();
+        flights.filter(|f| f.row == row).for_each(|f| f.work.pin = None);
+        if let Some(load) = self.rows.get_mut(row as usize) {
+            load.unpin();
+        }
+    }
+}
