@@ -15,7 +15,7 @@ from routecore import RouteError
 from routecore.kv_events import KVEventSubscriber, KVIndex, KVSource, publisher
 from test_kv_index import BLOCK, prompt
 
-A = "http://a:8000"
+A, B = "http://a:8000", "http://b:8000"
 
 
 @pytest.fixture
@@ -276,14 +276,10 @@ def test_a_thousand_endpoints_are_heard_by_one_thread() -> None:
         with listening(*sources) as subscriber:
             time.sleep(0.5)
             live.send_multipart([b"", struct.pack(">Q", 0), message(block(1))])
-            urls = [source.url for source in sources]
-
-            def all_hold() -> bool:
-                held = subscriber.index.matched(prompt(1), urls)
-                return all(tokens == (BLOCK, BLOCK, BLOCK) for tokens in held)
-
-            wait(all_hold, 30)
+            wait(lambda: all(p["batches"] for ps in subscriber.status().values() for p in ps), 30)
             assert subscriber.index.blocks == 1
+            # That they are a thousand engines is not believed.
+            assert subscriber.index.matched(prompt(1), [sources[7].url]) == [(0, 0, 0)]
         live.close()
 
 
@@ -346,3 +342,39 @@ def test_a_closed_subscriber_says_so() -> None:
     subscriber.close()
     with pytest.raises(RouteError, match="closed"):
         subscriber.remove(A)
+
+
+def test_two_endpoints_on_one_publisher_are_believed_neither_until_one_leaves(
+    make: Callable[..., Sockets], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make()
+    sources = [
+        KVSource(A, engine.address),
+        KVSource(B, engine.address.replace("127.0.0.1", "LocalHost")),
+    ]
+    with listening(*sources) as subscriber:
+        engine.send(block(1))
+        wait(lambda: all(p["batches"] for ps in subscriber.status().values() for p in ps))
+        index = subscriber.index
+        assert index.matched(prompt(1), [A, B]) == [(0, 0, 0)] * 2
+        assert not index.is_exact(A) and not index.is_exact(B)
+        assert f"{A} and {B} are said to publish" in caplog.text
+        subscriber.remove(B)
+        assert index.matched(prompt(1), [A]) == [(BLOCK, BLOCK, BLOCK)]
+        assert index.is_exact(A)
+
+
+def test_an_endpoint_is_exact_once_all_its_ranks_were_heard(make: Callable[..., Sockets]) -> None:
+    engine = make()
+    source = KVSource(A, engine.address, ranks=2)
+    subscriber = KVEventSubscriber([source])
+    try:
+        wait(lambda: subscriber.status()[A][0]["connected"])
+        time.sleep(0.05)
+        engine.send(block(1))
+        wait(lambda: subscriber.status()[A][0]["batches"])
+        assert not subscriber.index.is_exact(A)
+        # What is known of the first rank is true all the same.
+        assert subscriber.index.matched(prompt(1), [A]) == [(BLOCK, BLOCK, BLOCK)]
+    finally:
+        subscriber.close()

@@ -1,9 +1,13 @@
 """The scraper against real HTTP servers on loopback."""
 
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from routecore import EndpointInfo, EndpointTable, EngineStatsScraper, RouteError
@@ -34,13 +38,15 @@ vllm:prefix_cache_hits{model_name="a",engine="0"} 50.0
 class Engine:
     """A server whose `/metrics` answers `text`, after `delay` seconds, with `status`."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, context: ssl.SSLContext | None = None) -> None:
         self.text, self.delay, self.status = text, 0.0, 200
+        self.path, self.token = "", ""
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 time.sleep(engine.delay)
+                engine.path, engine.token = self.path, self.headers.get("Authorization", "")
                 body = engine.text.encode()
                 try:
                     self.send_response(engine.status)
@@ -55,6 +61,9 @@ class Engine:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = self.url.replace("http:", "https:")
         self._thread = threading.Thread(
             target=lambda: self._server.serve_forever(poll_interval=0.01), daemon=True
         )
@@ -273,3 +282,34 @@ def test_a_duration_that_is_not_above_0_is_refused_by_name(name, scraper):
     options = {"interval" if name == "scrape_interval" else name: 0.0}
     with pytest.raises(RouteError, match=name):
         scraper([], **options)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate by openssl")
+def test_https_with_a_ca_file_or_without_verification_and_a_token(
+    scraper: Callable[..., EngineStatsScraper], tmp_path: Path
+) -> None:
+    key, cert = str(tmp_path / "key"), str(tmp_path / "cert")
+    made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    name = ["-subj", "/CN=engine", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run(
+        ["openssl", "req", *made, *name, "-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    one = Engine(OLD, context)
+    try:
+        for verify, trusted in ((True, False), (False, True), (cert, True)):
+            options = {"headers": {"Authorization": "Bearer t"}, "path": "prometheus/metrics"}
+            s = scraper([one.url], verify=verify, **options)
+            s.scrape_once()
+            assert (one.url in s.get_engine_stats()) is trusted
+        assert (one.path, one.token) == ("/prometheus/metrics", "Bearer t")
+    finally:
+        one.stop()
+
+
+def test_a_ca_file_that_cannot_be_read_is_named(scraper: Callable[..., EngineStatsScraper]) -> None:
+    with pytest.raises(RouteError, match=r"CA file '/nowhere/ca.pem'"):
+        scraper([], verify="/nowhere/ca.pem")

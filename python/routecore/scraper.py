@@ -3,7 +3,7 @@
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ from routecore.views import EngineStatsView
 if TYPE_CHECKING:
     import asyncio
     import logging
+    import ssl
 
     import httpx
 
@@ -49,9 +50,14 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         stale_after: Seconds after which an endpoint that stopped answering has no stats; three
             intervals if left out.
         table: Where to store; the shared table if left out.
+        headers: Sent with every scrape, such as a token:
+            `{"Authorization": "Bearer …"}`.
+        verify: Whether `https` endpoints must show a certificate that the system trusts; the path
+            of a CA file to trust that one instead; False to check none.
+        path: Where the engines serve their metrics; TensorRT-LLM's server: `/prometheus/metrics`.
 
     Raises:
-        RouteError: If a duration is not above 0.
+        RouteError: If a duration is not above 0, or the CA file cannot be read.
     """
 
     def __init__(
@@ -62,6 +68,9 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         timeout: float = 1.0,
         stale_after: float | None = None,
         table: EndpointTable | None = None,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        path: str = "/metrics",
     ) -> None:
         stale_after = 3 * scrape_interval if stale_after is None else stale_after
         for name, value in (
@@ -77,6 +86,8 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         else:
             self._endpoints = endpoints
         self._interval, self._timeout, self._stale_after = scrape_interval, timeout, stale_after
+        self._headers, self._path = dict(headers or {}), "/" + path.lstrip("/")
+        self._verify = _trusting(verify)
         self.table = default_table() if table is None else table
         self._entries: dict[str, _Entry] = {}
         # Replaced, never changed: a view handed out stays as it was, and costs nothing to make.
@@ -144,7 +155,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         from concurrent.futures import ThreadPoolExecutor
 
         async def once() -> None:
-            async with _client() as client:
+            async with self._client() as client:
                 await self._scrape(client)
 
         # In a thread of its own, because the caller's may have an event loop already.
@@ -154,7 +165,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
     async def _run(self, stop: "asyncio.Event") -> None:
         import asyncio
 
-        async with _client() as client:
+        async with self._client() as client:
             while not stop.is_set():
                 try:
                     await self._scrape(client)
@@ -195,7 +206,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         try:
             async with asyncio.timeout(self._timeout):
                 body = bytearray()
-                async with client.stream("GET", f"{url.rstrip('/')}/metrics") as response:
+                async with client.stream("GET", url.rstrip("/") + self._path) as response:
                     response.raise_for_status()
                     async for piece in response.aiter_bytes():
                         body += piece
@@ -205,6 +216,22 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         except Exception:  # whatever one endpoint does, the others are scraped
             self._count_failure()
             return None
+
+    def _client(self) -> "httpx.AsyncClient":
+        import logging
+
+        import httpx
+
+        # Its line per request, at INFO, would fill the host's log at every scrape.
+        logging.getLogger("httpx").addFilter(_not_ours)
+        # Engines are near; a proxy in the environment is for elsewhere. The gate keeps the time.
+        return httpx.AsyncClient(
+            timeout=None,
+            limits=httpx.Limits(max_connections=_MAX_OPEN),
+            trust_env=False,
+            headers=self._headers,
+            verify=self._verify,
+        )
 
     def _count_failure(self) -> None:
         with self._lock:
@@ -279,16 +306,15 @@ def _columns(reading: Reading, rate: float | None) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _client() -> "httpx.AsyncClient":
-    import logging
+def _trusting(verify: bool | str) -> "bool | ssl.SSLContext":
+    if not isinstance(verify, str):
+        return verify
+    import ssl
 
-    import httpx
-
-    # Its line per request, at INFO, would fill the host's log at every scrape.
-    logging.getLogger("httpx").addFilter(_not_ours)
-    limits = httpx.Limits(max_connections=_MAX_OPEN)
-    # Engines are near; a proxy in the environment is for elsewhere. The gate keeps the time.
-    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:  # ssl.SSLError is one too
+        raise RouteError(f"verify: CA file {verify!r}: {error}") from None
 
 
 def _not_ours(record: "logging.LogRecord") -> bool:

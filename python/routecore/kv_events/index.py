@@ -61,7 +61,10 @@ class KVIndex:
         """Whether the endpoint's events are complete: what is not held here is not held at all.
 
         Where this is False the matches are still true, but the engine may hold more, and while
-        a loss is being made good nothing of it matches: ask what was routed there instead.
+        a loss is being made good nothing of it matches: ask what was routed there instead. So it
+        is after anything that does not fit: events that cannot be placed, another block size, a
+        data-parallel rank that was not heard yet, two endpoints said to have one publisher, and
+        answers whose `usage` contradicts the events again and again.
         """
         return self.core.exact([url])[0]
 
@@ -72,6 +75,10 @@ class KVIndex:
     def counters(self, url: str, rank: int = 0) -> dict[str, Any] | None:
         """What happened on a publisher's stream, by name; None if it was never heard of."""
         return self.core.counters(url, rank)
+
+    def forget(self, url: str) -> None:
+        """Forget an endpoint's blocks: its engine sleeps, or lost its cache without a word."""
+        self.core.forget(url)
 
     def remove(self, url: str) -> bool:
         """Forget an endpoint and give its memory back; False if it was unknown."""

@@ -63,8 +63,9 @@ class Publisher:
         self.live = context.socket(zmq.SUB)
         self.live.setsockopt(zmq.LINGER, 0)
         self.live.setsockopt(zmq.RCVHWM, hwm)
+        # An engine takes a minute to start and is to be heard within a second then.
         self.live.setsockopt(zmq.RECONNECT_IVL, 100)
-        self.live.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        self.live.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         # A peer that vanished without a word is noticed, and connected to anew.
         self.live.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self.live.setsockopt(zmq.SUBSCRIBE, topic.encode())
@@ -105,6 +106,7 @@ class Publisher:
                 self._core.disconnected(self.url, self.rank, self.can_replay)
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected, self.since = True, time.monotonic()
+                self._cool_until = 0.0  # it may be another process, which answers
                 if self._broken or self.can_replay:
                     # An engine that was there before tells what it holds; see also restarts.
                     self._ask(self._core.reconnected(self.url, self.rank, self.can_replay))

@@ -56,3 +56,12 @@ def of_rank(address: str, rank: int) -> str:
             f"event address {address!r}: expected tcp://host:port, ipc://path or inproc://name"
         )
     return f"{address}_dp{rank}" if rank else address
+
+
+def same_place(address: str) -> str:
+    """The address as it is compared: whose publisher it is, not how it is spelled."""
+    found = re.fullmatch(r"tcp://(.+):(\d+)", address.strip())
+    if not found:
+        return address
+    host = found[1].rstrip(".").lower()
+    return f"tcp://{'127.0.0.1' if host in ('localhost', '[::1]') else host}:{found[2]}"

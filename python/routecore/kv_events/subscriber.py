@@ -13,7 +13,7 @@ from typing import Any
 
 from routecore.errors import RouteError
 from routecore.kv_events.index import KVIndex
-from routecore.kv_events.source import KVSource
+from routecore.kv_events.source import KVSource, same_place
 
 try:
     import zmq
@@ -69,6 +69,7 @@ class KVEventSubscriber:
             end.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._silent: set[tuple[str, int]] = set()
+        self._users: dict[str, set[str]] = {}  # of each publisher, by its address
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="routecore-kv-events", daemon=True)
         self._thread.start()
@@ -170,14 +171,41 @@ class KVEventSubscriber:
                 self._drop(publisher)
             raise RouteError(f"event address of {source.url!r}: {error}") from None
         self._publishers[source.url] = made
+        self.index.core.expect(source.url, source.ranks)
+        for publisher in made:
+            self._users.setdefault(same_place(publisher.address), set()).add(source.url)
+        self._share(made)
 
     def _remove(self, url: str) -> bool:
         publishers = self._publishers.pop(url, [])
         for publisher in publishers:
             self._silent.discard((url, publisher.rank))
             self._drop(publisher)
+            users = self._users.get(same_place(publisher.address), set())
+            users.discard(url)
+            if not users:
+                self._users.pop(same_place(publisher.address), None)
         self.index.remove(url)
+        self._share(publishers)
         return bool(publishers)
+
+    def _share(self, publishers: list[Publisher]) -> None:
+        """Believe no publisher that two endpoints are said to have: one's blocks are not both's."""
+        for place in {same_place(publisher.address) for publisher in publishers}:
+            users = self._users.get(place, set())
+            for url in users:
+                self.index.core.set_shared(url, self._is_shared(url))
+            if len(users) == 2:
+                _LOG.warning(
+                    "KV events: %s are said to publish at %s alike, so that none of them is "
+                    "believed: give every engine an event port of its own, and name it",
+                    " and ".join(sorted(users)),
+                    place,
+                )
+
+    def _is_shared(self, url: str) -> bool:
+        places = (same_place(publisher.address) for publisher in self._publishers.get(url, ()))
+        return any(len(self._users.get(place, ())) > 1 for place in places)
 
     def _drop(self, publisher: Publisher) -> None:
         self._resyncing.discard(publisher)

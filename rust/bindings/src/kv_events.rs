@@ -1,13 +1,13 @@
 //! The exact index of KV events: messages in, held prefixes out.
 
 use std::cell::RefCell;
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyList, PyString};
-use routecore::exact::decode::extra_keys;
+use routecore::exact::extras::extra_keys;
 use routecore::exact::publisher::{Publisher, Work};
 use routecore::exact::{ExactIndex, Feed, Scratch, TIERS, keys};
 use routecore::hash::endpoint_id;
@@ -224,6 +224,25 @@ impl KvIndex {
         self.feed(url, rank, |publisher, work, index| {
             publisher.reconnected(can_replay, work, index)
         })
+    }
+
+    fn expect(&self, url: &Bound<'_, PyString>, ranks: u32) {
+        let (id, index) = (id(url), self.index.raw());
+        url.py().detach(|| self.feed.apart(|feed, _| feed.expect(id, ranks, index)));
+    }
+
+    fn forget(&self, url: &Bound<'_, PyString>) {
+        self.lost(url.py(), &[id(url)]);
+    }
+
+    fn set_shared(&self, url: &Bound<'_, PyString>, shared: bool) {
+        let id = id(url);
+        url.py().detach(|| {
+            let mut index = self.index.raw().write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(row) = index.row(id) {
+                index.set_shared(row, shared);
+            }
+        });
     }
 
     fn drop_endpoint(&self, url: &Bound<'_, PyString>) -> PyResult<bool> {

@@ -4,6 +4,7 @@
 //! passed over. Formats: vLLM's `KVEventBatch`, as arrays until 2026-06 and as maps since.
 
 use super::event::{Batch, Event, Kind, Place, Removed, Span, Stored};
+use super::extras::{Tenant, extras};
 use super::msgpack::{Item, Read, Reader, Unreadable};
 use super::{Tier, keys};
 
@@ -22,9 +23,6 @@ const STORED: [&[u8]; 11] = [
     b"kv_cache_spec_sliding_window",
 ];
 const REMOVED: [&[u8]; 4] = [b"block_hashes", b"medium", b"group_idx", b"locality"];
-
-/// Lists within lists of an extra key that are followed: engines use one level.
-const MAX_NESTING: usize = 4;
 
 /// Reads a message into `batch`, which is cleared first.
 ///
@@ -104,7 +102,7 @@ struct Draft<'a> {
     tokens: Span,
     block: u32,
     lora_id: Option<i128>,
-    lora_name: Option<&'a [u8]>,
+    tenant: Tenant<'a>,
     medium: Option<&'a [u8]>,
     extra_keys: Option<&'a [u8]>,
     /// So many blocks, of which none has extra keys.
@@ -149,6 +147,12 @@ fn event(reader: &mut Reader<'_>, batch: &mut Batch) -> Read<Option<Event>> {
 impl<'a> Draft<'a> {
     fn field(&mut self, name: &[u8], reader: &mut Reader<'a>, batch: &mut Batch) -> Read<()> {
         match name {
+            b"lora_name" => match reader.item()? {
+                Item::Nil => {}
+                Item::Text(name) | Item::Bytes(name) => self.tenant.adapter = Some(name),
+                Item::Map(names) => self.tenant.map(names, reader)?, // SGLang's
+                _ => return Err(Unreadable),
+            },
             b"type" => self.tag = reader.text()?,
             b"block_hashes" => {
                 let start = batch.hashes.len();
@@ -165,7 +169,12 @@ impl<'a> Draft<'a> {
             b"token_ids" => {
                 let start = batch.tokens.len();
                 let count = reader.array()?.unwrap_or(0);
-                reader.tokens(count, &mut batch.tokens)?;
+                let at = reader.at();
+                if reader.tokens(count, &mut batch.tokens).is_err() {
+                    batch.tokens.truncate(start);
+                    reader.rewind(at);
+                    pairs(reader, count, &mut batch.tokens)?;
+                }
                 self.tokens = start..batch.tokens.len();
             }
             b"block_size" => self.block = reader.u32()?.unwrap_or(0),
@@ -176,7 +185,6 @@ impl<'a> Draft<'a> {
                     _ => return Err(Unreadable),
                 }
             }
-            b"lora_name" => self.lora_name = reader.text()?,
             b"medium" => self.medium = reader.text()?,
             // Read at the end: the adapter's name is told in both, and may come later.
             b"extra_keys" => {
@@ -194,7 +202,11 @@ impl<'a> Draft<'a> {
             b"locality" => {
                 self.remote = reader.text()?.is_some_and(|locality| locality != b"LOCAL");
             }
-            _ => reader.skip()?,
+            _ => {
+                if !self.tenant.field(name, reader)? {
+                    reader.skip()?;
+                }
+            }
         }
         Ok(())
     }
@@ -209,11 +221,19 @@ impl<'a> Draft<'a> {
                     return Err(Unreadable);
                 }
                 if let Some(raw) = self.extra_keys {
-                    let name = self.lora_name.map(keys::text_key);
+                    let name = self.tenant.adapter.map(keys::text_key);
                     let adapter = name.or(self.lora_id.map(keys::number_key));
                     extras(&mut Reader::new(raw), adapter, &mut batch.extras)?;
                     if ![0, hashes.len()].contains(&(batch.extras.len() - start)) {
                         return Err(Unreadable);
+                    }
+                }
+                let mark = self.tenant.mark();
+                if mark != 0 && self.parent.is_none() && !hashes.is_empty() {
+                    // Further blocks have it by their parents.
+                    batch.extras.resize(start + hashes.len(), 0);
+                    if batch.extras[start] == 0 {
+                        batch.extras[start] = mark;
                     }
                 }
                 Event::Stored(Stored {
@@ -221,12 +241,16 @@ impl<'a> Draft<'a> {
                     parent: self.parent,
                     tokens: self.tokens,
                     block: self.block,
-                    lora: match (self.lora_name, self.lora_id) {
+                    lora: match (self.tenant.adapter, self.lora_id) {
                         (Some(name), _) => keys::text_key(name),
                         (None, Some(id)) => keys::number_key(id).max(1),
                         (None, None) => 0,
                     },
                     extras: start..batch.extras.len(),
+                    told: self.extra_keys.is_some()
+                        || self.plain.is_some_and(|count| count > 0)
+                        || self.tenant.adapter.is_some()
+                        || mark != 0,
                     place,
                     group: self.group,
                     kind: self.kind,
@@ -257,6 +281,18 @@ fn hash(reader: &mut Reader<'_>) -> Read<Option<u64>> {
     }
 }
 
+/// Tokens in the pairs that a cache for EAGLE keeps: each with the one behind it.
+fn pairs(reader: &mut Reader<'_>, count: usize, out: &mut Vec<u32>) -> Read<()> {
+    for _ in 0..count {
+        let items = reader.array()?.ok_or(Unreadable)?;
+        out.push(reader.u32()?.ok_or(Unreadable)?);
+        for _ in 1..items {
+            reader.skip()?;
+        }
+    }
+    Ok(())
+}
+
 fn kind(name: &[u8]) -> Kind {
     match name {
         b"full_attention" | b"mla_attention" | b"sink_full_attention" => Kind::Full,
@@ -273,48 +309,5 @@ fn place(medium: Option<&[u8]>) -> Place {
         b"CPU_TIER2" | b"DISK" | b"NVME" | b"STORAGE" | b"FS" | b"OBJ" => Place::Own(Tier::Disk),
         b"EXTERNAL" | b"NETWORK" | b"REMOTE" | b"SHARED" => Place::Shared,
         _ => Place::Unknown,
-    }
-}
-
-/// The extra keys of a prompt, encoded as a stored event's `extra_keys` are: a list per block.
-///
-/// # Errors
-/// If it is no list of lists (or nil) of texts, bytes, integers and pairs of these.
-pub fn extra_keys(raw: &[u8], lora_name: Option<&[u8]>) -> Result<Vec<u64>, Unreadable> {
-    let mut out = Vec::new();
-    extras(&mut Reader::new(raw), lora_name.map(keys::text_key), &mut out)?;
-    Ok(out)
-}
-
-/// One hash per block of what it depends on beside its tokens. The adapter, which leads each
-/// list, is left out: the chain's root has it already.
-fn extras(reader: &mut Reader<'_>, adapter: Option<u64>, out: &mut Vec<u64>) -> Read<()> {
-    for _ in 0..reader.array()?.unwrap_or(0) {
-        let count = reader.array()?.unwrap_or(0);
-        let (mut list, mut kept) = (keys::list_key([]), false);
-        for at in 0..count {
-            let item = extra(reader, 0)?;
-            if at > 0 || Some(item) != adapter {
-                (list, kept) = (keys::fold(list, item), true);
-            }
-        }
-        out.push(if kept { list } else { 0 });
-    }
-    Ok(())
-}
-
-fn extra(reader: &mut Reader<'_>, depth: usize) -> Read<u64> {
-    match reader.item()? {
-        Item::Nil => Ok(0),
-        Item::Int(number) => Ok(keys::number_key(number)),
-        Item::Text(bytes) | Item::Bytes(bytes) => Ok(keys::text_key(bytes)),
-        Item::Array(count) if depth < MAX_NESTING => {
-            let mut list = keys::list_key([]);
-            for _ in 0..count {
-                list = keys::fold(list, extra(reader, depth + 1)?);
-            }
-            Ok(list)
-        }
-        _ => Err(Unreadable),
     }
 }

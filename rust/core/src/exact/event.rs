@@ -42,6 +42,8 @@ pub struct Stored {
     pub lora: u64,
     /// Extra keys, one per block, 0 for none; or empty.
     pub extras: Span,
+    /// Whether adapter, extra keys or salt were told, be it that there are none.
+    pub told: bool,
     /// Where it is.
     pub place: Place,
     /// Cache group, and its kind where told.

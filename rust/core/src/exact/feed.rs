@@ -36,6 +36,13 @@ impl Feed {
         (publisher, &mut self.work)
     }
 
+    /// Makes these ranks of an endpoint known: until all were heard it is not exact.
+    pub fn expect(&mut self, id: u64, ranks: u32, index: &RwLock<ExactIndex>) {
+        for rank in 0..ranks {
+            self.publisher(id, rank, index).0.tell(index);
+        }
+    }
+
     /// Forgets the blocks of an endpoint, which has lost its cache, on all ranks.
     pub fn forget(&mut self, id: u64, index: &RwLock<ExactIndex>) {
         let ranks = self.publishers.iter_mut().filter(|((known, _), _)| *known == id);

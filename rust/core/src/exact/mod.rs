@@ -11,6 +11,7 @@ pub mod counters;
 pub mod decode;
 mod engine_map;
 pub mod event;
+pub mod extras;
 pub mod feed;
 pub mod holders;
 pub mod keys;
@@ -59,6 +60,8 @@ struct Rank {
     block: u32,
     /// Whether its events are complete. Not so: what it holds may be more, never less.
     exact: bool,
+    /// Whether it had nothing to tell so far, as an idle rank beside others.
+    fresh: bool,
     /// While a loss is being made good nothing of it counts.
     suspended: bool,
     /// One entry per cache group; a block counts as held where all groups hold it.
@@ -69,6 +72,10 @@ struct Rank {
 struct Row {
     id: u64,
     used: bool,
+    /// Another endpoint is said to have the same publisher: whose blocks it tells is not known.
+    shared: bool,
+    /// Answers contradicted its events again and again.
+    doubted: bool,
     ranks: Vec<Rank>,
 }
 
@@ -135,7 +142,7 @@ impl ExactIndex {
             return row;
         }
         let row = self.rows.iter().position(|row| !row.used).unwrap_or(self.rows.len());
-        let fresh = Row { id, used: true, ranks: Vec::new() };
+        let fresh = Row { id, used: true, ..Row::default() };
         if row == self.rows.len() {
             self.rows.push(fresh);
         } else {
@@ -167,8 +174,30 @@ impl ExactIndex {
     /// Where this is false the depths are still true, but other sources may know more.
     pub fn is_exact(&self, row: u32) -> bool {
         self.rows.get(row as usize).is_some_and(|row| {
-            !row.ranks.is_empty() && row.ranks.iter().all(|rank| rank.exact && !rank.suspended)
+            !row.shared
+                && !row.doubted
+                && row.ranks.iter().any(|rank| rank.exact)
+                && row.ranks.iter().all(|rank| (rank.exact || rank.fresh) && !rank.suspended)
         })
+    }
+
+    /// Whether the row's events are not believed, so that what they say counts for nothing.
+    pub fn is_doubted(&self, row: u32) -> bool {
+        self.rows.get(row as usize).is_some_and(|row| row.doubted)
+    }
+
+    /// Sets whether answers contradicted the row's events again and again.
+    pub fn set_doubted(&mut self, row: u32, doubted: bool) {
+        if let Some(row) = self.rows.get_mut(row as usize) {
+            row.doubted = doubted;
+        }
+    }
+
+    /// Sets whether another endpoint is said to have the same publisher: then neither counts.
+    pub fn set_shared(&mut self, row: u32, shared: bool) {
+        if let Some(row) = self.rows.get_mut(row as usize) {
+            row.shared = shared;
+        }
     }
 
     /// Leading blocks of a chain of keys that each row holds, on any tier.
@@ -201,7 +230,8 @@ impl ExactIndex {
 
     fn usable_ranks(&self, row: u32) -> impl Iterator<Item = &Rank> {
         let block = self.block(row);
-        let ranks = self.rows.get(row as usize).map_or(&[][..], |row| &row.ranks);
+        let row = self.rows.get(row as usize).filter(|row| !row.shared);
+        let ranks = row.map_or(&[][..], |row| &row.ranks);
         ranks.iter().filter(move |rank| !rank.suspended && rank.block == block)
     }
 
@@ -267,12 +297,13 @@ impl ExactIndex {
     pub(crate) fn set_rank(&mut self, row: u32, rank: u32, state: RankState) {
         let Some(row) = self.rows.get_mut(row as usize) else { return };
         let at = row.ranks.iter().position(|known| known.rank == rank).unwrap_or_else(|| {
-            let RankState { block, exact, suspended } = state;
-            row.ranks.push(Rank { rank, block, exact, suspended, groups: Vec::new() });
+            let RankState { block, exact, fresh, suspended } = state;
+            row.ranks.push(Rank { rank, block, exact, fresh, suspended, groups: Vec::new() });
             row.ranks.len() - 1
         });
         let known = &mut row.ranks[at];
-        (known.block, known.exact, known.suspended) = (state.block, state.exact, state.suspended);
+        (known.block, known.exact) = (state.block, state.exact);
+        (known.fresh, known.suspended) = (state.fresh, state.suspended);
     }
 
     /// The lanes of a rank's groups, as they are now.
@@ -299,5 +330,6 @@ impl ExactIndex {
 pub(crate) struct RankState {
     pub block: u32,
     pub exact: bool,
+    pub fresh: bool,
     pub suspended: bool,
 }

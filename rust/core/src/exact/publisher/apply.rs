@@ -2,11 +2,12 @@
 
 use std::sync::RwLock;
 
+use super::slower::{Said, remove_parts};
 use super::{EDITS_PER_LOCK, Publisher, Work, with};
 use crate::exact::event::{Event, Kind, Place, Removed, Stored};
 use crate::exact::slots::WINDOW;
 use crate::exact::view::View;
-use crate::exact::{ExactIndex, RankState, keys};
+use crate::exact::{ExactIndex, RankState, Tier, keys};
 
 /// Cache groups of one engine; hybrid models have a handful.
 const MAX_GROUPS: usize = 16;
@@ -15,8 +16,8 @@ impl Publisher {
     pub(super) fn clear(&mut self, work: &mut Work, index: &RwLock<ExactIndex>) {
         work.flush(index);
         // From here on no lookup sees any of it, however long the clearing takes.
-        self.told = Some(RankState { block: self.block, exact: false, suspended: true });
-        let state = self.told.unwrap_or_default();
+        let state = RankState { block: self.block, exact: false, fresh: false, suspended: true };
+        self.told = Some(state);
         with(index, |index| index.set_rank(self.row, self.rank, state));
         for view in &mut self.views {
             view.clear(&mut work.edits);
@@ -29,7 +30,13 @@ impl Publisher {
         self.counters.batches += 1;
         self.counters.malformed += work.batch.malformed;
         self.counters.unknown_types += work.batch.unknown_types;
-        self.counters.other_ranks += u64::from(work.batch.rank.is_some_and(|r| r != self.rank));
+        if let Some(rank) = work.batch.rank {
+            self.counters.other_ranks += u64::from(rank != self.rank);
+            // One stream of several ranks: who holds what is not to be told.
+            if *self.named.get_or_insert(rank) != rank {
+                self.stream.distrust();
+            }
+        }
         if work.batch.malformed > 0 {
             // It may have been a removal: what is held is no longer certain to be all there is.
             self.stream.distrust();
@@ -107,14 +114,21 @@ impl Publisher {
         if count == 0 {
             return;
         }
-        let (tokens, block) = (stored.tokens.len(), stored.block as usize);
+        let tokens = stored.tokens.len();
+        let block = if stored.block == 0 { tokens / count } else { stored.block as usize };
+        // Slower tiers keep chunks of several blocks, the last one of a prompt cut short.
+        let chunks = tier != Tier::Device && self.block != 0 && block != self.block as usize;
         if tokens > 0 {
-            let block = if block == 0 { tokens / count } else { block };
-            if block == 0 || tokens != block * count {
+            let least = if chunks { block * (count - 1) + 1 } else { block * count };
+            if block == 0 || !(least..=block * count).contains(&tokens) {
                 self.stream.distrust();
                 return self.counters.malformed += 1;
             }
-            if self.block != block as u32 && !self.resize(block as u32, group, work, index) {
+            if !chunks
+                && self.block != block as u32
+                && !self.resize(block as u32, group, work, index)
+            {
+                self.stream.distrust();
                 return self.counters.skipped_groups += 1;
             }
         }
@@ -132,34 +146,27 @@ impl Publisher {
             self.tell_groups(index);
         }
         let free = self.max_blocks.saturating_sub(self.blocks());
-        let view = &mut self.views[at];
-        let hashes = &work.batch.hashes[stored.hashes.clone()];
         if tokens == 0 {
-            // Offload events of older engines: blocks that are known move to a tier more.
-            for &hash in hashes {
-                match view.map.get(hash) {
-                    Some((key, _)) => view.store(hash, key, tier, &mut work.edits),
-                    None => self.counters.unknown_hashes += 1,
-                }
-            }
-            return;
+            return self.offload(at, stored, tier, work);
         }
         if stored.lora != 0 && stored.lora != self.adapter {
             self.adapter = stored.lora;
             with(index, |index| index.add_adapter(stored.lora));
         }
-        let start = match stored.parent {
-            None => keys::root(self.seed, stored.lora),
-            Some(parent) => match view.map.get(parent) {
-                Some((key, _)) => key,
-                None => {
-                    // No loss: numbers tell those. A replay would say the same again.
-                    self.stream.distrust();
-                    return self.counters.unknown_parents += 1;
-                }
-            },
-        };
         let extras = &work.batch.extras[stored.extras.clone()];
+        let root = stored.parent.is_none();
+        let marked = stored.lora != 0 || extras.first().is_some_and(|&first| first != 0);
+        self.tenants |= root && marked;
+        let Some(start) = self.start(at, stored) else {
+            // No loss: numbers tell those. A replay would say the same again.
+            self.stream.distrust();
+            return self.counters.unknown_parents += 1;
+        };
+        if tier != Tier::Device {
+            let said = Said { start, tier, group: at, block, root, free };
+            return self.store_slow(&said, stored, work);
+        }
+        let hashes = &work.batch.hashes[stored.hashes.clone()];
         work.keys.clear();
         keys::chain(
             start,
@@ -169,15 +176,29 @@ impl Publisher {
             &mut work.keys,
         );
         let taken = count.min(free);
+        let view = &mut self.views[at];
         for (hashes, keys) in hashes[..taken].chunks(WINDOW).zip(work.keys.chunks(WINDOW)) {
             view.map.warm(hashes);
             for (&hash, &key) in hashes.iter().zip(keys) {
                 view.store(hash, key, tier, &mut work.edits);
             }
         }
-        if free < count {
+        self.full(count - taken);
+    }
+
+    /// What the event's chain of keys starts from; none if its parent is not known.
+    fn start(&self, at: usize, stored: &Stored) -> Option<u64> {
+        match stored.parent {
+            None => Some(keys::root(self.seed, stored.lora)),
+            Some(parent) => self.views[at].map.get(parent).map(|(key, _)| key),
+        }
+    }
+
+    /// Takes note of blocks for which there was no room.
+    pub(super) fn full(&mut self, blocks: usize) {
+        if blocks > 0 {
             self.stream.distrust();
-            self.counters.over_capacity += (count - free) as u64;
+            self.counters.over_capacity += blocks as u64;
         }
     }
 
@@ -195,6 +216,8 @@ impl Publisher {
             }
             self.counters.block_sizes += 1;
             self.clear(work, index);
+            // What it forgot, the engine may still hold.
+            self.stream.distrust();
         }
         self.block = block;
         self.tell(index);
@@ -209,12 +232,15 @@ impl Publisher {
         else {
             return;
         };
+        let chunked = self.chunked && tier != Tier::Device;
         for hashes in work.batch.hashes[removed.hashes.clone()].chunks(WINDOW) {
             view.map.warm(hashes);
             for &hash in hashes {
-                if !view.remove(hash, tier, &mut work.edits) {
-                    self.counters.unknown_removed += 1;
+                let mut known = view.remove(hash, tier, &mut work.edits);
+                if chunked {
+                    known |= remove_parts(view, hash, tier, &mut work.edits);
                 }
+                self.counters.unknown_removed += u64::from(!known);
             }
         }
     }

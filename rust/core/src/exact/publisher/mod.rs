@@ -1,6 +1,7 @@
 //! One engine's event stream (one data-parallel rank): messages in, edits of the index out.
 
 mod apply;
+mod slower;
 
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
@@ -55,6 +56,12 @@ pub struct Publisher {
     told: Option<RankState>,
     /// The adapter that the index was last told of.
     adapter: u64,
+    /// The rank that its messages named first.
+    named: Option<u32>,
+    /// Whether any prompt was under an adapter or salt, and
+    tenants: bool,
+    /// whether any slower tier keeps chunks.
+    chunked: bool,
 }
 
 /// Tells two messages apart: time and first event are in the head.
@@ -83,6 +90,9 @@ impl Publisher {
             counters: Counters::default(),
             told: None,
             adapter: 0,
+            named: None,
+            tenants: false,
+            chunked: false,
         }
     }
 
@@ -226,7 +236,7 @@ impl Publisher {
 
     /// Bytes on the heap: its hash maps and the messages that it keeps back.
     pub fn bytes(&self) -> usize {
-        self.views.iter().map(|view| view.map.bytes()).sum::<usize>() + self.held_bytes
+        self.views.iter().map(View::bytes).sum::<usize>() + self.held_bytes
     }
 
     fn decode(&mut self, payload: &[u8], work: &mut Work) -> bool {
@@ -258,10 +268,11 @@ impl Publisher {
     }
 
     /// Tells the index what it must know of this rank, where that changed.
-    fn tell(&mut self, index: &RwLock<ExactIndex>) {
+    pub(super) fn tell(&mut self, index: &RwLock<ExactIndex>) {
         let state = RankState {
             block: self.block,
             exact: self.stream.is_exact(),
+            fresh: self.stream.is_fresh(),
             suspended: self.stream.is_resyncing(),
         };
         if self.told.replace(state) != Some(state) {
