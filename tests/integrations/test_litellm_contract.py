@@ -1,6 +1,7 @@
 """The LiteLLM adapter against a stand-in of its callback contract: no LiteLLM needed."""
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import json
@@ -137,7 +138,7 @@ def test_calls_that_never_end_are_forgotten(host: ModuleType) -> None:
     ask(host, deployments(2))
     for _ in range(70_000):
         Call(callback, "d0", stream=True)
-    assert len(callback._open) == 65_536
+    assert len(callback._calls) == 65_536
 
 
 def test_a_failed_attempt_leaves_the_load_whichever_hook_tells(host: ModuleType) -> None:
@@ -150,6 +151,148 @@ def test_a_failed_attempt_leaves_the_load_whichever_hook_tells(host: ModuleType)
         kwargs=once.kwargs, response_obj=None, start_time=at(0), end_time=at(0)
     )
     assert loads(callback) == {}
+
+
+class Logged:
+    """LiteLLM's logging object of a call, which lives as long as that."""
+
+
+def in_flight(callback: Any) -> int:
+    return int(callback._groups["m"].fleet.monitor.in_flight)
+
+
+def test_a_call_that_is_cancelled_leaves_the_load_with_it(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+
+    async def call(name: str) -> None:
+        logged = Logged()
+        data = {"model_info": {"id": "d0"}, "litellm_call_id": name}
+        await callback.async_pre_call_deployment_hook(
+            kwargs={**data, "litellm_logging_obj": logged}, call_type=None
+        )
+        callback.log_pre_api_call(model="m", messages=[], kwargs=data)
+        await asyncio.sleep(60)
+        del logged
+
+    async def work() -> None:
+        task = asyncio.create_task(call("a"))
+        # Whoever keeps the exception keeps all that the call had.
+        kept = await asyncio.gather(asyncio.wait_for(task, 0.01), return_exceptions=True)
+        await asyncio.sleep(0)
+        assert isinstance(kept[0], TimeoutError)
+        assert in_flight(callback) == 0
+        # In one and the same task, as asyncio.timeout cancels.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await call("b")
+        await asyncio.sleep(0.01)
+        assert in_flight(callback) == 0
+        assert callback._groups["m"].fleet.monitor.standing("d0") is None
+
+    asyncio.run(work())
+
+
+def test_a_call_whose_object_lives_on_counts_until_its_end(host: ModuleType) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    logged = Logged()
+
+    async def work() -> None:
+        data = {"model_info": {"id": "d0"}, "litellm_call_id": "c"}
+        await callback.async_pre_call_deployment_hook(
+            kwargs={**data, "litellm_logging_obj": logged}, call_type=None
+        )
+        callback.log_pre_api_call(model="m", messages=[], kwargs=data)
+        await asyncio.sleep(0)
+        assert in_flight(callback) == 1
+        await callback.async_log_success_event(
+            kwargs=data, response_obj=None, start_time=at(0), end_time=at(1)
+        )
+        assert in_flight(callback) == 0
+
+    asyncio.run(work())
+
+
+class ConnectError(Exception):
+    """As httpx calls it."""
+
+
+class ReadError(Exception):
+    """As httpx calls it."""
+
+
+class Dressed(Exception):
+    """As LiteLLM dresses what went wrong."""
+
+    def __init__(self, status: int | None, headers: Any = None) -> None:
+        super().__init__()
+        self.status_code, self.litellm_response_headers = status, headers
+
+
+def caused(by: BaseException, status: int | None = 500) -> Dressed:
+    error = Dressed(status)
+    error.__context__ = Exception("Connection error.")
+    error.__context__.__cause__ = by
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (caused(ConnectError()), ("connect", None)),
+        (caused(ReadError()), ("broken", None)),
+        (ReadError(), ("broken", None)),
+        (caused(TimeoutError(), 408), ("timeout", None)),
+        (Dressed(408), ("timeout", None)),
+        (Dressed(500, {"x": "y"}), ("status", None)),
+        (Dressed(500), ("status", None)),
+        (Dressed(401, {"x": "y"}), ("status", None)),
+        (Dressed(429, {"retry-after": "7"}), ("busy", 7.0)),
+        (Dressed(503, {"x": "y"}), ("busy", None)),
+        (asyncio.CancelledError(), ("client", None)),
+        (ValueError(), ("unknown", None)),
+        (None, ("unknown", None)),
+        (Dressed(400, {"x": "y"}), 400),
+        (Dressed(422), 422),
+    ],
+)
+def test_how_a_call_failed_is_told(host: ModuleType, error: Any, said: Any) -> None:
+    callback = made(host, strategy="least_connections")
+    ask(host, deployments(2))
+    told: list[Any] = []
+    monitor = callback._groups["m"].fleet.monitor
+    monitor.on_request_failed = lambda _url, _id, _at, *how: told.append(how)
+    monitor.on_request_complete = lambda _url, _id, _at, status: told.append(status)
+    call = Call(callback, "d0")
+    asyncio.run(
+        callback.async_post_call_failure_deployment_hook(
+            request_data=call.data, exception=error, call_type=None
+        )
+    )
+    assert told == [said]
+
+
+def test_fresh_dicts_are_known_by_their_ids(
+    host: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = made(host, strategy="round_robin")
+    ask(host, deployments(3))
+    group = callback._groups["m"]
+    met: list[Any] = []
+    monkeypatch.setattr(
+        group, "meet", lambda found: met.append(found) or type(group).meet(group, found)
+    )
+    assert {ask(host, deployments(3))[0] for _ in range(6)} == {"d0", "d1", "d2"}
+    assert met == []
+    assert ask(host, deployments(2))[0] in {"d0", "d1"}
+    assert len(met) == 1
+    # What may have changed under the same ids is read again.
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 5.0)
+    changed = deployments(2)
+    changed[0]["litellm_params"]["order"] = 1
+    assert {ask(host, changed)[0] for _ in range(4)} == {"d0"}
 
 
 def test_a_stream_gives_time_to_first_token(host: ModuleType) -> None:

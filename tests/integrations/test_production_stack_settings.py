@@ -70,7 +70,19 @@ def test_a_file_names_the_strategy_and_a_variable_overrides_it(
         ({"ROUTECORE_MODE": "off"}, "ROUTECORE_MODE='off': Invalid enum value 'off'"),
         ({"ROUTECORE_LEASE_TIMEOUT": "soon"}, "ROUTECORE_LEASE_TIMEOUT='soon'"),
         ({"ROUTECORE_CONFIG": "none.toml"}, "ROUTECORE_CONFIG='none.toml': No such file"),
-        ({"ROUTECORE_CONFIG": "bad.toml"}, "bad.toml: Object contains unknown field `strateggy`"),
+        (
+            {"ROUTECORE_CONFIG": "bad.toml"},
+            "bad.toml: Object contains unknown field `strateggy`; did you mean `strategy`?",
+        ),
+        ({"ROUTECORE_STRATGY": "random"}, "did you mean ROUTECORE_STRATEGY?"),
+        (
+            {"ROUTECORE_STRATEGY": "prefix_affinity", "ROUTECORE_PARAMS": "load_factor=0.5"},
+            "load_factor",
+        ),
+        (
+            {"ROUTECORE_STRATEGY": "prefill_decode"},
+            "no endpoint has a model label of prefill (there are default); set --static-model-lab",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_a_line_that_names_it(
@@ -86,6 +98,43 @@ def test_a_wrong_setting_ends_the_start_with_a_line_that_names_it(
         stand_in.start("prefixaware", CALLBACKS, URLS)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    # Where nobody catches it, its line is all that Python says.
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == f"routecore: {caught.value}"
+
+
+def test_a_variable_that_is_like_no_setting_is_named_and_ignored(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ROUTECORE_WHATEVER", "1")
+    # Kubernetes tells these to every pod beside a Service named routecore.
+    monkeypatch.setenv("ROUTECORE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("ROUTECORE_SERVICE_PORT_HTTP", "80")
+    monkeypatch.setenv("ROUTECORE_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("ROUTECORE_PORT_80_TCP", "tcp://10.0.0.1:80")
+    stand_in.start("prefixaware", CALLBACKS, URLS)
+    lines = {r.getMessage() for r in caplog.records if "is no setting here" in r.getMessage()}
+    assert len(lines) == 1
+    assert "ROUTECORE_WHATEVER is no setting here" in lines.pop()
+
+
+def test_a_pair_behind_a_logic_that_knows_no_halves_needs_labelled_endpoints(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_router import service_discovery
+
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "prefill_decode")
+
+    class Labelled(service_discovery.StaticServiceDiscovery):
+        def get_endpoint_info(self) -> list[Any]:
+            found = super().get_endpoint_info()
+            for at, endpoint in enumerate(found):
+                endpoint.model_label = ("prefill", "decode")[at % 2]
+            return found
+
+    monkeypatch.setattr(service_discovery, "StaticServiceDiscovery", Labelled)
+    stand_in.start("prefixaware", CALLBACKS, URLS)
+    assert run(stand_in.handle(BODY, "1", good)) in URLS[1::2]
 
 
 @pytest.mark.parametrize("strategy", [*ROUTERS])
@@ -127,20 +176,28 @@ def launched(*arguments: str) -> str:
 def test_the_launcher_adds_to_the_hosts_flags_what_is_needed() -> None:
     said = launched("--port", "9", "--strategy", "least_connections", "--param", "ties=first")
     assert (
-        f"['--port', '9', '--routing-logic', 'prefixaware', '--callbacks', '{CALLBACKS}']" in said
+        f"['--port', '9', '--routing-logic', 'prefixaware', '--callbacks', '{CALLBACKS}', "
+        "'--max-instance-failover-reroute-attempts', '1']" in said
     )
     assert "least_connections {'ties': 'first'} active" in said
 
 
 def test_the_launcher_leaves_the_users_own_flags_alone() -> None:
-    said = launched("--callbacks=mine.callbacks", "--routing-logic", "session", "--mode", "shadow")
-    assert "HOST ['--callbacks=mine.callbacks', '--routing-logic', 'session']\n" in said
+    flags = ("--callbacks=mine.callbacks", "--max-instance-failover-reroute-attempts=0")
+    said = launched(*flags, "--routing-logic", "session", "--mode", "shadow")
+    assert f"HOST {[*flags, '--routing-logic', 'session']}\n" in said
     assert "equal {} shadow" in said
 
 
 def test_the_launcher_knows_loadaware_where_the_host_does_not() -> None:
     said = launched("--routing-logic", "loadaware")
     assert "'--routing-logic', 'prefixaware', " in said
+
+
+def test_the_launcher_names_a_beta_that_nothing_goes_by() -> None:
+    said = launched("--routing-logic", "loadaware", "--loadaware-beta", "2.5")
+    assert "--loadaware-beta 2.5 is not used: expected_latency" in said
+    assert "'--loadaware-beta'" not in said
 
 
 def test_the_launcher_refuses_a_wrong_parameter_in_one_line() -> None:

@@ -122,7 +122,7 @@ class Fleet:
         self._count(time.perf_counter() - start)
         if self.shadow is not None:  # a choice counts as load, but nothing will be sent
             self.monitor.on_new_request(url, "shadow", now)
-            self.monitor.on_request_failed(url, "shadow", now)
+            self.monitor.on_request_failed(url, "shadow", now, "client")
         return url
 
     def beside(self, ours: str, host: str) -> None:

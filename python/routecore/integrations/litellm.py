@@ -11,14 +11,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
 from operator import is_
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from routecore.errors import RouteError
 from routecore.integrations.fleet import Fleet
+from routecore.integrations.litellm_calls import Calls
 from routecore.integrations.litellm_request import (
     body_of,
     failed_before,
@@ -42,9 +42,8 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 _log = logging.getLogger("LiteLLM.routecore")
+_REREAD = 1.0  # seconds for which tags and order of deployments known by their ids are believed
 _MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
-_MAX_DEPLOYMENTS = 65_536
-_MAX_OPEN = 65_536  # calls whose end is awaited; an abandoned stream's never comes
 _OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
 
 
@@ -53,19 +52,32 @@ class _Group:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.list: tuple[list[Any], tuple[str, ...], tuple[EndpointInfo, ...]] = ([], (), ())
+        self.ids: tuple[str, ...] = ()
+        self.endpoints: tuple[EndpointInfo, ...] = ()
         self.narrows = False
         self.addresses: dict[str, str] = {}
+        self._last: list[Any] = []
+        self._read_at = float("-inf")
 
     def is_last(self, deployments: list[Any]) -> bool:
-        """Whether these are the very objects that were met last; LiteLLM replaces what changes."""
-        last = self.list[0]
-        return len(last) == len(deployments) and all(map(is_, last, deployments))
+        """Whether these are the deployments that were met last, with what was read of them.
+
+        LiteLLM up to 1.108 hands the same dicts out until one changes; since then it makes them
+        anew for each request. Those are known by their ids, and read again after a second.
+        """
+        last = self._last
+        if len(last) != len(deployments):
+            return False
+        if all(map(is_, last, deployments)):
+            return True
+        return time.monotonic() < self._read_at + _REREAD and self.ids == ids_of(deployments)
 
     def meet(self, deployments: list[Any]) -> tuple[str, ...]:
-        """Read them once; gives their ids."""
+        """Read them; gives their ids."""
         ids = ids_of(deployments)
-        self.list = (list(deployments), ids, self.fleet.endpoints(ids))
+        if ids != self.ids:
+            self.ids, self.endpoints = ids, self.fleet.endpoints(ids)
+        self._last, self._read_at = list(deployments), time.monotonic()
         self.narrows = narrowing(deployments)
         self.addresses = {
             url: str(deployment["litellm_params"].get("api_base") or "")
@@ -92,8 +104,7 @@ class RoutecoreCallback(CustomLogger):
         super().__init__()
         self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
         self._groups: OrderedDict[str, _Group | None] = OrderedDict()
-        self._fleet_of: OrderedDict[str, Fleet] = OrderedDict()
-        self._open: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._calls = Calls()
         # Wrong settings fail here, at start; those of the proxy are not known yet.
         if groups or given:
             self._configure({**given, "groups": groups})
@@ -121,9 +132,9 @@ class RoutecoreCallback(CustomLogger):
                 return healthy_deployments
             fleet, kwargs = group.fleet, request_kwargs or {}
             if not group.is_last(healthy_deployments):
-                self._know(group.meet(healthy_deployments), fleet)
-            candidates: Sequence[Any]
-            candidates, ids, endpoints = group.list
+                self._calls.know(group.meet(healthy_deployments), fleet)
+            candidates: Sequence[Any] = healthy_deployments
+            ids, endpoints = group.ids, group.endpoints
             if group.narrows or failed_before(kwargs):
                 narrowed = permitted(candidates, kwargs)
                 if not narrowed:
@@ -147,109 +158,55 @@ class RoutecoreCallback(CustomLogger):
     # Lifecycle. LiteLLM calls these by keyword. Which of the ends it calls, and how often,
     # depends on the request: the first counts.
 
+    async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> None:
+        """The request goes to a deployment; changes nothing of it."""
+        self._calls.before(kwargs)
+
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
         """The request is about to be sent."""
-        seen = self._seen(kwargs)
-        if seen is None or seen[1:] in self._open:
-            return
-        fleet, deployment, call = seen
-        self._open[deployment, call] = None
-        if len(self._open) > _MAX_OPEN:
-            self._open.popitem(last=False)
-        fleet.monitor.on_new_request(deployment, call, time.time())
-        chosen = _OURS.get()
-        if chosen is not None:
+        seen = self._calls.sent(kwargs)
+        chosen = None if seen is None else _OURS.get()
+        if seen is not None and chosen is not None:
             _OURS.set(None)
-            if chosen[0] is fleet:
-                fleet.beside(chosen[1], deployment)
+            if chosen[0] is seen.fleet:
+                seen.fleet.beside(chosen[1], seen.deployment)
 
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
     ) -> None:
         """Served, if not streamed; comes before the log event, which waits in a queue."""
         if not request_data.get("stream"):
-            self._served(request_data, response)
+            self._calls.served(request_data, response)
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
     ) -> None:
         """This attempt failed."""
-        self._failed(request_data)
+        self._calls.failed(request_data, exception)
 
     async def async_log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Served to its end; for streams this is the only word of it."""
-        self._served(kwargs, response_obj, end_time)
+        self._calls.served(kwargs, response_obj, end_time)
 
     async def async_log_failure_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Failed."""
-        self._failed(kwargs)
+        self._calls.failed(kwargs, _exception(kwargs))
 
     def log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Served, for callers of LiteLLM's synchronous functions."""
-        self._served(kwargs, response_obj, end_time)
+        self._calls.served(kwargs, response_obj, end_time)
 
     def log_failure_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Failed, for callers of LiteLLM's synchronous functions."""
-        self._failed(kwargs)
-
-    def _served(self, data: Any, response: Any, end_time: Any = None) -> None:
-        over = self._over(data)
-        if over is None:
-            return
-        fleet, deployment, call = over
-        first = _seconds(data.get("completion_start_time"))
-        if first is not None and data.get("stream"):
-            fleet.monitor.on_request_response(deployment, call, first)
-        usage = getattr(response, "usage", None)
-        if usage is not None:
-            self._used(fleet, deployment, call, usage)
-        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
-
-    def _used(self, fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
-        details = getattr(usage, "prompt_tokens_details", None)
-        prompt, cached, generated = (
-            value if isinstance(value, int) and value >= 0 else None
-            for value in (
-                getattr(usage, "prompt_tokens", None),
-                getattr(details, "cached_tokens", None),
-                getattr(usage, "completion_tokens", None),
-            )
-        )
-        if cached is not None:
-            cast(Telemetry, fleet.telemetry).used(cached)
-        fleet.monitor.on_usage(deployment, call, prompt, cached, generated)
-
-    def _failed(self, data: Any) -> None:
-        over = self._over(data)
-        if over is not None:
-            fleet, deployment, call = over
-            fleet.monitor.on_request_failed(deployment, call, time.time())
-
-    def _over(self, data: Any) -> tuple[Fleet, str, str] | None:
-        """As `_seen`, for the first end of a call that was counted."""
-        seen = self._seen(data)
-        if seen is None or seen[1:] not in self._open:
-            return None
-        del self._open[seen[1:]]
-        return seen
-
-    def _seen(self, data: Any) -> tuple[Fleet, str, str] | None:
-        """Fleet, deployment and call of an event; None for a call that is not ours to count."""
-        try:
-            info = (data.get("litellm_params") or data).get("model_info") or data["model_info"]
-            deployment, call = info["id"], data["litellm_call_id"]
-        except (AttributeError, KeyError, TypeError):
-            return None
-        fleet = self._fleet_of.get(deployment)
-        return None if fleet is None or call is None else (fleet, deployment, call)
+        self._calls.failed(kwargs, _exception(kwargs))
 
     # Settings, and the fleet of each model group.
 
@@ -283,13 +240,6 @@ class RoutecoreCallback(CustomLogger):
             self._groups.popitem(last=False)
         return group
 
-    def _know(self, ids: tuple[str, ...], fleet: Fleet) -> None:
-        for deployment in ids:
-            self._fleet_of[deployment] = fleet
-            self._fleet_of.move_to_end(deployment)
-        while len(self._fleet_of) > _MAX_DEPLOYMENTS:
-            self._fleet_of.popitem(last=False)
-
     def _is_last(self) -> bool:
         """Whether no callback filters after us; if one does, we go behind it for the next request.
 
@@ -317,10 +267,8 @@ class RoutecoreCallback(CustomLogger):
             fleet.fault(error)
 
 
-def _seconds(moment: Any) -> float | None:
-    if isinstance(moment, datetime):
-        return moment.timestamp()
-    return float(moment) if isinstance(moment, (int, float)) else None
+def _exception(kwargs: Any) -> Any:
+    return kwargs.get("exception") if isinstance(kwargs, Mapping) else None
 
 
 callback = RoutecoreCallback()

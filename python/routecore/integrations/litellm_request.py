@@ -9,7 +9,7 @@ _NARROWING = ("tags", "tag_regex", "order")
 
 def ids_of(deployments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """LiteLLM's own ids: what we take for URLs."""
-    return tuple(deployment["model_info"]["id"] for deployment in deployments)
+    return tuple([deployment["model_info"]["id"] for deployment in deployments])
 
 
 def narrowing(deployments: Sequence[Mapping[str, Any]]) -> bool:

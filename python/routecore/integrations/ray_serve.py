@@ -14,12 +14,14 @@ import itertools
 import logging
 import random
 import time
-from collections import deque
 from typing import Any
 
 from routecore.errors import RouteError
+from routecore.health import Reason
 from routecore.integrations.fleet import Fleet
+from routecore.integrations.ray_outcome import listen
 from routecore.integrations.ray_prompt import body_of
+from routecore.integrations.ray_seat import UNTOLD, Accepted, Seat
 from routecore.integrations.settings import Settings
 from routecore.stats import EndpointInfo
 
@@ -39,24 +41,8 @@ _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports
 _SPILL = 8  # replicas offered after ours: each may be probed by RPC when the fleet is full
 _MAX_SHADOWED = 65_536
 _MAX_OVER = 256  # ends whose acceptance may still be told; the two are one loop turn apart
+_GRACE = 0.02  # seconds for the caller to learn how a request ended that Serve says is over
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
-
-
-class _Seat:
-    """A replica as we see it: its name, our requests on it, what others have there."""
-
-    __slots__ = ("away", "elsewhere", "open", "replica", "unanswered", "url")
-
-    def __init__(self, url: str, replica: Any) -> None:
-        self.url, self.replica = url, replica
-        self.open = 0  # sent and not over
-        self.unanswered: deque[str] = deque()  # of these, neither accepted nor rejected yet
-        self.elsewhere = 0
-        self.away = False  # did not answer Serve
-
-    @property
-    def load(self) -> int:
-        return self.open + self.elsewhere
 
 
 class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
@@ -72,12 +58,12 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
 
     def initialize_state(self, **kwargs: Any) -> None:
         """Take the settings; Serve calls this once, before the first replica is known."""
-        self._seats: dict[Any, _Seat] = {}
+        self._seats: dict[Any, Seat] = {}
         self._all: tuple[EndpointInfo, ...] = ()
-        self._by_url: dict[str, _Seat] = {}
+        self._by_url: dict[str, Seat] = {}
         self._tokens = itertools.count()
         # By replica and request: a retry has the id of the try that was rejected elsewhere.
-        self._accepted: dict[tuple[Any, str], tuple[_Seat, str]] = {}
+        self._accepted: dict[tuple[Any, str], Accepted] = {}
         self._over: dict[tuple[Any, str], None] = {}
         self._shadowed: dict[str, str] = {}
         self._ticking = False
@@ -141,7 +127,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
 
     def _choose(
         self, fleet: Fleet, candidates: list[Any], metadata: Any, body: dict[str, Any] | None
-    ) -> _Seat:
+    ) -> Seat:
         if len(candidates) == len(self._all):
             endpoints = self._all
         else:
@@ -182,7 +168,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if key in self._over:
             del self._over[key]  # so short that its end was told first
         elif seat.unanswered:
-            self._accepted[key] = seat, seat.unanswered.popleft()
+            self._accepted[key] = one = Accepted(seat, seat.unanswered.popleft())
+            one.is_heard = listen(result, lambda outcome: self._told(one, outcome))
         ours = self._shadowed.pop(request_id, None)
         if ours is not None:
             self._fleet.beside(ours, seat.url)
@@ -195,17 +182,41 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         seat = self._seats.get(replica_id)
         if seat is None or self._fleet is None:
             return
-        monitor, now = self._fleet.monitor, time.time()
         if accepted is not None:
-            if accepted[0] is seat:  # else the replica was replaced, and its counts with it
+            if accepted.seat is seat:  # else the replica was replaced, and its counts with it
                 seat.open -= 1
-                monitor.on_request_complete(seat.url, accepted[1], now)
+                accepted.is_over = True
+                if accepted.is_heard and accepted.outcome == UNTOLD:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_GRACE, self._end, accepted)
+                else:
+                    self._end(accepted)
         elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
             _put(self._over, key, None, _MAX_OVER)
             seat.open -= 1
-            # A rejection follows at once, so it is the last one sent.
-            monitor.on_request_failed(seat.url, seat.unanswered.pop(), now)
+            # A rejection follows at once, so it is the last one sent. It says that the replica
+            # is full, or that Serve is about to call it unavailable: not that it fails.
+            token = seat.unanswered.pop()
+            self._fleet.monitor.on_request_failed(seat.url, token, time.time(), "client")
         self._tick_later()
+
+    def _told(self, one: Accepted, outcome: Reason | None) -> None:
+        """The caller learned how a request ended; in the caller's thread."""
+        if one.outcome != UNTOLD:
+            return
+        one.outcome = outcome
+        if one.is_over and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end, one)
+
+    def _end(self, one: Accepted) -> None:
+        """Report the end, once; of what nobody waited for, that it went well."""
+        if self._fleet is None:
+            return
+        url, now, outcome = one.seat.url, time.time(), one.outcome
+        if outcome is None or outcome == UNTOLD:
+            self._fleet.monitor.on_request_complete(url, one.token, now)
+        else:
+            self._fleet.monitor.on_request_failed(url, one.token, now, outcome)
 
     def on_new_queue_len_info(self, replica_id: Any, num_ongoing_requests: int) -> None:
         """The replica tells how many requests it has, those of other routers included."""
@@ -234,7 +245,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         for replica_id, replica in current.items():
             seat = self._seats.get(replica_id)
             if seat is None:
-                self._seats[replica_id] = seat = _Seat(replica_id.to_full_id_str(), replica)
+                self._seats[replica_id] = seat = Seat(replica_id.to_full_id_str(), replica)
                 if self._fleet is not None:
                     self._fleet.table.add(seat.url)
             seat.replica = replica
@@ -254,7 +265,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if seat is not None and getattr(self, "_use_replica_queue_len_cache", False):
             self._offer(seat, False)
 
-    def _offer(self, seat: _Seat, here: bool) -> None:
+    def _offer(self, seat: Seat, here: bool) -> None:
         seat.away = not here
         if self._fleet is not None:
             self._fleet.table.add(seat.url)  # it may have lost its row by not being used

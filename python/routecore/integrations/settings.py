@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.integrations import misspelt
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS
 
@@ -61,15 +62,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         try:
             return msgspec.convert(dict(given), cls)
         except msgspec.ValidationError as error:
-            raise RouteError(f"routecore settings: {error}") from None
+            said = misspelt.field(str(error), cls.__struct_fields__)
+            raise RouteError(f"routecore settings: {said}") from None
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         """The fields that the file and the variables set.
 
         Raises:
-            RouteError: Naming the file or variable, what was expected and what came.
+            RouteError: Naming the file or variable, what was expected and what came; or a variable
+                that is spelt almost as one of these.
         """
+        known = ["CONFIG", *(name.upper() for name in cls.__struct_fields__)]
+        misspelt.variables(_PREFIX, known, environ)
         path = environ.get(_PREFIX + "CONFIG")
         found = cls._from_file(Path(path)) if path else {}
         for field in msgspec.structs.fields(cls):
@@ -96,7 +101,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             found = decode(raw) or {}  # an empty YAML file is None
             msgspec.convert(found, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RouteError(f"{path}: {error}") from None
+            said = misspelt.field(str(error), cls.__struct_fields__)
+            raise RouteError(f"{path}: {said}") from None
         except ImportError:
             raise RouteError(
                 f"{path}: reading YAML needs pyyaml; install it or use .toml"

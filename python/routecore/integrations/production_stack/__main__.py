@@ -13,6 +13,8 @@ from routecore.errors import RouteError
 from routecore.integrations.settings import parameters
 
 _CALLBACKS = "routecore.integrations.production_stack.callbacks"
+# A request whose connection is refused goes to another engine, once; the host's default is never.
+_FAILOVER = "--max-instance-failover-reroute-attempts"
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
     if not _has(theirs, "--callbacks"):
         theirs += ["--callbacks", _CALLBACKS]
+    if not _has(theirs, _FAILOVER):
+        theirs += [_FAILOVER, "1"]
     sys.argv = [sys.argv[0], *theirs]
     import vllm_router.app  # type: ignore[import-not-found]  # after our classes are in place
 
@@ -74,15 +78,22 @@ def _routing_logic(theirs: list[str]) -> list[str]:
     """The host's flags with a routing logic that it knows and that hands us the body."""
     from routecore.integrations.production_stack import host
     from routecore.integrations.production_stack.decision import EQUALS
+    from routecore.integrations.production_stack.routers import NO_BETA
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--routing-logic", default="prefixaware")
+    parser.add_argument("--loadaware-beta")
     found, others = parser.parse_known_args(theirs)
     logic = found.routing_logic
     if logic == "loadaware" and not hasattr(host.routing_logic, "LoadAwareRouter"):
         # Hosts before it get what it stands for in the place of the nearest that they have.
         os.environ.setdefault("ROUTECORE_STRATEGY", EQUALS[logic])
         logic = "prefixaware"
+        if found.loadaware_beta is not None:
+            strategy = os.environ["ROUTECORE_STRATEGY"]
+            print(NO_BETA % (found.loadaware_beta, strategy), file=sys.stderr)
+    elif found.loadaware_beta is not None:
+        others += ["--loadaware-beta", found.loadaware_beta]
     return [*others, "--routing-logic", logic]
 
 

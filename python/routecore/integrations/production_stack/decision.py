@@ -16,6 +16,7 @@ from routecore.integrations.production_stack.settings import EQUAL, Settings
 from routecore.integrations.seldom import Seldom
 from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
 from routecore.integrations.telemetry import Telemetry
+from routecore.prefill_decode import PrefillDecodeRouter
 
 _log = host.logger("routecore.production_stack")
 
@@ -32,6 +33,9 @@ EQUALS = {
     "disaggregated_prefill": "prefill_decode",
     "disaggregated_prefill_orchestrated": "prefill_decode",
 }
+
+
+_SPLIT = ("disaggregated_prefill", "disaggregated_prefill_orchestrated")
 
 
 class Decision:
@@ -57,6 +61,8 @@ class Decision:
         self.caches = engine_caches(chosen, _log)
         told = {} if self.caches is None else self.caches.params()
         self.router: Any = chosen.router(**told)
+        if logic not in _SPLIT:
+            _check_labels(self.router, host.labels())
         self.telemetry = Telemetry("production_stack", self.strategy)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
         self._logs = Seldom()
@@ -116,9 +122,24 @@ class Decision:
         return url
 
     def beside(
-        self, url: str, endpoints: Sequence[Any], engine_stats: Any, request: Any, body: Any
+        self,
+        url: str,
+        endpoints: Sequence[Any],
+        engine_stats: Any,
+        request: Any,
+        body: Any,
+        rule: Callable[..., str] | None = None,
     ) -> None:
-        """Record what we would have chosen where the host chose `url`. Never raises."""
+        """Record what we would have chosen where the host chose `url`. Never raises.
+
+        Args:
+            url: The host's choice.
+            endpoints: As for `choose`.
+            engine_stats: As the host has them.
+            request: As for `choose`.
+            body: As for `choose`.
+            rule: What active mode would choose by instead of the strategy.
+        """
         shadow = self.shadow
         if shadow is None:
             return
@@ -132,7 +153,7 @@ class Decision:
             # Before the choice, which counts as load where it falls.
             expected = shadow.expected(self.router, asked)
             began = time.perf_counter()
-            ours = self.router.route_request(*asked)
+            ours = (self.router.route_request if rule is None else rule)(*asked)
             self.telemetry.shadowed(time.perf_counter() - began)
             life.choice = ours
             record = Record(
@@ -174,6 +195,19 @@ class Decision:
                 count,
                 type(error).__name__,
                 error,
+            )
+
+
+def _check_labels(router: Any, labels: set[str]) -> None:
+    """Whether each half of a pair has endpoints, as far as there are any yet."""
+    if not isinstance(router, PrefillDecodeRouter) or not labels:
+        return
+    for half, wanted in (("prefill", router.prefill_labels), ("decode", router.decode_labels)):
+        if labels.isdisjoint(wanted):
+            raise RouteError(
+                f"{router.strategy}: no endpoint has a model label of {', '.join(wanted)} "
+                f"(there are {', '.join(sorted(labels))}); set --static-model-labels, or "
+                f"{half}_labels in its params"
             )
 
 

@@ -5,11 +5,12 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from routecore.integrations.production_stack import host
+from routecore.integrations.production_stack.life import Attempt, current, follow
 from routecore.integrations.production_stack.routers import Routed
 from routecore.prefill_decode import asks_prefill
 
@@ -129,30 +130,26 @@ class DisaggregatedPrefillOrchestratedRouter(
         body = None if exchange is None else exchange.body()
         now = time.time()
         stats = monitor.get_request_stats(now) if monitor is not None else {}
-        url = self.decision.choose(endpoints, None, stats, _task(), body, _half(self, prefill))
+        task = _task()
+        url = self.decision.choose(endpoints, None, stats, task, body, _half(self, prefill))
         if monitor is not None:
-            # The host reports neither half. What is open when its task ends has failed.
-            half = _Half(monitor, prefill, url, f"routecore-{next(self._serial)}")
-            monitor.on_new_request(url, half.request_id, now)
-            if exchange is not None:
-                exchange.halves.append(half)
+            # The host reports neither half.
+            request_id = f"routecore-{next(self._serial)}"
+            monitor.on_new_request(url, request_id, now)
+            attempt = follow(task).attempt_at(url)
+            if exchange is not None and attempt is not None:
+                exchange.follow(attempt, prefill)
         return next(endpoint for endpoint in endpoints if endpoint.url == url)
 
 
-class _Half(NamedTuple):
-    monitor: Any
-    prefill: bool
-    url: str
-    request_id: str
-
-
 class _Exchange:
-    """A request and the start of its answer, as they pass."""
+    """A request and its answer, as they pass."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.halves: list[_Half] = []
-        self._good = False
+        self._prefills: list[Attempt] = []
+        self._decodes: list[Attempt] = []
+        self._good = self._begun = False
 
     def body(self) -> Any:
         try:
@@ -160,26 +157,45 @@ class _Exchange:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def answered(self, status: int) -> None:
-        """The answer begins: the prompt is computed, and the first token is there."""
-        self._good = status < 400
-        for half in self.halves if self._good else ():
-            half.monitor.on_request_response(half.url, half.request_id, time.time())
-            if half.prefill:
-                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+    def follow(self, attempt: Attempt, prefill: bool) -> None:
+        """One half of the request goes to its endpoint."""
+        (self._prefills if prefill else self._decodes).append(attempt)
+        if prefill:
+            # An engine answers a prefill when it is done.
+            attempt.on_answer = self._prefilled
+
+    def _prefilled(self) -> None:
+        now = time.time()
+        while self._prefills:
+            half = self._prefills.pop()
+            half.monitor.on_request_response(half.url, half.request_id, now)
+            life = current()
+            if life is not None:
+                life.ended(half.url, half.request_id)
+            half.monitor.count_complete(half.url, half.request_id, now)
+
+    def passes(self, message: Any) -> None:
+        """A piece of the answer goes to the client."""
+        if message["type"] == "http.response.start":
+            self._good = message["status"] < 400
+            if self._good:
+                self._prefilled()
+        elif self._good and not self._begun and message.get("body"):
+            self._begun = True
+            for half in self._decodes:
+                half.monitor.on_request_response(half.url, half.request_id, time.time())
 
     def ended(self) -> None:
-        """The answer was passed on to its end."""
-        for half in self.halves if self._good else ():
-            if not half.prefill:
-                half.monitor.on_request_complete(half.url, half.request_id, time.time())
+        """The answer was passed on, as far as it came."""
+        for half in self._decodes if self._good else ():
+            half.monitor.on_request_complete(half.url, half.request_id, time.time())
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("routecore_exchange", default=None)
 
 
 class Tap:
-    """ASGI middleware that lets the orchestrated router see a request and its answer's status.
+    """ASGI middleware that lets the orchestrated router see a request and its answer.
 
     The host asks it for endpoints without the request, and reports nothing of what follows.
     """
@@ -202,8 +218,7 @@ class Tap:
             return message
 
         async def seen_send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                exchange.answered(message["status"])
+            exchange.passes(message)
             await send(message)
 
         await self._app(scope, seen_receive, seen_send)

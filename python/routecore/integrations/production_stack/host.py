@@ -46,6 +46,16 @@ def addresses(endpoints: Sequence[Any]) -> dict[str, str]:
     return {endpoint.url: endpoint.url for endpoint in found}
 
 
+def labels() -> set[str]:
+    """Model labels of the endpoints that the host knows now; empty if it knows none yet."""
+    try:
+        discovery: Any = importlib.import_module("vllm_router.service_discovery")
+        found = discovery.get_service_discovery().get_endpoint_info()
+    except Exception:  # no discovery yet, or one that fails just now
+        return set()
+    return {str(getattr(endpoint, "model_label", None)) for endpoint in found}
+
+
 def logger(name: str) -> logging.Logger:
     """A logger whose lines look like the host's."""
     try:

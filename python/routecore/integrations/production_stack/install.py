@@ -6,7 +6,8 @@ import sys
 import threading
 from typing import Any
 
-from routecore.integrations.production_stack import disaggregated, host, routers, settings
+from routecore.errors import RouteError
+from routecore.integrations.production_stack import client, disaggregated, host, routers, settings
 from routecore.integrations.production_stack.hooks import Callbacks
 from routecore.integrations.production_stack.monitor import RequestStatsMonitor, ShadowMonitor
 
@@ -39,10 +40,15 @@ def callbacks() -> Callbacks:
     The host asks for it at its start and after each reload has rebuilt its router.
 
     Raises:
-        RouteError: The settings are wrong.
+        StartError: The settings are wrong.
     """
     with _lock:
-        chosen = settings.load()
+        try:
+            chosen = settings.load()
+            if chosen.strategy != settings.EQUAL:
+                chosen.router()  # a value out of range ends the start here, not in its middle
+        except RouteError as error:
+            raise settings.StartError(str(error)) from None
         names(chosen)
         _replace_monitor(_monitor_class(chosen))
         _replace_routers()
@@ -111,6 +117,7 @@ def _app() -> Any:
 def attach(app: Any) -> None:
     """Give a host that is running our router and monitor, as it would take them itself."""
     state = app.state
+    client.listen(app)
     instances = host.routing_logic.SingletonABCMeta._instances
     ours = next((instances[cls] for cls in ROUTERS if cls in instances), None)
     if ours is not None:

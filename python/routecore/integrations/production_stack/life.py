@@ -1,21 +1,41 @@
 """A request from its arrival to its end, whatever that end is.
 
-The host reports ends on success only. What never fails to happen is that the task in which the
-server runs the request is done: after success, a refused connection, a reset stream or a client
-that left. What is open then has failed.
+The host reports ends on success only, and takes an error's answer for one. `client` hears what
+became of each attempt. What never fails to happen is that the task in which the server runs the
+request is done: after success, a refused connection, a reset stream or a client that left. What
+is open then has ended with it.
 """
 
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
+
+from routecore.health import Reason
+from routecore.integrations.production_stack import outcome
 
 
 class Ends(Protocol):
     """The part of a monitor that a life reports to."""
 
-    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
+    def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The first token came back."""
+        ...
+
+    def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
+        """The answer was passed on."""
+        ...
+
+    def on_request_failed(
+        self,
+        engine_url: str,
+        request_id: str,
+        timestamp: float,
+        reason: Reason = "unknown",
+        retry_after: float | None = None,
+    ) -> None:
         """The request failed or its client left."""
         ...
 
@@ -30,9 +50,32 @@ class Ends(Protocol):
         """What the engine counted of a request, in tokens; before its end."""
         ...
 
-    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end, and nothing more will be told of it."""
+    def count_complete(
+        self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
+    ) -> None:
+        """The request was answered to its end, and nothing more will be told of it."""
         ...
+
+
+class Attempt:
+    """A request that went to one endpoint and whose end has not been reported.
+
+    Attributes:
+        monitor: Whom to tell.
+        url: The endpoint, as the host names it.
+        request_id: The host's.
+        is_sent: Whether the HTTP client has begun with it.
+        answer: The HTTP client's answer, once its head is there.
+        on_answer: Called when that is a good one.
+    """
+
+    __slots__ = ("answer", "is_sent", "monitor", "on_answer", "request_id", "url")
+
+    def __init__(self, monitor: Ends, url: str, request_id: str) -> None:
+        self.monitor, self.url, self.request_id = monitor, url, request_id
+        self.is_sent = False
+        self.answer: Any = None
+        self.on_answer: Callable[[], None] | None = None
 
 
 class Life:
@@ -43,35 +86,70 @@ class Life:
         choice: In shadow mode, the endpoint that we would have chosen last.
         shows_usage: Whether the host will show us the answer once it is complete.
         served: The attempt that ended well (endpoint, request id, time), until that is counted.
+        is_traced: Whether the HTTP client tells what becomes of its attempts.
     """
 
-    __slots__ = ("_open", "_request", "body", "choice", "served", "shows_usage")
+    __slots__ = (
+        "_open",
+        "_request",
+        "body",
+        "choice",
+        "is_traced",
+        "served",
+        "shows_usage",
+    )
 
     def __init__(self, request: Any) -> None:
         self._request = _weak(request)
-        self._open: list[tuple[Ends, str, str]] = []
+        self._open: list[Attempt] = []
         self.body: Any = None
         self.choice: str | None = None
-        self.shows_usage = False
+        self.shows_usage = self.is_traced = False
         self.served: tuple[Ends, str, str, float] | None = None
 
     def is_of(self, request: Any) -> bool:
         """Whether this is that request's life."""
         return self._request is not None and self._request() is request
 
-    def sent(self, monitor: Ends, url: str, request_id: str) -> None:
-        """An attempt went to the endpoint; one before it, elsewhere, has failed."""
-        for attempt in [a for a in self._open if a[2] == request_id and a[1] != url]:
-            self._open.remove(attempt)
-            monitor.on_request_failed(attempt[1], request_id, time.time())
-        self._open.append((monitor, url, request_id))
+    def sent(self, monitor: Ends, url: str, request_id: str) -> Attempt:
+        """An attempt goes to the endpoint; one before it, elsewhere, has failed."""
+        for attempt in [a for a in self._open if a.request_id == request_id and a.url != url]:
+            self.failed(attempt, "unknown")
+        made = Attempt(monitor, url, request_id)
+        self._open.append(made)
+        return made
 
-    def ended(self, url: str, request_id: str) -> None:
-        """The host reported the end of an attempt."""
+    def attempt_at(self, address: str) -> Attempt | None:
+        """The open attempt that a request to the address belongs to."""
+        for attempt in reversed(self._open):
+            base = attempt.url.rstrip("/")
+            if address.startswith(base) and address[len(base) : len(base) + 1] in ("", "/", "?"):
+                return attempt
+        # The client spells addresses its own way: a default port, capitals.
+        return self._open[0] if len(self._open) == 1 else None
+
+    def failed(self, attempt: Attempt, reason: Reason, retry_after: float | None = None) -> None:
+        """The attempt is over. What the host may still say of it changes nothing."""
+        self._close(attempt)
+        attempt.monitor.on_request_failed(
+            attempt.url, attempt.request_id, time.time(), reason, retry_after
+        )
+
+    def refused(self, attempt: Attempt, status: int) -> None:
+        """The attempt was answered with an error status, and is over."""
+        self._close(attempt)
+        attempt.monitor.count_complete(attempt.url, attempt.request_id, time.time(), status)
+
+    def _close(self, attempt: Attempt) -> None:
+        if attempt in self._open:
+            self._open.remove(attempt)
+
+    def ended(self, url: str, request_id: str) -> Attempt | None:
+        """The host reported the end of an attempt; gives that, if it was open."""
         for at, attempt in enumerate(self._open):
-            if attempt[1] == url and attempt[2] == request_id:
-                del self._open[at]
-                return
+            if attempt.url == url and attempt.request_id == request_id:
+                return self._open.pop(at)
+        return None
 
     def count_served(self) -> None:
         """Count the attempt that ended well, if that has waited for the answer's usage."""
@@ -81,11 +159,17 @@ class Life:
             monitor.count_complete(url, request_id, at)
 
     def over(self, _task: Any = None) -> None:
-        """The request is gone: what it has open has failed. Again: no change."""
+        """The request is gone, and what it has open with it. Again: no change."""
         self.count_served()
         while self._open:
-            monitor, url, request_id = self._open.pop()
-            monitor.on_request_failed(url, request_id, time.time())
+            attempt = self._open[-1]
+            self.failed(attempt, self._reason(attempt))
+
+    def _reason(self, attempt: Attempt) -> Reason:
+        if attempt.answer is not None:
+            return outcome.of_cut(attempt.answer)
+        # One that was chosen and never sent says nothing of its engine.
+        return "client" if self.is_traced and not attempt.is_sent else "unknown"
 
 
 _current: ContextVar[Life | None] = ContextVar("routecore_request", default=None)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from routecore.integrations.production_stack import host, settings
+from routecore.health import Reason
+from routecore.integrations.production_stack import host, outcome, settings
 from routecore.integrations.production_stack.life import current
 from routecore.integrations.telemetry import watch
 from routecore.monitor import RequestStatsMonitor as Core
@@ -58,19 +59,27 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         self.core.on_request_response(engine_url, request_id, timestamp)
 
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end."""
+        """The answer was passed on; to its end, unless the host says so of a cut one."""
         life = current()
         if life is not None:
-            life.ended(engine_url, request_id)
+            attempt = life.ended(engine_url, request_id)
+            if attempt is None and life.is_traced:
+                return  # its failure was told
+            if attempt is not None and not outcome.is_whole(attempt.answer):
+                reason = outcome.of_cut(attempt.answer)
+                self.on_request_failed(engine_url, request_id, timestamp, reason)
+                return
             if life.shows_usage:
                 # Its usage comes right after, and must come before its end.
                 life.served = (self, engine_url, request_id, timestamp)
                 return
         self.count_complete(engine_url, request_id, timestamp)
 
-    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end, and nothing more will be told of it."""
-        self.core.on_request_complete(engine_url, request_id, timestamp)
+    def count_complete(
+        self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
+    ) -> None:
+        """The request was answered to its end, and nothing more will be told of it."""
+        self.core.on_request_complete(engine_url, request_id, timestamp, status)
 
     def on_usage(
         self,
@@ -83,9 +92,16 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         """What the engine counted of a request, in tokens; before its end."""
         self.core.on_usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
 
-    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request failed or its client left."""
-        self.core.on_request_failed(engine_url, request_id, timestamp)
+    def on_request_failed(
+        self,
+        engine_url: str,
+        request_id: str,
+        timestamp: float,
+        reason: Reason = "unknown",
+        retry_after: float | None = None,
+    ) -> None:
+        """The request failed or its client left; `reason` as the core's monitor takes it."""
+        self.core.on_request_failed(engine_url, request_id, timestamp, reason, retry_after)
 
     def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The engine swapped the request out."""
@@ -136,11 +152,16 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
             life.ended(engine_url, request_id)
         self.count_complete(engine_url, request_id, timestamp)
 
-    def count_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end, and nothing more will be told of it."""
+    def count_complete(
+        self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
+    ) -> None:
+        """The request was answered to its end, and nothing more will be told of it."""
+        if status is not None and status >= 500:
+            self.on_request_failed(engine_url, request_id, timestamp, "status")
+            return
         ours = self._moved.pop((engine_url, request_id), None)
         if ours is not None:
-            self.core.on_request_complete(ours, request_id, timestamp)
+            self.core.on_request_complete(ours, request_id, timestamp, status)
 
     def on_usage(
         self,
@@ -152,11 +173,23 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     ) -> None:
         """Not told: it is of the host's choice, not of ours."""
 
-    def on_request_failed(self, engine_url: str, request_id: str, timestamp: float) -> None:
+    def on_request_failed(
+        self,
+        engine_url: str,
+        request_id: str,
+        timestamp: float,
+        reason: Reason = "unknown",
+        retry_after: float | None = None,
+    ) -> None:
         """Ours alone: the host's monitor has no such call, and stays as it is."""
         ours = self._moved.pop((engine_url, request_id), None)
-        if ours is not None:
-            self.core.on_request_failed(ours, request_id, timestamp)
+        if ours is None:
+            return
+        if ours != engine_url:
+            # The endpoint of our choice had no part in it; the host's has.
+            self.core.on_request_failed(ours, request_id, timestamp, "client")
+            self.core.on_new_request(engine_url, request_id, timestamp)
+        self.core.on_request_failed(engine_url, request_id, timestamp, reason, retry_after)
 
 
 def core(window: float | None, lease: float | None, table: EndpointTable | None = None) -> Core:
@@ -164,3 +197,12 @@ def core(window: float | None, lease: float | None, table: EndpointTable | None 
     lease = settings.load().lease_timeout if lease is None else lease
     made: Any = type.__call__(Core, window, lease_timeout=lease, table=table)
     return made  # type: ignore[no-any-return]
+
+
+def health_table() -> EndpointTable | None:
+    """The table that knows which endpoints are out, if the host's monitor is ours."""
+    try:
+        ours = getattr(host.request_stats.get_request_stats_monitor(), "core", None)
+    except ValueError:  # the host has none yet
+        return None
+    return ours.table if isinstance(ours, Core) else None

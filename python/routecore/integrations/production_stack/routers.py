@@ -4,10 +4,12 @@ Each subclasses the host's class, because the host picks the way to call a route
 """
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from routecore.integrations.production_stack import host, settings
+from routecore.errors import RouteError
+from routecore.integrations.production_stack import host, monitor, settings
 from routecore.integrations.production_stack.decision import Decision
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.ring import SessionRing
@@ -39,7 +41,10 @@ class Routed:
     def _begin(self, **flags: Any) -> None:
         if self.session_key:
             flags["session_key"] = self.session_key
-        self.decision = Decision(self.logic, settings.load(), flags)
+        try:
+            self.decision = Decision(self.logic, settings.load(), flags)
+        except RouteError as error:
+            raise settings.StartError(str(error)) from None
         self._initialized = True
 
     def _choose(
@@ -50,7 +55,13 @@ class Routed:
         request: Any,
         request_json: Any,
     ) -> str:
-        return self.decision.choose(endpoints, engine_stats, request_stats, request, request_json)
+        return self.decision.choose(
+            endpoints, engine_stats, request_stats, request, request_json, self._rule()
+        )
+
+    def _rule(self) -> Callable[..., str] | None:
+        """What chooses instead of the strategy, if anything does."""
+        return None
 
     def extract_session_id(self, request: Any, request_json: Any = None) -> str | None:
         """The session a request belongs to: its header first, then the key of its body."""
@@ -111,7 +122,8 @@ class _Awaited(Routed):
         url: str = await super().route_request(  # type: ignore[misc]
             endpoints, engine_stats, request_stats, request, request_json
         )
-        self.decision.beside(url, endpoints, engine_stats, request, request_json)
+        rule = self._rule()
+        self.decision.beside(url, endpoints, engine_stats, request, request_json, rule)
         return url
 
 
@@ -142,18 +154,8 @@ class SessionRouter(_Awaited, _logic.SessionRouter):
         self._ring = SessionRing()
         self._begin()
 
-    def _choose(
-        self,
-        endpoints: Sequence[Any],
-        engine_stats: Any,
-        request_stats: Any,
-        request: Any,
-        request_json: Any,
-    ) -> str:
-        rule = self._by_ring if self.decision.is_equal else None
-        return self.decision.choose(
-            endpoints, engine_stats, request_stats, request, request_json, rule
-        )
+    def _rule(self) -> Callable[..., str] | None:
+        return self._by_ring if self.decision.is_equal else None
 
     def _by_ring(
         self,
@@ -165,12 +167,23 @@ class SessionRouter(_Awaited, _logic.SessionRouter):
     ) -> str:
         session = self.extract_session_id(request, request_json)
         if session is not None:
-            return self._ring.owner(session, {endpoint.url for endpoint in endpoints})
+            return self._owner(session, {endpoint.url for endpoint in endpoints})
         if not isinstance(request_stats, RequestStatsView):
             url: str = self._qps_routing(endpoints, request_stats)
             return url
         route = self.decision.router.route_request
         return str(route(endpoints, engine_stats, request_stats, request, request_json))
+
+    def _owner(self, session: str, urls: set[str]) -> str:
+        """The session's endpoint; while that is out, the next on the ring that is not."""
+        owner = first = self._ring.owner(session, urls)
+        table, now = monitor.health_table(), time.time()
+        while table is not None and table.is_out(owner, now):
+            urls = urls - {owner}
+            if not urls:
+                return first
+            owner = self._ring.owner(session, urls)
+        return owner
 
 
 class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):
@@ -274,11 +287,36 @@ class KvawareRouter(_Awaited, _logic.KvawareRouter):
         super().close()
 
 
+_BETA = 1.0  # the host's default
+NO_BETA = (
+    "routecore: --loadaware-beta %s is not used: %s learns from the engines what load costs and "
+    "what a cached prefix saves, in milliseconds"
+)
 # Hosts since pull request 1035 have the class.
 _load_aware: Any = getattr(_logic, "LoadAwareRouter", _logic.KvawareRouter)
 
 
 class LoadAwareRouter(KvawareRouter, _load_aware):
-    """Weighs the cache against the load of each endpoint."""
+    """Weighs the cache against the load of each endpoint.
+
+    Args:
+        session_key: Kept for the host, which logs the session.
+        loadaware_beta: Named in the log if it was set: the strategy weighs both in milliseconds,
+            by what it learns of the engines.
+        controller: The controller's settings; not used.
+    """
 
     logic = "loadaware"
+
+    def __init__(
+        self,
+        *_args: Any,
+        session_key: str | None = None,
+        loadaware_beta: float | None = None,
+        **controller: Any,
+    ) -> None:
+        if settings.load().mode == "shadow" and loadaware_beta is not None:
+            controller["loadaware_beta"] = loadaware_beta
+        super().__init__(*_args, session_key=session_key, **controller)
+        if loadaware_beta not in (None, _BETA) and self.decision.shadow is None:
+            _log.warning(NO_BETA, loadaware_beta, self.decision.strategy)

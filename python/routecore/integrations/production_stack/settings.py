@@ -42,3 +42,14 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     elif found.params:
         raise RouteError(f"params {sorted(found.params)}: need a strategy to belong to")
     return found
+
+
+class StartError(RouteError, SystemExit):
+    """A wrong setting. Where nobody catches it, at the host's start, its line is all that is said.
+
+    At a dynamic reload the host catches it as any other exception, logs it, and goes on as before.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = f"routecore: {text}"

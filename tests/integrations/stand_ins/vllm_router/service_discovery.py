@@ -17,3 +17,7 @@ class StaticServiceDiscovery:
             for url in self.urls
             if url not in self.unhealthy_endpoint_hashes
         ]
+
+
+def get_service_discovery() -> Any:
+    return _global_service_discovery

@@ -1,0 +1,96 @@
+"""The host's HTTP client, listened to: the one place that hears how each attempt ends.
+
+The host tells its monitor "complete" for an answer with status 500, and nothing for a refused
+connection. aiohttp's tracing tells both, in the task that serves the request.
+"""
+
+import time
+from typing import Any
+
+import aiohttp
+
+from routecore.integrations.production_stack import outcome
+from routecore.integrations.production_stack.life import Attempt, current
+from routecore.integrations.retry_after import seconds_of
+
+_BUSY = (429, 503)
+
+
+class Heard:
+    """Stands for the host's client wrapper; each session that it hands out is traced.
+
+    Args:
+        wrapper: The host's.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        self._traced: Any = None
+
+    def __call__(self) -> Any:
+        """The host's client session."""
+        session = self._wrapper()
+        if session is not self._traced:
+            configs = getattr(session, "trace_configs", None)
+            if configs is not None and _trace not in configs:
+                configs.append(_trace)
+            self._traced = session
+        return session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapper, name)
+
+
+def _attempt(url: Any) -> Attempt | None:
+    life = current()
+    return None if life is None else life.attempt_at(str(url))
+
+
+async def _started(_session: Any, _context: Any, told: aiohttp.TraceRequestStartParams) -> None:
+    life = current()
+    if life is not None:
+        life.is_traced = True
+        attempt = life.attempt_at(str(told.url))
+        if attempt is not None:
+            attempt.is_sent = True
+
+
+async def _answered(_session: Any, _context: Any, told: aiohttp.TraceRequestEndParams) -> None:
+    """The head of an answer is there. What says that the request failed ends it."""
+    life, attempt = current(), _attempt(told.url)
+    if life is None or attempt is None:
+        return
+    answer, now = told.response, time.time()
+    attempt.answer = answer
+    if answer.status in _BUSY:
+        wait = seconds_of(answer.headers.get("Retry-After"), now)
+        life.failed(attempt, "busy", wait)
+    elif answer.status >= 400:
+        life.refused(attempt, answer.status)
+    elif attempt.on_answer is not None:
+        attempt.on_answer()
+
+
+async def _broke(_session: Any, _context: Any, told: aiohttp.TraceRequestExceptionParams) -> None:
+    life, attempt = current(), _attempt(told.url)
+    if life is not None and attempt is not None:
+        life.failed(attempt, outcome.of_error(told.exception))
+
+
+def _made() -> aiohttp.TraceConfig:
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(_started)
+    trace.on_request_end.append(_answered)
+    trace.on_request_exception.append(_broke)
+    trace.freeze()
+    return trace
+
+
+_trace = _made()
+
+
+def listen(app: Any) -> None:
+    """Hear the requests of the host's application. Again: no change."""
+    wrapper = getattr(app.state, "aiohttp_client_wrapper", None)
+    if wrapper is not None and not isinstance(wrapper, Heard):
+        app.state.aiohttp_client_wrapper = Heard(wrapper)

@@ -1,0 +1,53 @@
+"""A replica of Ray Serve, and a request that it works on, as our router keeps them."""
+
+from collections import deque
+from typing import Any, Literal
+
+from routecore.health import Reason
+
+UNTOLD: Literal["untold"] = "untold"
+
+
+class Seat:
+    """A replica as we see it: its name, our requests on it, what others have there.
+
+    Attributes:
+        url: Its name, which stands for a URL.
+        replica: Serve's object.
+        open: Our requests that were sent and are not over.
+        unanswered: Of these, neither accepted nor rejected yet.
+        elsewhere: Requests of other routers.
+        away: Whether it did not answer Serve.
+    """
+
+    __slots__ = ("away", "elsewhere", "open", "replica", "unanswered", "url")
+
+    def __init__(self, url: str, replica: Any) -> None:
+        self.url, self.replica = url, replica
+        self.open = 0
+        self.unanswered: deque[str] = deque()
+        self.elsewhere = 0
+        self.away = False
+
+    @property
+    def load(self) -> int:
+        """Requests on it, of everybody."""
+        return self.open + self.elsewhere
+
+
+class Accepted:
+    """A request that a replica works on.
+
+    Attributes:
+        seat: The replica's.
+        token: Its name in our monitor.
+        is_heard: Whether its caller's result tells how it ended.
+        outcome: What that told: a reason, None for success; unknown until then.
+    """
+
+    __slots__ = ("is_heard", "is_over", "outcome", "seat", "token")
+
+    def __init__(self, seat: Seat, token: str) -> None:
+        self.seat, self.token = seat, token
+        self.is_heard = self.is_over = False
+        self.outcome: Reason | Literal["untold"] | None = UNTOLD
