@@ -4,7 +4,7 @@ import math
 
 import pytest
 from routecore.replay import Difference, ReplayResult, difference, generate, knee, run
-from routecore.replay.compare import t95
+from routecore.replay.differences import t95
 
 
 @pytest.mark.parametrize(

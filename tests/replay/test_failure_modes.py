@@ -12,7 +12,7 @@ from replay import failure_modes as modes
 from replay.failure_modes import Figures, N
 
 SEEDS = range(3)
-# Differences below come from tie-breaks alone (see routecore.replay.compare).
+# Differences below come from tie-breaks alone (see routecore.replay.differences).
 MEAN_NOISE, P99_NOISE = 1.03, 1.06
 
 

@@ -1,7 +1,8 @@
 """Trace replay: which strategy, and how much would it gain, on my traffic and my fleet?"""
 
 from routecore.replay.columns import Trace
-from routecore.replay.compare import Difference, difference, knee
+from routecore.replay.comparison import Comparison, compare
+from routecore.replay.differences import Difference, difference, knee
 from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
 from routecore.replay.runner import PROFILES, parse_event, run
 from routecore.replay.traces import FORMATS, read_trace
@@ -11,12 +12,14 @@ __all__ = [
     "FORMATS",
     "PROFILES",
     "WORKLOADS",
+    "Comparison",
     "Difference",
     "PerRequest",
     "ReplayResult",
     "Settings",
     "Spread",
     "Trace",
+    "compare",
     "difference",
     "generate",
     "knee",

@@ -42,6 +42,9 @@ class Trace:
     def __len__(self) -> int:
         return self._rows
 
+    def __repr__(self) -> str:
+        return f"<Trace {self.name}, {self._rows} requests>"
+
     def add(
         self,
         arrival_ms: float,

@@ -59,6 +59,9 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     output_tokens: Ints
     session: Ints
 
+    def __repr__(self) -> str:
+        return f"<PerRequest of {len(self.endpoint)} requests>"
+
     @property
     def ttft_ms(self) -> Floats:
         """Time to first token."""
@@ -136,6 +139,10 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     decisions_per_s: float
     wall_s: float
     per_request: PerRequest
+
+    def __repr__(self) -> str:
+        ran, ttft = self.settings, self.ttft_ms.mean
+        return f"<ReplayResult {ran.strategy} on {ran.trace}: mean TTFT {ttft:.0f} ms>"
 
     def as_dict(self) -> dict[str, Any]:
         """The figures without the arrays, ready for JSON: NaN becomes None."""

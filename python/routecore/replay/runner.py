@@ -16,6 +16,7 @@ from routecore.replay.adapter import PythonGateway, url_of
 from routecore.replay.columns import Trace
 from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
 from routecore.replay.traces import read_trace
+from routecore.replay.workloads import WORKLOADS, generate
 
 PROFILES: dict[str, int] = dict(_core.PROFILES)
 """Engine profile → tokens its KV cache holds."""
@@ -136,7 +137,7 @@ def run(
     """Replay a trace.
 
     Args:
-        trace: Requests, or a file of them.
+        trace: Requests, a file of them, or the name of a generated workload.
         strategy: The word of a compiled strategy; a `RoutingInterface` of your own (slower), as
             object or class; or one endpoint number a request.
         label: What results call the strategy; its word or class if left out.
@@ -163,7 +164,9 @@ def run(
         RouteError: Settings that cannot be replayed; names the one and what it should be.
         Exception: Whatever a router of your own raises.
     """
-    if not isinstance(trace, Trace):
+    if isinstance(trace, str) and trace in WORKLOADS and not Path(trace).exists():
+        trace = generate(trace, seed=seed)
+    elif not isinstance(trace, Trace):
         trace = read_trace(trace)
     if engine not in PROFILES:
         raise RouteError(f"unknown engine {engine!r}; valid: {', '.join(PROFILES)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from routecore.replay.compare import Difference, blend, difference, knee
+from routecore.replay.differences import Difference, blend, difference, knee
 from routecore.replay.result import ReplayResult, without_nan
 
 REFERENCE = "round_robin"

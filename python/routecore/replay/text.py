@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from routecore.replay.compare import LEAST_SEEDS, Difference
+from routecore.replay.differences import LEAST_SEEDS, Difference
 from routecore.replay.result import Settings
 from routecore.replay.table import REFERENCE, Row, ranked
 

@@ -11,7 +11,7 @@ import numpy as np
 from routecore import ROUTERS
 from routecore.errors import RouteError
 from routecore.replay.columns import Trace
-from routecore.replay.compare import Difference, blend, paired
+from routecore.replay.differences import Difference, blend, paired
 from routecore.replay.result import ReplayResult, without_nan
 from routecore.replay.runner import run
 from routecore.routers.ranges import RANGES, Choices, Range

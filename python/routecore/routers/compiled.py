@@ -51,6 +51,9 @@ class CompiledRouter(RoutingInterface):
             # Nobody overrides it: calls on the instance go straight to the core.
             vars(self)["route_request"] = self._core.route_request
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         """What identifies a request: its session, body and token ids; nothing for load alone."""
         return ()

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from routecore.replay.compare import FLOOR, Difference
+from routecore.replay.differences import FLOOR, Difference
 from routecore.replay.report import words
 from routecore.replay.report.figures import MOMENTS, SHARES, Figures
 from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades

@@ -2,7 +2,7 @@
 
 import math
 
-from routecore.replay.compare import LEAST_SEEDS, Difference, difference
+from routecore.replay.differences import LEAST_SEEDS, Difference, difference
 from routecore.replay.report.figures import Figures
 from routecore.replay.table import Row
 
