@@ -121,7 +121,9 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request is about to be sent to the endpoint."""
-        self._core.sent(engine_url, request_id, timestamp)
+        verdict = self._core.sent(engine_url, request_id, timestamp)
+        if verdict is not None:
+            self._trust(engine_url, verdict)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first token came back."""
@@ -149,7 +151,17 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             cached_tokens: `usage.prompt_tokens_details.cached_tokens`.
             completion_tokens: `usage.completion_tokens`.
         """
-        self._core.usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+        verdict = self._core.usage(
+            engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens
+        )
+        if verdict is not None:
+            self._trust(engine_url, verdict)
+
+    @staticmethod
+    def _trust(engine_url: str, verdict: str) -> None:
+        from routecore.kv_events import trust
+
+        trust.tell(engine_url, verdict)
 
     @property
     def predictions(self) -> "Predictions":

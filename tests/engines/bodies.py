@@ -65,7 +65,7 @@ TEXTS = [
     "Straße, 東京, Привет, مرحبا, 🙂👩‍👩‍👧",
     "def f(x: int) -> int:\n    return x + 1\n",
     "line one\nline two\r\nline three\ttab",
-    'quotes "double" and \'single\', back\\slash, <tag> & {braces} {{ jinja }} {% raw %}',
+    "quotes \"double\" and 'single', back\\slash, <tag> & {braces} {{ jinja }} {% raw %}",
     "<|im_end|> <|eot_id|> [INST] </s> in the text",
     "word " * 120,
     "3.14159 -42 1e10 0x1F 007",

@@ -55,7 +55,7 @@ def test_chats_are_rendered_as_the_engine_renders_them(
             if answer.status_code == 200 and answer.json()["tokens"] != here:
                 wrong.append(json.dumps({"tokenize": body})[:600])
     print(f"{name}: {seen - len(wrong)} of {seen} equal, {refused} refused by the engine")
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "\n".join(wrong[:8])  # the first show what differs
     assert seen >= 40
 
 

@@ -1,8 +1,10 @@
 """The exact index, by URLs and token ids."""
 
 import secrets
+import weakref
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -19,8 +21,20 @@ class KVIndex:
         max_blocks: Most blocks kept per publisher; each takes at most 64 bytes.
     """
 
+    _all: ClassVar["weakref.WeakSet[KVIndex]"] = weakref.WeakSet()
+
     def __init__(self, *, seed: int | None = None, max_blocks: int = 1 << 22) -> None:
         self.core = _core.KvIndex(secrets.randbits(64) if seed is None else seed, max_blocks)
+        self._disbelieved: Counter[str] = Counter()
+        self._all.add(self)
+
+    @classmethod
+    def note_trust(cls, url: str, believed: bool) -> bool:
+        """Say of an endpoint whether answers bear its events out; False if no index hears it."""
+        heard = [index for index in list(cls._all) if index.core.set_doubted(url, not believed)]
+        for index in heard:
+            index._disbelieved[url] += not believed
+        return bool(heard)
 
     def matched(
         self,
@@ -74,7 +88,10 @@ class KVIndex:
 
     def counters(self, url: str, rank: int = 0) -> dict[str, Any] | None:
         """What happened on a publisher's stream, by name; None if it was never heard of."""
-        return self.core.counters(url, rank)
+        counters = self.core.counters(url, rank)
+        if counters is not None:
+            counters["disbelieved"] = self._disbelieved[url]
+        return counters
 
     def forget(self, url: str) -> None:
         """Forget an endpoint's blocks: its engine sleeps, or lost its cache without a word."""
@@ -82,6 +99,7 @@ class KVIndex:
 
     def remove(self, url: str) -> bool:
         """Forget an endpoint and give its memory back; False if it was unknown."""
+        self._disbelieved.pop(url, None)
         return self.core.drop_endpoint(url)
 
     @property

@@ -75,7 +75,10 @@ fn view<'a>(
     }
     if !wanted.held.is_empty() {
         let ids = chosen.positions.iter().map(|&at| known.id(at as usize));
-        lookup.hear(rows.zip(ids.map(|id| told(&wanted.held, id))), sizes);
+        let told = rows
+            .zip(ids)
+            .map(|(row, id)| (row, told(&wanted.held, id).filter(|_| fleet.believes(row))));
+        lookup.hear(told, sizes);
     }
     view.asking(lookup.asked(sizes), fleet.engine())
 }
@@ -86,8 +89,9 @@ fn told(held: &[Held], id: u64) -> Option<Told> {
     Some(Told { tokens: held[at].tokens, exact: held[at].exact })
 }
 
-/// A choice: the place in the list, and the tokens of the prompt that are cached there.
-pub type Choice = (usize, f64);
+/// A choice: the place in the list, the tokens of the prompt that are cached there, and those that
+/// should be by what was sent there, where engines told.
+pub type Choice = (usize, f64, f64);
 
 pub fn pick(
     router: &mut routecore::Router,
@@ -100,15 +104,18 @@ pub fn pick(
 ) -> Option<Choice> {
     let disturbed = Around::refresh(known, state, fleet, kind);
     let state = &*state;
-    let mut cached = 0.0;
+    let (mut cached, mut learned) = (0.0, 0.0);
     let ask = |chosen: &Chosen, forced: Option<usize>| {
         let view = view(router, known, (state, chosen), fleet, kind, wanted, lookup);
         let at = forced.or_else(|| router.pick(view, &wanted.key));
         cached = at.map_or(0.0, |at| view.cached(at));
+        if !wanted.held.is_empty() {
+            learned = at.map_or(0.0, |at| lookup.learned(at));
+        }
         at
     };
     let at = decide(state, fleet.filter(|_| disturbed), kind, ask)?.1;
-    Some((at, cached))
+    Some((at, cached, learned))
 }
 
 /// The place in the list that the next [`pick`] would choose, and what the candidates score that
@@ -177,14 +184,18 @@ pub fn count(
     state: &State,
     fleet: Option<&mut Fleet>,
     kind: Kind,
-    (at, cached): Choice,
+    (at, cached, learned): Choice,
     wanted: &Wanted,
 ) {
     let Some(fleet) = fleet else { return };
     let row = state.rows[at];
     match &wanted.key {
         Key::Prompt(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
-        Key::Prompt(prompt) => fleet.chosen_for(row, prompt, cached),
+        Key::Prompt(prompt) => {
+            let id = fleet.table.id(row).filter(|_| !wanted.held.is_empty());
+            let told = id.and_then(|id| told(&wanted.held, id));
+            fleet.chosen_by(row, prompt, cached, told.map(|told| (told, learned)));
+        }
         _ => fleet.chosen(row),
     }
 }

@@ -124,7 +124,7 @@ impl KvIndex {
             for (id, row) in index.endpoints() {
                 rows.push((out.len(), row, index.block(row)));
                 matched.push((0, 0, 0));
-                out.push(Held { id, tokens: 0.0, exact: index.is_exact(row) });
+                out.push(Held { id, tokens: 0.0, exact: index.is_complete(row) });
             }
             rows.retain(|&(_, _, block)| block > 0);
             let asked = Asked { root: index.root(model), extras, tokens };
@@ -233,6 +233,16 @@ impl KvIndex {
 
     fn forget(&self, url: &Bound<'_, PyString>) {
         self.lost(url.py(), &[id(url)]);
+    }
+
+    fn set_doubted(&self, url: &Bound<'_, PyString>, doubted: bool) -> bool {
+        let id = id(url);
+        url.py().detach(|| {
+            let mut index = self.index.raw().write().unwrap_or_else(PoisonError::into_inner);
+            let Some(row) = index.row(id) else { return false };
+            index.set_doubted(row, doubted);
+            true
+        })
     }
 
     fn set_shared(&self, url: &Bound<'_, PyString>, shared: bool) {

@@ -260,7 +260,7 @@ impl Router {
                                 let choice =
                                     pick(router, known, state, now, kind, wanted, &mut lookup)?;
                                 count(state, fleet.as_deref_mut(), kind, choice, wanted);
-                                let (at, _) = choice;
+                                let (at, ..) = choice;
                                 // Without a table, choices count in the scratch copy.
                                 state.scratch.bump(Stat::InFlight, at as u32, 1.0);
                                 bytes.extend((at as u32).to_ne_bytes());

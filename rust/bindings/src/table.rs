@@ -11,6 +11,7 @@ use routecore::fleet::SharedIndex;
 use routecore::hash::request_key;
 use routecore::load::RowStats;
 use routecore::speed::Profile;
+use routecore::trust::Verdict;
 use routecore::{Fleet, Stat};
 
 use crate::errors::{guarded, to_py};
@@ -145,12 +146,18 @@ impl Table {
         })
     }
 
-    fn sent(&self, url: &Bound<'_, PyString>, id: &Bound<'_, PyAny>, time: f64) -> PyResult<()> {
+    /// What is new about belief in the endpoint's KV events, if anything.
+    fn sent(
+        &self,
+        url: &Bound<'_, PyString>,
+        id: &Bound<'_, PyAny>,
+        time: f64,
+    ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
         self.with(|inner| {
             let row = inner.add(&name);
             inner.fleet.sent(row, id, time);
-            Ok(())
+            Ok(inner.fleet.verdict(row).map(Verdict::name))
         })
     }
 
@@ -221,7 +228,8 @@ impl Table {
         self.with(|inner| Ok(inner.fleet.health.ejections()))
     }
 
-    /// The engine's own count of a request's tokens, told before its end.
+    /// The engine's own count of a request's tokens, told before its end. Gives what is new about
+    /// belief in the endpoint's KV events, if anything.
     #[pyo3(signature = (url, id, prompt, cached, generated, /))]
     fn usage(
         &self,
@@ -230,9 +238,13 @@ impl Table {
         prompt: Option<u64>,
         cached: Option<u64>,
         generated: Option<u64>,
-    ) -> PyResult<()> {
-        let id = id_of(id)?;
-        self.event(url, |fleet, row| fleet.usage(row, id, prompt, cached, generated))
+    ) -> PyResult<Option<&'static str>> {
+        let (id, name) = (id_of(id)?, text(url));
+        self.with(|inner| {
+            let Some(row) = inner.row(&name) else { return Ok(None) };
+            inner.fleet.usage(row, id, prompt, cached, generated);
+            Ok(inner.fleet.verdict(row).map(Verdict::name))
+        })
     }
 
     /// What other routers have in flight on the endpoint.

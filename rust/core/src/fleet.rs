@@ -13,6 +13,7 @@ use crate::prompt::{Prompt, Unit};
 use crate::sizes::{Belief, Sizes};
 use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
+use crate::trust::Verdict;
 
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
@@ -142,8 +143,18 @@ impl Fleet {
     /// A choice fell on the row, which was found to have `cached` tokens of the prompt. The rest
     /// counts as held from now on, for as long as the request does not fail.
     pub fn chosen_for(&mut self, row: u32, prompt: &Prompt, cached: f64) {
+        self.chosen_by(row, prompt, cached, None);
+    }
+
+    /// [`Fleet::chosen_for`] of a row whose engine told what it has of the prompt, beside what
+    /// should be there by what was sent before.
+    pub fn chosen_by(&mut self, row: u32, prompt: &Prompt, cached: f64, told: Option<(Told, f64)>) {
         if self.table.id(row).is_none() {
             return;
+        }
+        if let Some((told, learned)) = told {
+            let (_, block) = self.tokens(prompt);
+            self.belief(row).events.chosen(told, learned, block);
         }
         self.health.chosen(row);
         let (tokens, _) = self.tokens(prompt);
@@ -165,6 +176,7 @@ impl Fleet {
             media_tokens: self.sizes.media(prompt) as u64,
             sequences: prompt.sequences,
             max_tokens: prompt.max_tokens,
+            told_tokens: told.filter(|(told, _)| told.exact).map(|(told, _)| told.tokens as u64),
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
         self.speed.sent(&mut self.table, row, &work, self.load.now());
@@ -237,7 +249,24 @@ impl Fleet {
         self.predictions.over += u64::from(over);
         self.predictions.predicted_tokens += predicted;
         self.predictions.actual_tokens = self.predictions.actual_tokens.saturating_add(cached);
-        self.belief(row).learn(predicted, cached, over);
+        let block = self.block_tokens;
+        let belief = self.belief(row);
+        belief.learn(predicted, cached, over);
+        if let Some(told) = work.told_tokens {
+            let [told, predicted, cached, tokens] =
+                [told, predicted, cached, work.prompt_tokens].map(|tokens| tokens as f64);
+            belief.events.check(told, predicted, cached, tokens, block);
+        }
+    }
+
+    /// Whether what the row's engine told by its events counts.
+    pub fn believes(&self, row: u32) -> bool {
+        self.beliefs.get(row as usize).is_none_or(|belief| belief.events.believes())
+    }
+
+    /// What is new about belief in the row's events, since it was asked last.
+    pub fn verdict(&mut self, row: u32) -> Option<Verdict> {
+        self.beliefs.get_mut(row as usize)?.events.news()
     }
 
     /// The request ended; see [`Load::end`] and [`Health::ended`].

@@ -4,7 +4,7 @@
 //! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
 //! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
 //! in flight and sliding windows), [`prompt`] and [`index`] (prompts as block hashes, and who has
-//! them cached), [`sizes`] (prompts in tokens, learned), [`speed`] (what engines are like, learned),
+//! them cached), [`sizes`] (prompts in tokens, learned), [`trust`] (whose events are believed), [`speed`] (what engines are like, learned),
 //! [`health`] (who is left alone because it fails), [`fleet`] (these together),
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
@@ -25,6 +25,7 @@ pub mod sizes;
 pub mod speed;
 pub mod stats;
 pub mod strategy;
+pub mod trust;
 
 pub use error::RouteError;
 pub use fleet::Fleet;

@@ -16,6 +16,8 @@ fn most_blocks(tokens: f64, block_tokens: f64) -> u32 {
 pub struct Lookup {
     depths: Depths,
     cached: Vec<f64>,
+    /// What `cached` was before the engines were heard; empty if none was.
+    learned: Vec<f64>,
     in_use: Vec<f64>,
 }
 
@@ -62,6 +64,7 @@ impl Lookup {
         (tokens, block_tokens): (f64, f64),
     ) {
         let most = (tokens - 1.0).max(0.0);
+        self.learned.clone_from(&self.cached);
         for (cached, (row, told)) in self.cached.iter_mut().zip(rows) {
             let Some(told) = told else { continue };
             // What requests in flight use is there, or soon will be; beyond, an exact engine's
@@ -75,6 +78,12 @@ impl Lookup {
     /// What is asked of the rows that were looked at last.
     pub fn asked(&self, (tokens, block_tokens): (f64, f64)) -> Asked<'_> {
         Asked { tokens, block_tokens, cached: &self.cached, in_use: &self.in_use }
+    }
+
+    /// Tokens that the candidate at this position has by what was sent there, whatever its engine
+    /// told; 0 where no engine was heard.
+    pub fn learned(&self, pos: usize) -> f64 {
+        self.learned.get(pos).copied().unwrap_or(0.0)
     }
 
     /// Tokens that the candidate at this position has, by the last [`Lookup::asked`].

@@ -2,6 +2,7 @@
 
 use crate::load::Work;
 use crate::prompt::{Prompt, Unit};
+use crate::trust::Trust;
 
 /// Tokens of a byte of text, until answers tell.
 const TOKENS_PER_BYTE: f64 = 0.25;
@@ -80,12 +81,14 @@ pub struct Belief {
     pub lasting: f64,
     /// Whether its engine tells of cached tokens.
     pub tells: bool,
+    /// Whether its KV events are believed.
+    pub events: Trust,
     misses: u32,
 }
 
 impl Default for Belief {
     fn default() -> Self {
-        Self { lasting: 1.0, tells: false, misses: 0 }
+        Self { lasting: 1.0, tells: false, events: Trust::default(), misses: 0 }
     }
 }
 

@@ -173,17 +173,16 @@ impl ExactIndex {
     ///
     /// Where this is false the depths are still true, but other sources may know more.
     pub fn is_exact(&self, row: u32) -> bool {
+        self.is_complete(row) && !self.rows[row as usize].doubted
+    }
+
+    /// The same, whether what it tells is believed or not.
+    pub fn is_complete(&self, row: u32) -> bool {
         self.rows.get(row as usize).is_some_and(|row| {
             !row.shared
-                && !row.doubted
                 && row.ranks.iter().any(|rank| rank.exact)
                 && row.ranks.iter().all(|rank| (rank.exact || rank.fresh) && !rank.suspended)
         })
-    }
-
-    /// Whether the row's events are not believed, so that what they say counts for nothing.
-    pub fn is_doubted(&self, row: u32) -> bool {
-        self.rows.get(row as usize).is_some_and(|row| row.doubted)
     }
 
     /// Sets whether answers contradicted the row's events again and again.
