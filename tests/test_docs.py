@@ -108,3 +108,10 @@ def test_a_command_runs_or_exists(command: str, folder: Path) -> None:
         for word in words:
             if word.startswith("--"):
                 assert word in command_help
+
+
+def test_the_output_that_the_readme_prints_is_real(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    printed, _ = blocks(ROOT / "README.md", "text")
+    exec(compile(code, "README.md", "exec"), {"__name__": "documented"})
+    assert capsys.readouterr().out == printed
