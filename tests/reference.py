@@ -316,7 +316,7 @@ class PrefixAffinity:
         seed = 0
         for at, name in enumerate(("model", "lora_name", "cache_salt")):
             if isinstance(body.get(name), str):
-                seed = xxhash.xxh3_64_intdigest(utf8(body[name]), seed ^ at)
+                seed = (seed + xxhash.xxh3_64_intdigest(utf8(body[name]), at)) % 2**64
         text = utf8(body["prompt"]) + b"\x1f"
         hashes: list[int] = []
         start, size = 0, self.block

@@ -52,8 +52,15 @@ def prompt_of(body: Any, block_chars: int, block_tokens: int) -> Prompt | None:
         return None
     ids = isinstance(asked, list) and bool(asked) and isinstance(asked[0], int)
     block, unit = (block_tokens, 4) if ids else (block_chars, 1)
-    data = b"".join(b"".join(rendered(body.get(k))) for k in ("tools", "system"))
-    data += b"".join(rendered(asked))
+    turns = [("system", body["system"])] if "system" in body else []
+    if "messages" in body:
+        turns += [(message["role"], message["content"]) for message in asked]
+    elif "input" in body:
+        turns += [("user", text) for text in asked]
+    data = b"".join(rendered(body.get("tools")))
+    data += b"".join(b"".join(rendered({"role": role, "content": c})) for role, c in turns)
+    if "prompt" in body:
+        data += b"".join(rendered(asked))
     apart = (*(body.get(name) for name in ("model", "lora_name", "cache_salt")), ids)
     step = block * unit
     chain = [(apart, data[:end]) for end in range(step, len(data) + 1, step)]
@@ -269,7 +276,7 @@ class NaiveFleet:
         self.tells.add(url)
         cached = min(cached, prompt or cached)
         promised = max(0, request.prompt_tokens - request.uncached)
-        over = promised > cached + max(1.0, self.block_tokens)
+        over = promised > cached + max(1.0, self.block_tokens) + 1.0
         for at, more in enumerate((1, over, promised, cached)):
             self.predictions[at] += more
         lasting = self.lasting.get(url, 1.0)

@@ -57,7 +57,7 @@ TEXTS = st.builds(
 PROMPTS = st.one_of(
     TEXTS.map(lambda text: {"prompt": text}),
     TEXTS.map(lambda text: {"messages": [{"role": "user", "content": text}]}),
-    TEXTS.map(lambda t: {"input": [t, [t]], "system": "be kind", "tools": [{"name": "f"}]}),
+    TEXTS.map(lambda t: {"input": [t, t], "system": "be kind", "tools": [{"name": "f"}]}),
     st.integers(0, 40).map(lambda n: {"prompt": [7] * n}),
     st.just({}),
 )

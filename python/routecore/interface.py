@@ -4,6 +4,7 @@ import abc
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from routecore.requests.headers import header
 from routecore.singleton import signature_of, the_instance
 from routecore.stats import EndpointInfo, EngineStats, RequestStats
 
@@ -85,7 +86,7 @@ class RoutingInterface(metaclass=SingletonABCMeta):
         """The session a request belongs to: its header first, then the key of its body.
 
         Args:
-            request: Anything with `.headers`; a plain dict of headers is read in any case.
+            request: Anything with `.headers`; headers are read in any case, with `-` or `_`.
             request_json: The parsed body, if the host has it. What is no dict is ignored.
 
         Returns:
@@ -94,21 +95,7 @@ class RoutingInterface(metaclass=SingletonABCMeta):
         key = self.session_key
         if not key:
             return None
-        found = _header(getattr(request, "headers", None), key)
+        found = header(getattr(request, "headers", None), key)
         if found in (None, "") and isinstance(request_json, dict):
             found = request_json.get(key)
         return None if found in (None, "") else str(found)
-
-
-def _header(headers: Any, key: str) -> Any:
-    if headers is None:
-        return None
-    try:
-        found = headers.get(key)
-        # Hosts' own header types ignore case; a plain dict does not.
-        if found is None and isinstance(headers, dict):
-            wanted = key.lower()
-            found = next((v for k, v in headers.items() if str(k).lower() == wanted), None)
-    except (AttributeError, TypeError):
-        return None
-    return found

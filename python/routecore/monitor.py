@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from routecore.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
+from routecore.requests.usage import count
 from routecore.singleton import signature_of, the_instance
 from routecore.table import EndpointTable, default_table
 from routecore.views import RequestStatsView
@@ -44,7 +45,7 @@ class Predictions(msgspec.Struct, frozen=True):
 
     Attributes:
         requests: Requests whose cached tokens were reported.
-        over_predicted: Of these, requests that found at least a block less than promised.
+        over_predicted: Of these, requests that found less than promised by more than a block.
         predicted_tokens: Prompt tokens promised to be cached, over all of them.
         actual_tokens: Prompt tokens found cached.
     """
@@ -142,7 +143,8 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         """The engine's own count of a request's tokens: `usage` of its answer. Optional.
 
         Call it before the request's end is reported. It teaches how many tokens a text has, for
-        how long each engine's cache lasts, and how long a decode step takes.
+        how long each engine's cache lasts, and how long a decode step takes. What cannot be a
+        count is ignored; `routecore.requests.usage_of` finds the counts in answers of any API.
 
         Args:
             engine_url: Where the request is.
@@ -151,9 +153,8 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             cached_tokens: `usage.prompt_tokens_details.cached_tokens`.
             completion_tokens: `usage.completion_tokens`.
         """
-        verdict = self._core.usage(
-            engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens
-        )
+        counts = (count(n) for n in (prompt_tokens, cached_tokens, completion_tokens))
+        verdict = self._core.usage(engine_url, request_id, *counts)
         if verdict is not None:
             self._trust(engine_url, verdict)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from routecore.integrations.fleet import Fleet
 from routecore.integrations.litellm_outcome import of_exception
 from routecore.integrations.telemetry import Telemetry
+from routecore.requests.usage import usage_in
 
 _MAX_DEPLOYMENTS = 65_536
 _MAX_OPEN = 65_536
@@ -180,18 +181,12 @@ class Calls:
 
 
 def _used(fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
-    details = getattr(usage, "prompt_tokens_details", None)
-    prompt, cached, generated = (
-        value if isinstance(value, int) and value >= 0 else None
-        for value in (
-            getattr(usage, "prompt_tokens", None),
-            getattr(details, "cached_tokens", None),
-            getattr(usage, "completion_tokens", None),
-        )
-    )
-    if cached is not None:
-        cast(Telemetry, fleet.telemetry).used(cached)
-    fleet.monitor.on_usage(deployment, call, prompt, cached, generated)
+    told = usage_in(usage)
+    if told is None:
+        return
+    if told.cached_tokens is not None:
+        cast(Telemetry, fleet.telemetry).used(told.cached_tokens)
+    fleet.monitor.on_usage(deployment, call, *told)
 
 
 def _seconds(moment: Any) -> float | None:

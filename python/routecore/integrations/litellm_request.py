@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from routecore.requests.body import prompt_fields
+from routecore.requests.headers import header
+
 _METADATA = ("metadata", "litellm_metadata")
 _NARROWING = ("tags", "tag_regex", "order")
 
@@ -86,18 +89,8 @@ def body_of(
     model: str, messages: Sequence[Any] | None, kwargs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The body that a router reads, or None for a request whose prompt the hook is not shown."""
-    for name, prompt in (
-        ("messages", messages),
-        ("prompt", kwargs.get("prompt")),
-        ("input", kwargs.get("input")),
-    ):
-        if prompt:
-            body = {name: prompt, "model": model}
-            tools = kwargs.get("tools")
-            if tools:
-                body["tools"] = tools
-            return body
-    return None
+    own = {"messages": messages, "model": model}
+    return prompt_fields(lambda name: own.get(name) or kwargs.get(name) or None) or None
 
 
 def headers_of(kwargs: Mapping[str, Any], key: str) -> Mapping[str, str]:
@@ -108,7 +101,7 @@ def headers_of(kwargs: Mapping[str, Any], key: str) -> Mapping[str, str]:
     headers = (kwargs.get("proxy_server_request") or {}).get("headers")
     for name in _METADATA:
         headers = headers or _metadata(kwargs, name).get("headers")
-    if isinstance(headers, Mapping) and any(str(h).lower() == key.lower() for h in headers):
+    if isinstance(headers, Mapping) and header(dict(headers), key) is not None:
         return {str(h): str(value) for h, value in headers.items()}
     session = kwargs.get("litellm_session_id") or kwargs.get(key)
     for name in _METADATA:

@@ -1,11 +1,11 @@
 """What a Serve call says of its prompt: Serve LLM's request objects, parsed bodies, plain text."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-_PROMPTS = ("messages", "prompt", "input")
-# As engines render them, and what separates caches.
-_BESIDE = ("tools", "system", "lora_name", "cache_salt")
+from routecore.requests.body import prompt_fields
+
 _MAX_DEPTH = 8
 
 
@@ -20,20 +20,11 @@ def body_of(
         session_key: Kept beside the prompt if the request has it.
         model: The multiplexed model, for requests that name none.
     """
-    for arg in (*args, *kwargs.values()):
-        for name in _PROMPTS:
-            prompt = _get(arg, name)
-            if prompt is None or callable(prompt):
-                continue
-            body = {name: plain(prompt), "model": _get(arg, "model") or model}
-            for other in _BESIDE if session_key is None else (*_BESIDE, session_key):
-                value = _get(arg, other)
-                if value is not None:
-                    body[other] = plain(value)
-            return body
-    for name in _PROMPTS:
-        if kwargs.get(name) is not None:
-            return {name: plain(kwargs[name]), "model": model}
+    also = () if session_key is None else (session_key,)
+    for arg in (*args, *kwargs.values(), kwargs):
+        body = prompt_fields(partial(_get, arg), also, plain)
+        if body:
+            return {**body, "model": body.get("model") or model}
     text = next((arg for arg in args if isinstance(arg, str)), None)
     return None if text is None else {"prompt": text, "model": model}
 

@@ -64,7 +64,7 @@ class _Load:
             )
             yield CounterMetricFamily(
                 "routecore_over_predicted_requests",
-                "Of these requests, those that found at least a block less than expected.",
+                "Of these requests, those that found less than expected by more than a block.",
                 value=sum(predictions.over_predicted for predictions in known),
             )
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from routecore.errors import RouteError
-from routecore.routers.compiled import KeyedRouter, body_of
+from routecore.requests.body import body_of
+from routecore.routers.compiled import KeyedRouter
 
 
 class SessionAffinityRouter(KeyedRouter):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from routecore.errors import RouteError
-from routecore.routers.compiled import KeyedRouter, body_of
+from routecore.requests.body import body_of
+from routecore.routers.compiled import KeyedRouter
 
 TokenIdsOf = Callable[[dict[str, Any]], Any]
 """Token ids of a request body: a list or buffer of integers, or None where they are not known."""

@@ -5,12 +5,9 @@ Two paths, same answer. Given the mappings of our own `RequestStatsMonitor` and
 reads the fields its strategy needs, once each (plain path).
 """
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import msgspec
 
 from routecore import _core
 from routecore.errors import RouteError
@@ -146,20 +143,3 @@ class KeyedRouter(CompiledRouter):
     """A router that looks at the request, not only at the load."""
 
     _keyed = True
-
-
-def body_of(request: Any, request_json: Any) -> Any:
-    """The parsed body: the host's, or the request's cached bytes; None if neither is there."""
-    if request_json is not None:
-        return request_json
-    cached = getattr(request, "_body", None)
-    if not isinstance(cached, (bytes, bytearray)):
-        return None
-    try:
-        return msgspec.json.decode(cached)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:
-        return json.loads(cached)  # takes the lone surrogates that msgspec refuses
-    except (ValueError, RecursionError):
-        return None

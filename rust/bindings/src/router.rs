@@ -18,7 +18,7 @@ use crate::errors::{guarded, to_py};
 use crate::health::{StandingTuple, standings};
 use crate::kv_events::{Held, KvIndex, read_tokens};
 use crate::locked::Locked;
-use crate::prompt::{self, Blocks};
+use crate::prompt::{self, Blocks, Tokenized};
 use crate::table::Table;
 use crate::values::is_scraped;
 use crate::views::ResidentRequestStats;
@@ -92,11 +92,12 @@ impl Router {
     ) -> PyResult<Key> {
         let mut tokens = Vec::new();
         read_tokens(ids, &mut tokens)?;
+        let body = Tokenized::new(body);
         if let Some(index) = &self.kv_index {
-            let [model, salt] = ["model", "cache_salt"].map(|name| prompt::text_of(body, name));
-            index.get().held(&tokens, model.as_deref(), salt.as_deref(), held);
+            let (adapter, salt) = (body.adapter(), body.salt());
+            index.get().held(&tokens, adapter.as_deref(), salt.as_deref(), held);
         }
-        Ok(prompt::token_blocks(body, &tokens, self.blocks))
+        Ok(body.blocks(&tokens, self.blocks))
     }
 
     /// The index that has what these stats are about.

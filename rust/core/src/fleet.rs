@@ -39,7 +39,7 @@ impl SharedIndex {
 pub struct Predictions {
     /// Requests whose cached tokens were reported.
     pub reported: u64,
-    /// Of these, requests that were promised at least a block more than they found.
+    /// Of these, requests that were promised more than a block beyond what they found.
     pub over: u64,
     /// Tokens predicted to be cached.
     pub predicted_tokens: u64,
@@ -244,7 +244,8 @@ impl Fleet {
         self.belief(row).tells = true;
         let cached = cached.min(prompt.unwrap_or(u64::MAX));
         let predicted = work.prompt_tokens.saturating_sub(work.uncached_tokens);
-        let over = predicted as f64 > cached as f64 + self.block_tokens.max(1.0);
+        // A block's difference is the cut of the blocks, one token more that of rounding.
+        let over = predicted as f64 > cached as f64 + self.block_tokens.max(1.0) + 1.0;
         self.predictions.reported += 1;
         self.predictions.over += u64::from(over);
         self.predictions.predicted_tokens += predicted;

@@ -29,6 +29,11 @@ pub fn short_hash(block: &[u8]) -> u64 {
     xxh3_64(block)
 }
 
+/// xxh3-64 of an image or the like, however large: at the speed of memory.
+pub fn digest(bytes: &[u8], seed: u64) -> u64 {
+    long_hash(bytes, seed)
+}
+
 /// Chains one block's hash to the key of all before it: a folded 64 × 64 → 128 bit product
 /// (the mixing step of wyhash; Wang Yi 2019).
 pub fn fold(key: u64, block: u64) -> u64 {

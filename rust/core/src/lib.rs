@@ -3,9 +3,10 @@
 //! The core knows rows, ids and numbers: no URLs, no Python, no clock, no I/O.
 //! Read in this order: [`stats`] (the packed table), [`strategy`] (what a strategy may see,
 //! and the registry), one strategy such as `strategy/least_connections.rs`, [`load`] (requests
-//! in flight and sliding windows), [`prompt`] and [`index`] (prompts as block hashes, and who has
-//! them cached), [`sizes`] (prompts in tokens, learned), [`trust`] (whose events are believed), [`speed`] (what engines are like, learned),
-//! [`health`] (who is left alone because it fails), [`fleet`] (these together),
+//! in flight and sliding windows), [`prompt`], [`media`] and [`index`] (prompts as block hashes,
+//! and who has them cached), [`sizes`] and [`speed`] (what prompts weigh and engines are like,
+//! learned), [`trust`] (whose events are believed), [`health`] (who is left alone because it
+//! fails), [`fleet`] (these together),
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
 pub mod admission;
@@ -17,6 +18,7 @@ pub mod health;
 pub mod index;
 pub mod load;
 pub mod lookup;
+pub mod media;
 pub mod minima;
 pub mod prompt;
 pub mod rng;
