@@ -67,7 +67,7 @@ def test_by_events_every_request_sequentially_and_by_history_nearly(
     history, sessions = Router(engine), Sessions(1)
     wrong, over, under, total = [], 0.0, 0.0, 0
     try:
-        engine.serve({"prompt": "first"})
+        engine.serve({"prompt": "first " * 100, "max_tokens": 2})
         wait(lambda: subscriber.index.is_exact(engine.url), 10)
         for nth, (at, body) in enumerate(sessions.turns(500)):
             salt = body.get("cache_salt")
@@ -116,7 +116,7 @@ def test_by_events_eight_at_once(pair: tuple[Engine, Engine], model: Path) -> No
                 total[0] += prompt
 
     try:
-        engine.serve({"prompt": "first"})
+        engine.serve({"prompt": "first " * 100, "max_tokens": 2})
         wait(lambda: subscriber.index.is_exact(engine.url), 10)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(session, range(100, 108)))
@@ -144,7 +144,7 @@ def test_a_salt_a_reset_and_a_late_subscriber(engine: Engine, model: Path) -> No
         wait(lambda: held() > 200, 5)
         assert engine.serve({**body, "cache_salt": "one"})[1] == held("one")
         engine.http.post("/reset_prefix_cache")
-        engine.serve({"prompt": "after"})
+        engine.serve({"prompt": "after " * 100, "max_tokens": 2})
         wait(lambda: held() == 0, 5)
         assert held("one") == 0 and late.index.is_exact(engine.url)
         assert engine.serve(body)[1] == 0

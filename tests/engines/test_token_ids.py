@@ -1,4 +1,4 @@
-"""Token ids of `PromptTokens` are those that vLLM computes, body by body and template by template."""
+"""Token ids of `PromptTokens` are those that vLLM computes, by body and by template."""
 
 import json
 import shutil

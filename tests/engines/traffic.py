@@ -1,10 +1,11 @@
-"""Chat sessions that share system prompts, grow by the engine's own answers, and some with a salt."""
+"""Chat sessions: shared system prompts, turns that grow by the engine's answers, some salts."""
 
 import random
 from collections.abc import Iterator
 from typing import Any
 
-WORDS = "time engine cache block token router prompt answer shop order ship price day week".split()
+TEXT = "time engine cache block token router prompt answer shop order ship price day week"
+WORDS = TEXT.split()
 
 
 def words(draw: random.Random, count: int) -> str:

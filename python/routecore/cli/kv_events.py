@@ -75,3 +75,56 @@ def tail(
         pass
     finally:
         subscriber.close()
+
+
+@kv_events.command()
+@click.argument("url")
+@click.option("--events", help="Where it publishes, such as tcp://engine-1:5557.")
+@click.option("--replay", help="Its replay address.")
+@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--tokenizer", help="Folder of the model, to compare token ids.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent along.")
+@click.option("--insecure", is_flag=True, help="Trust any certificate.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding.")
+def check(
+    url: str,
+    events: str | None,
+    replay: str | None,
+    ranks: int,
+    tokenizer: str | None,
+    headers: tuple[str, ...],
+    insecure: bool,
+    as_json: bool,
+) -> None:
+    """Compare what a router would believe of an engine with what the engine says.
+
+    URL: the engine's HTTP address. Token ids are compared with its /tokenize (--tokenizer), what
+    its events promise with the `usage` of a few short requests sent to it (--events). Ends with 1
+    where anything differs.
+    """
+    from routecore import RouteError
+
+    try:
+        import httpx
+
+        from routecore.kv_events import KVSource, PromptTokens
+        from routecore.kv_events.check import check as findings
+
+        source = None if events is None else KVSource(url, events, replay, ranks)
+        tokens = None if tokenizer is None else PromptTokens.from_model(tokenizer)
+    except (RouteError, ImportError) as error:
+        bad(str(error))
+    pairs = [given.partition(":") for given in headers]
+    sent = {name.strip(): value.strip() for name, _, value in pairs}
+    differs = False
+    try:
+        for found in findings(url, source, tokens, headers=sent, verify=not insecure):
+            differs |= found.result == "differs"
+            if as_json:
+                click.echo(json.dumps(found._asdict()))
+            else:
+                click.echo(f"{found.result:8} {found.what}: {found.detail}")
+    except (httpx.HTTPError, RouteError, ImportError, KeyError, ValueError) as error:
+        bad(f"{url}: {type(error).__name__}: {error}")
+    if differs:
+        raise SystemExit(1)
