@@ -17,6 +17,7 @@ use crate::locked::{Held, Quiet};
 use crate::router::Router;
 use crate::rows::Inner;
 use crate::table::Table;
+use crate::threads::Inside;
 use crate::values::{is_own, is_scraped};
 use crate::views::{ResidentEngineStats, ResidentRequestStats};
 
@@ -46,6 +47,7 @@ pub fn called<T>(
         if Given::of(endpoints).is_some() {
             return f(Call { endpoints, engine_stats, request_stats });
         }
+        let _inside = Inside::enter(endpoints.py());
         let list = PyList::empty(endpoints.py());
         for endpoint in endpoints.try_iter()? {
             list.append(endpoint?)?;
@@ -132,6 +134,7 @@ impl Router {
         care: Care,
     ) -> PyResult<Seen> {
         let py = call.endpoints.py();
+        let _inside = Inside::enter(py);
         let Met { known, same } = self.meet(call, care)?;
         let mut source = self.source(call, &known)?;
         // What was read anew just now is not looked at again.
@@ -218,6 +221,7 @@ impl Router {
             Seen::Like(..) | Seen::Other => return Ok(None),
             Seen::Nobody => return Err(self.none()),
         };
+        let _inside = Inside::enter(py);
         if !known.still_at(call.endpoints, choice.0)? {
             return Ok(None);
         }

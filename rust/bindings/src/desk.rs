@@ -18,6 +18,8 @@ pub type Weights = HashMap<String, f64>;
 
 pub struct Desk {
     pub router: routecore::Router,
+    /// What its draws come from.
+    pub seed: u64,
     /// Latest first.
     pub lists: Vec<(Arc<KnownList>, State)>,
     /// Whether another list came to the front, and nobody asked yet who sleeps in it.
@@ -61,8 +63,8 @@ pub enum Front {
 }
 
 impl Desk {
-    pub fn new(router: routecore::Router) -> Self {
-        Self { router, lists: Vec::new(), turned: false, slept: Vec::new() }
+    pub fn new(router: routecore::Router, seed: u64) -> Self {
+        Self { router, seed, lists: Vec::new(), turned: false, slept: Vec::new() }
     }
 
     /// What the list in front is to the caller's, as far as a look without Python can say.

@@ -15,6 +15,7 @@ use routecore::hash::endpoint_id;
 use crate::errors::{guarded, to_py};
 use crate::locked::{Locked, Shared};
 use crate::table::text;
+use crate::threads::{Inside, detached};
 
 /// Turns that a lookup waits for a writer before it sleeps: longer than any write lock is held.
 const SPINS: usize = 2000;
@@ -144,7 +145,7 @@ impl KvIndex {
     /// Forgets the blocks of endpoints that have lost their caches.
     pub fn lost(&self, py: Python<'_>, ids: &[u64]) {
         let forget = |feed: &mut Feed, &id: &u64| feed.forget(id, self.index.raw());
-        py.detach(|| self.feed.apart(|feed, _| ids.iter().for_each(|id| forget(feed, id))));
+        detached(py, || self.feed.apart(|feed, _| ids.iter().for_each(|id| forget(feed, id))));
     }
 
     /// Calls `f` on a publisher without the GIL.
@@ -156,7 +157,7 @@ impl KvIndex {
     ) -> PyResult<T> {
         let id = id(url);
         guarded(|| {
-            Ok(url.py().detach(|| {
+            Ok(detached(url.py(), || {
                 self.feed.apart(|feed, _| {
                     let (publisher, work) = feed.publisher(id, rank, self.index.raw());
                     f(publisher, work, self.index.raw())
@@ -257,11 +258,8 @@ impl KvIndex {
 
     fn drop_endpoint(&self, url: &Bound<'_, PyString>) -> PyResult<bool> {
         let id = id(url);
-        guarded(|| {
-            Ok(url
-                .py()
-                .detach(|| self.feed.apart(|feed, _| feed.drop_endpoint(id, self.index.raw()))))
-        })
+        let drop = || self.feed.apart(|feed, _| feed.drop_endpoint(id, self.index.raw()));
+        guarded(|| Ok(detached(url.py(), drop)))
     }
 
     #[pyo3(signature = (token_ids, urls, lora_name=None, extras=None, /))]
@@ -280,6 +278,7 @@ impl KvIndex {
             None => Vec::new(),
         };
         guarded(|| {
+            let _inside = Inside::enter(token_ids.py());
             // Reading may run Python, which may ask again: nothing is borrowed meanwhile.
             let mut tokens = TOKENS.take();
             read_tokens(token_ids, &mut tokens)?;

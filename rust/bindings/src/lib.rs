@@ -6,6 +6,7 @@ mod choice;
 mod decide;
 mod desk;
 mod errors;
+mod forks;
 mod health;
 mod known_list;
 mod known_state;
@@ -16,6 +17,7 @@ mod replay;
 mod router;
 mod rows;
 mod table;
+mod threads;
 mod values;
 mod views;
 
@@ -25,6 +27,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::forks::{after_fork_in_child, after_fork_in_parent, before_fork};
+    #[pymodule_export]
     use crate::kv_events::KvIndex;
     #[pymodule_export]
     use crate::replay::{Trace, prompt_blocks, replay};
@@ -32,6 +36,8 @@ mod _core {
     use crate::router::Router;
     #[pymodule_export]
     use crate::table::Table;
+    #[pymodule_export]
+    use crate::threads::leave_interpreter;
     #[pymodule_export]
     use crate::views::{ResidentEngineStats, ResidentRequestStats};
 

@@ -20,7 +20,7 @@ use pyo3::types::PyList;
 pub struct Locked<T>(Mutex<T>);
 
 impl<T> Locked<T> {
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
 

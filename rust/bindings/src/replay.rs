@@ -21,6 +21,7 @@ use routecore_replay::{
 use crate::errors::{guarded, to_py};
 use crate::locked::{Kept, Locked};
 use crate::prompt::{Blocks, blocks as blocks_of};
+use crate::threads::{detached_long, must_stop};
 
 /// Requests between two looks at signals and the progress callback.
 const WATCH_EVERY: u64 = 4096;
@@ -205,7 +206,7 @@ impl Gateway for Watched<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.error.is_some() || self.inner.stopped()
+        self.error.is_some() || must_stop() || self.inner.stopped()
     }
 }
 
@@ -379,14 +380,17 @@ pub fn replay<'py>(
     };
     let mut watched = Watched { inner, progress, seen: 0, error: None };
     let (outcome, summary) = guarded(|| {
-        py.detach(|| {
-            let trace = trace.get();
+        let trace = trace.get(); // its lock is not for the long run to hold
+        detached_long(py, || {
             let outcome = run(&trace, &fleet, &conditions, &mut watched)?;
             let summary = Summary::of(&trace, &outcome, fleet.len());
             Ok((outcome, summary))
         })
         .map_err(|error: routecore::RouteError| to_py(error))
     })?;
+    if must_stop() {
+        return Err(to_py("replay: given up, the interpreter is about to exit"));
+    }
     let raised = watched.error.take();
     drop(watched);
     if let Some(error) = raised.or(error.apart(|kept, _| kept.take())) {

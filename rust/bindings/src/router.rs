@@ -16,10 +16,12 @@ use crate::decide::called;
 use crate::desk::{Care, Desk, Weights};
 use crate::errors::{guarded, to_py};
 use crate::health::{StandingTuple, standings};
+use crate::forks::DESKS;
 use crate::kv_events::{Held, KvIndex, read_tokens};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks, Tokenized};
 use crate::table::Table;
+use crate::threads::{Inside, detached, must_stop};
 use crate::values::is_scraped;
 use crate::views::ResidentRequestStats;
 
@@ -185,7 +187,7 @@ impl Router {
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
             windows: reads.iter().any(is_window),
             reads,
-            desk: Arc::new(Locked::new(Desk::new(router))),
+            desk: DESKS.add(Desk::new(router, seed)),
         })
     }
 
@@ -215,6 +217,7 @@ impl Router {
         ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         called(endpoints, engine_stats, request_stats, |call| {
+            let _inside = Inside::enter(endpoints.py());
             let wanted = self.wanted(session, body, ids)?;
             self.choose(call, &wanted)
         })
@@ -232,6 +235,7 @@ impl Router {
         ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
     ) -> PyResult<Py<PyBytes>> {
         called(endpoints, engine_stats, request_stats, |call| {
+            let _inside = Inside::enter(py);
             let mut read = Vec::new();
             let mut ids = ids.unwrap_or_default().into_iter();
             for key in keys.try_iter()? {
@@ -243,7 +247,7 @@ impl Router {
             let mut source = self.source(call, &known)?;
             let kind = Kind::of(&source);
             let index = self.index(request_stats).cloned();
-            let (bytes, slept) = py.detach(|| {
+            let (bytes, slept) = detached(py, || {
                 let mut lookup = Lookup::default();
                 self.desk.apart(|desk, held| {
                     desk.bring(&known);
@@ -254,6 +258,9 @@ impl Router {
                         |router, known, state, mut fleet| {
                             let mut bytes = Vec::with_capacity(4 * read.len());
                             for wanted in &read {
+                                if must_stop() {
+                                    return None;
+                                }
                                 if let (Key::Prompt(prompt), Some(index)) = (&wanted.key, &index) {
                                     lookup.find(&index.read(), prompt);
                                 }
@@ -289,6 +296,7 @@ impl Router {
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         let py = endpoints.py();
         called(endpoints, engine_stats, request_stats, |call| {
+            let _inside = Inside::enter(py);
             let wanted = self.wanted(session, body, ids)?;
             let known = self.meet(call, Care::Read)?.known;
             let mut source = self.source(call, &known)?;

@@ -15,6 +15,7 @@ use routecore::trust::Verdict;
 use routecore::{Fleet, Stat};
 
 use crate::errors::{guarded, to_py};
+use crate::forks::TABLES;
 use crate::health::{self, News, Settings, StandingTuple};
 use crate::locked::Locked;
 use crate::rows::Inner;
@@ -58,7 +59,7 @@ impl Table {
     pub fn new(window: f64, lease: f64) -> Self {
         let inner = Inner::new(window, lease);
         let index = inner.fleet.index();
-        Self { inner: Arc::new(Locked::new(inner)), index }
+        Self { inner: TABLES.add(inner), index }
     }
 
     fn configure(&self, window: f64, lease: f64) -> PyResult<()> {

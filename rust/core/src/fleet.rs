@@ -122,6 +122,13 @@ impl Fleet {
         self.table.remove(row);
     }
 
+    /// For a process that was forked: what is in flight is its parent's. What is known of the
+    /// engines stays.
+    pub fn forked(&mut self) {
+        self.load.abandon(&mut self.table);
+        self.settle();
+    }
+
     /// The row's engine has lost its cache: it was restarted, or slept. Its requests stay.
     pub fn cache_lost(&mut self, row: u32) {
         self.load.unpin(row);

@@ -21,6 +21,13 @@ impl Router {
         Ok(Self { strategy: Strategy::build(strategy, params)?, rng: Rng::new(seed) })
     }
 
+    /// Draws from this seed from now on, and takes its turns from another place: another process
+    /// goes on with the same state.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
+        self.strategy.shift(&mut self.rng);
+    }
+
     /// Columns the strategy reads.
     pub fn reads(&self) -> Vec<Stat> {
         self.strategy.reads()

@@ -1,6 +1,7 @@
 //! Endpoints that are gone, or came back empty, and what was in flight on them.
 
 use super::Load;
+use super::due::Due;
 use super::row::RowLoad;
 use crate::stats::StatTable;
 
@@ -27,6 +28,23 @@ impl Load {
         self.drop_flights(row);
         if let Some(load) = self.rows.get_mut(row as usize) {
             *load = RowLoad::default();
+        }
+    }
+
+    /// Lets go of all requests and choices: they are another process'.
+    pub fn abandon(&mut self, table: &mut StatTable) {
+        let flights = std::mem::take(&mut self.flights);
+        flights.into_values().flatten().for_each(|flight| self.release(&flight));
+        self.live = 0;
+        self.leases.clear();
+        self.lapsed.clear();
+        self.due = Due::default();
+        while !self.pending.is_empty() {
+            self.drop_oldest_pending(table);
+        }
+        for row in 0..self.rows.len() as u32 {
+            self.row(row).elsewhere = 0;
+            self.publish(table, row);
         }
     }
 

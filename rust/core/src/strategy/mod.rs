@@ -267,6 +267,8 @@ pub trait Rule: Clone + Send {
     }
     /// A position among the candidates; `None` only when there is none.
     fn select(&mut self, view: View<'_>, key: &Key, rng: &mut Rng) -> Option<usize>;
+    /// Moves what goes round, for a process that has it from another.
+    fn shift(&mut self, _: &mut Rng) {}
     /// What each candidate scores, in candidate order.
     fn score(&self, view: View<'_>, key: &Key) -> Vec<Scored>;
 }
@@ -315,6 +317,11 @@ macro_rules! registry {
             /// See [`Rule::select`].
             pub fn select(&mut self, view: View<'_>, key: &Key, rng: &mut Rng) -> Option<usize> {
                 match self { $(Self::$rule(rule) => rule.select(view, key, rng),)* }
+            }
+
+            /// See [`Rule::shift`].
+            pub fn shift(&mut self, rng: &mut Rng) {
+                match self { $(Self::$rule(rule) => rule.shift(rng),)* }
             }
 
             /// See [`Rule::score`].

@@ -15,6 +15,8 @@ const MAX_SETS: usize = 1024;
 pub struct RoundRobin {
     turns: HashMap<u64, (u64, u64)>,
     clock: u64,
+    /// Where sets that are new begin.
+    first: u64,
 }
 
 impl Rule for RoundRobin {
@@ -22,7 +24,7 @@ impl Rule for RoundRobin {
     const READS: &'static [Stat] = &[];
 
     fn build(_: &mut Params) -> Result<Self, RouteError> {
-        Ok(Self { turns: HashMap::with_capacity(2 * MAX_SETS), clock: 0 })
+        Ok(Self { turns: HashMap::with_capacity(2 * MAX_SETS), clock: 0, first: 0 })
     }
 
     fn select(&mut self, view: View<'_>, _: &Key, _: &mut Rng) -> Option<usize> {
@@ -35,10 +37,16 @@ impl Rule for RoundRobin {
             let oldest = self.turns.iter().min_by_key(|(_, turn)| turn.1).map(|(&set, _)| set);
             oldest.map(|oldest| self.turns.remove(&oldest));
         }
-        let turn = self.turns.entry(set).or_default();
+        let turn = self.turns.entry(set).or_insert((self.first, 0));
         let at = turn.0 % view.len() as u64;
         *turn = (turn.0.wrapping_add(1), self.clock);
         view.candidates.order.get(at as usize).map(|&pos| pos as usize)
+    }
+
+    fn shift(&mut self, rng: &mut Rng) {
+        let by = rng.bits();
+        self.first = self.first.wrapping_add(by);
+        self.turns.values_mut().for_each(|turn| turn.0 = turn.0.wrapping_add(by));
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
