@@ -2,7 +2,10 @@
 
 import warnings
 
-from routecore import _core
+from routecore import main_interpreter  # noqa: F401  # refuses others before all else
+
+# isort: split
+from routecore import _core, process  # noqa: F401
 from routecore.errors import RouteError
 from routecore.fleet import Fleet, FleetRequest
 from routecore.health import HealthPolicy, Standing

@@ -16,6 +16,10 @@ __all__ = [
     "Router",
     "Table",
     "Trace",
+    "after_fork_in_child",
+    "after_fork_in_parent",
+    "before_fork",
+    "leave_interpreter",
     "prompt_blocks",
     "replay",
 ]
@@ -99,6 +103,9 @@ class Table:
     def request_stats(
         self, url: str, now: float
     ) -> tuple[float, float, int, int, int, float, float, int] | None: ...
+    def all_request_stats(
+        self, now: float
+    ) -> list[tuple[str, tuple[float, float, int, int, int, float, float, int]]]: ...
 
 @final
 class KvIndex:
@@ -228,6 +235,10 @@ class Trace:
     def columns(self) -> list[bytes]: ...
     def head(self, rows: int) -> Trace: ...
 
+def before_fork() -> None: ...
+def after_fork_in_parent() -> None: ...
+def after_fork_in_child() -> None: ...
+def leave_interpreter(seconds: float) -> int: ...
 def prompt_blocks(body: Any, block: int) -> tuple[bytes, int] | None: ...
 def replay(
     trace: Trace,

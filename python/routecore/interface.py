@@ -4,6 +4,7 @@ import abc
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from routecore.process import renew_lock
 from routecore.requests.headers import header
 from routecore.singleton import signature_of, the_instance
 from routecore.stats import EndpointInfo, EngineStats, RequestStats
@@ -48,6 +49,9 @@ class SingletonABCMeta(abc.ABCMeta):
         def __signature__(cls):
             """What the constructor takes: without this, `help` shows the metaclass's call."""
             return signature_of(cls)
+
+
+renew_lock(SingletonABCMeta, "_lock", threading.RLock)
 
 
 class RoutingInterface(metaclass=SingletonABCMeta):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from routecore.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
+from routecore.process import renew_lock
 from routecore.requests.usage import count
 from routecore.singleton import signature_of, the_instance
 from routecore.table import EndpointTable, default_table
@@ -38,6 +39,9 @@ class SingletonMeta(type):
         def __signature__(cls):
             """What the constructor takes."""
             return signature_of(cls)
+
+
+renew_lock(SingletonMeta, "_lock", threading.RLock)
 
 
 class Predictions(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from routecore.errors import RouteError
 from routecore.interface import Endpoint
 from routecore.metrics import Reading, hit_rate, read_metrics
 from routecore.monitor import SingletonMeta
+from routecore.process import watch
 from routecore.stats import EngineStats
 from routecore.table import EndpointTable, default_table
 from routecore.views import EngineStatsView
@@ -26,6 +27,8 @@ Endpoints = Iterable[str | Endpoint]
 
 _MAX_BYTES = 16 * 1024 * 1024  # of one answer: far above any engine's, and a bound
 _MAX_OPEN = 256  # connections at a time
+_EXIT_SECONDS = 0.5  # that the process's end waits for an answer
+_of_parents: list[object] = []  # loops of threads that a fork left behind
 _FLUSH_SECONDS = 0.02  # answers that come this close together are stored in one go
 
 
@@ -97,6 +100,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] | None = None
+        watch(self)
 
     @property
     def failures(self) -> int:
@@ -139,6 +143,23 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             if thread is not threading.current_thread():
                 thread.join(2 * self._timeout + 1.0)
         self._drop(lambda _url, _entry: True)
+
+    def _at_exit(self) -> None:
+        thread, stop = self._thread, self._stop
+        if thread is not None and stop is not None:
+            with suppress(RuntimeError):  # its loop ended by itself just now
+                stop()
+            thread.join(_EXIT_SECONDS)
+
+    def _after_fork(self) -> None:
+        started = self._thread is not None
+        # Closing the loop here would take the parent's sockets out of the parent's selector.
+        _of_parents.append(self._stop)
+        self._lock, self._thread, self._stop = threading.Lock(), None, None
+        self._drop(lambda _url, _entry: True)
+        self._fresh = {}
+        if started:
+            self.start()
 
     def get_health(self) -> bool:
         """Whether the background thread runs."""

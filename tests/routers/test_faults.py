@@ -1,5 +1,6 @@
 """Objects that raise, and late news of endpoints that left: a choice or a clear error."""
 
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
@@ -70,3 +71,59 @@ def test_a_constructor_that_raises_leaves_no_half_made_singleton() -> None:
     for _ in range(2):
         with pytest.raises(LookupError, match="not yet"):
             Unfinished()
+
+
+class Raises:
+    """An endpoint, or stats, one attribute of which raises."""
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self.name, self.error = name, error
+
+    def __getattr__(self, name: str) -> object:
+        if name == self.name:
+            raise self.error
+        if name == "url":
+            return "http://e0"
+        raise AttributeError(name)
+
+
+def test_what_a_getter_raised_is_the_cause() -> None:
+    cause = OSError("gone")
+    with pytest.raises(RouteError, match=r"endpoint 1: .* url") as raised:
+        LeastConnectionsRouter().route_request(
+            [*fleet(1), Raises("url", cause)],  # type: ignore[list-item]
+            {},
+            {},
+            None,
+        )
+    assert raised.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError])
+@pytest.mark.parametrize("name", ["url", "healthy", "sleep", "active_connections"])
+def test_an_interrupt_is_nobodys_to_pass_over(name: str, error: type[BaseException]) -> None:
+    router, broken = LeastConnectionsRouter(), Raises(name, error())
+    endpoints: Any = fleet(1) if name == "active_connections" else [broken]
+    with pytest.raises(error):
+        router.route_request(endpoints, {"http://e0": broken}, {}, None)  # type: ignore[dict-item]
+    assert router.route_request(fleet(1), {}, {}, None) == "http://e0"
+
+
+def test_endpoints_may_come_from_a_generator_a_set_or_a_view() -> None:
+    endpoints, router = fleet(3), LeastConnectionsRouter()
+    urls = {e.url for e in endpoints}
+    for given in ((e for e in endpoints), {e.url: e for e in endpoints}.values(), set(endpoints)):
+        assert router.route_request(given, {}, {}, None) in urls  # type: ignore[arg-type]
+    with pytest.raises(RouteError, match="empty"):
+        router.route_request((e for e in ()), {}, {}, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="iterable"):
+        router.route_request(None, {}, {}, None)  # type: ignore[arg-type]
+
+
+def test_what_a_generator_raises_passes() -> None:
+    def broken() -> Any:
+        yield from fleet(1)
+        raise LookupError("of the generator")
+
+    with pytest.raises(LookupError, match="of the generator"):
+        LeastConnectionsRouter().route_request(broken(), {}, {}, None)

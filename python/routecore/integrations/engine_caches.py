@@ -16,6 +16,7 @@ from routecore.errors import RouteError
 from routecore.integrations.seldom import Seldom
 from routecore.integrations.settings import Settings
 from routecore.kv_events import KVIndex, KVSource, PromptTokens
+from routecore.process import watch
 
 _LOOK_SECONDS = 1.0
 _GONE_SECONDS = 600.0  # a cooldown or a failed health check is no reason to forget a cache
@@ -59,8 +60,15 @@ class EngineCaches:
         self._seen: dict[str, float] = {}
         self._looked = float("-inf")
         self._logs = Seldom()
-        self._looking = threading.Lock()
         self._closed = False
+        self._after_fork()
+        watch(self)
+
+    def _at_exit(self) -> None:
+        pass  # the executor ends its threads, and the subscriber its own
+
+    def _after_fork(self) -> None:
+        self._looking = threading.Lock()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="routecore-kv")
 
     def params(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from routecore.errors import RouteError
 from routecore.kv_events.index import KVIndex
 from routecore.kv_events.source import KVSource, same_place
+from routecore.process import watch
 
 try:
     import zmq
@@ -28,6 +29,7 @@ _LOG = logging.getLogger("routecore.kv_events")
 _REPLAYS = 8  # at a time: an engine publishes nothing while it replays
 _SWEEP_SECONDS = 0.25
 _SILENCE_SECONDS = 60.0
+_of_parents: list[object] = []  # sockets that a fork left behind
 
 
 class KVEventSubscriber:
@@ -56,6 +58,19 @@ class KVEventSubscriber:
         self.index = KVIndex() if index is None else index
         self._hwm = hwm
         self._publishers: dict[str, list[Publisher]] = {}
+        self._sources: dict[str, KVSource] = {}
+        self._closed = False
+        self._open()
+        watch(self)
+        try:
+            for source in sources:
+                self.add(source)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, calls: Iterable[Callable[[], None]] = ()) -> None:
+        """Make what the sockets need, and start the thread with these calls."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # SUB, monitor and replay each count, and libzmq allows 1,023 unless told.
         self._context.set(zmq.MAX_SOCKETS, 65_536)
@@ -63,22 +78,37 @@ class KVEventSubscriber:
         # Sockets that may have something to read, and whose they are.
         self._busy: dict[_Socket, tuple[Publisher, Callable[[], bool]]] = {}
         self._resyncing: set[Publisher] = set()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], None]] = deque(calls)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._silent: set[tuple[str, int]] = set()
         self._users: dict[str, set[str]] = {}  # of each publisher, by its address
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name="routecore-kv-events", daemon=True)
         self._thread.start()
+
+    def _at_exit(self) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """Listen anew: what the parent heard is forgotten, as nobody told what happened since."""
+        if self._closed:
+            return
+        # The parent's sockets have their threads there: they are neither used nor closed here.
+        _of_parents.append((self._context, self._publishers, self._busy, self._resyncing))
+        for mine in (self._selector, self._wake_read, self._wake_write):
+            mine.close()
+        sources, self._sources, self._publishers = self._sources, {}, {}
+        for url in sources:
+            self.index.remove(url)
+        self._open(partial(self._again, source) for source in sources.values())
+
+    def _again(self, source: KVSource) -> None:
         try:
-            for source in sources:
-                self.add(source)
-        except BaseException:
-            self.close()
-            raise
+            self._add(source)
+        except RouteError:
+            _LOG.exception("after a fork the KV events of %s cannot be heard", source.url)
 
     def add(self, source: KVSource) -> None:
         """Listen to an endpoint's engine.
@@ -175,9 +205,11 @@ class KVEventSubscriber:
         for publisher in made:
             self._users.setdefault(same_place(publisher.address), set()).add(source.url)
         self._share(made)
+        self._sources[source.url] = source
 
     def _remove(self, url: str) -> bool:
         publishers = self._publishers.pop(url, [])
+        self._sources.pop(url, None)
         for publisher in publishers:
             self._silent.discard((url, publisher.rank))
             self._drop(publisher)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from routecore.errors import RouteError
+from routecore.process import renew_lock
 
 _LOG = logging.getLogger("routecore.kv_events")
 _CHECKED = 16  # first prompts that are also tokenised as a whole, to compare
@@ -53,6 +54,7 @@ class PromptTokens:
         self._pieces: OrderedDict[str, array[int]] = OrderedDict()
         self._kept = 0
         self._lock = threading.Lock()
+        renew_lock(self, "_lock")
         self._cut = None if self._tokenizer is None else _boundaries(self._tokenizer)
         self._checks_left = _CHECKED
         self._told = False

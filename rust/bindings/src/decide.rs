@@ -267,7 +267,7 @@ impl Router {
         mut inner: Option<&mut Inner>,
         f: impl FnOnce(&mut routecore::Router, &Arc<KnownList>, &mut State, Option<&mut Fleet>) -> T,
     ) -> T {
-        let Desk { router, lists, turned, slept } = desk;
+        let Desk { router, lists, turned, slept, .. } = desk;
         let (known, state) = &mut lists[0];
         if let Some(inner) = &mut inner {
             state.refresh(known, inner);

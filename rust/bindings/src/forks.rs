@@ -38,7 +38,9 @@ impl<T: Send> Known<T> {
 
     fn each(&self, f: impl Fn(&mut T) + Sync) {
         let all: Vec<_> = self.0.apart(|all, _| all.iter().filter_map(Weak::upgrade).collect());
-        all.iter().for_each(|one| one.apart(|one, _| f(one)));
+        for one in &all {
+            one.apart(|one, _| f(one));
+        }
     }
 }
 

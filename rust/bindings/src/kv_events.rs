@@ -1,7 +1,6 @@
 //! The exact index of KV events: messages in, held prefixes out.
 
 use std::cell::RefCell;
-use std::sync::{PoisonError, RwLock};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -13,7 +12,7 @@ use routecore::exact::{ExactIndex, Feed, Scratch, TIERS, keys};
 use routecore::hash::endpoint_id;
 
 use crate::errors::{guarded, to_py};
-use crate::locked::{Locked, Shared};
+use crate::locked::{Locked, Raw, Shared};
 use crate::table::text;
 use crate::threads::{Inside, detached};
 
@@ -153,7 +152,7 @@ impl KvIndex {
         &self,
         url: &Bound<'_, PyString>,
         rank: u32,
-        f: impl FnOnce(&mut Publisher, &mut Work, &RwLock<ExactIndex>) -> T + Send,
+        f: impl FnOnce(&mut Publisher, &mut Work, &Raw<ExactIndex>) -> T + Send,
     ) -> PyResult<T> {
         let id = id(url);
         guarded(|| {
@@ -229,7 +228,7 @@ impl KvIndex {
 
     fn expect(&self, url: &Bound<'_, PyString>, ranks: u32) {
         let (id, index) = (id(url), self.index.raw());
-        url.py().detach(|| self.feed.apart(|feed, _| feed.expect(id, ranks, index)));
+        detached(url.py(), || self.feed.apart(|feed, _| feed.expect(id, ranks, index)));
     }
 
     fn forget(&self, url: &Bound<'_, PyString>) {
@@ -248,11 +247,12 @@ impl KvIndex {
 
     fn set_shared(&self, url: &Bound<'_, PyString>, shared: bool) {
         let id = id(url);
-        url.py().detach(|| {
-            let mut index = self.index.raw().write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(row) = index.row(id) {
-                index.set_shared(row, shared);
-            }
+        detached(url.py(), || {
+            self.index.write(|index| {
+                if let Some(row) = index.row(id) {
+                    index.set_shared(row, shared);
+                }
+            });
         });
     }
 

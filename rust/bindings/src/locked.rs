@@ -6,6 +6,8 @@
 //! called, compared, made or raised there. [`Quiet`] offers what is harmless. Python objects stored
 //! under a lock are [`Kept`]: dropped there, they are put aside and freed once the lock is open.
 
+#![allow(clippy::disallowed_types)] // here they are wrapped
+
 use std::any::Any;
 use std::mem::{swap, take};
 use std::ops::Deref;
@@ -51,6 +53,9 @@ impl<T> Locked<T> {
     }
 }
 
+/// A shared lock as the core has it.
+pub type Raw<T> = RwLock<T>;
+
 /// A lock that readers share.
 #[derive(Debug)]
 pub struct Shared<T>(RwLock<T>);
@@ -71,8 +76,13 @@ impl<T> Shared<T> {
         f(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Runs `f` alone.
+    pub fn write<R: Send>(&self, f: impl FnOnce(&mut T) -> R + Send) -> R {
+        f(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// For the core, which writes in small steps and knows no Python.
-    pub fn raw(&self) -> &RwLock<T> {
+    pub fn raw(&self) -> &Raw<T> {
         &self.0
     }
 }

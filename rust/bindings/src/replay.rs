@@ -21,7 +21,7 @@ use routecore_replay::{
 use crate::errors::{guarded, to_py};
 use crate::locked::{Kept, Locked};
 use crate::prompt::{Blocks, blocks as blocks_of};
-use crate::threads::{detached_long, must_stop};
+use crate::threads::{attached, detached_long, must_stop};
 
 /// Requests between two looks at signals and the progress callback.
 const WATCH_EVERY: u64 = 4096;
@@ -172,7 +172,7 @@ impl Gateway for Watched<'_> {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         self.seen += 1;
         if self.seen.is_multiple_of(WATCH_EVERY) {
-            self.error = Python::attach(|py| {
+            self.error = attached(|py| {
                 py.check_signals()?;
                 self.progress.as_ref().map_or(Ok(()), |call| call.call1(py, (self.seen,)).map(drop))
             })
@@ -235,7 +235,7 @@ impl Callback<'_> {
 
 impl Gateway for Callback<'_> {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
-        self.keep(Python::attach(|py| {
+        self.keep(attached(|py| {
             let blocks = bytes(py, request.blocks, u32::to_ne_bytes);
             let args = (now, request.id, request.input_tokens, request.session, blocks);
             self.object.call_method1(py, "choose", args)?.extract::<Option<u32>>(py)
@@ -245,26 +245,26 @@ impl Gateway for Callback<'_> {
 
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32) {
         let args = (now, id, engine);
-        self.keep(Python::attach(|py| self.object.call_method1(py, "on_first_token", args)));
+        self.keep(attached(|py| self.object.call_method1(py, "on_first_token", args)));
     }
 
     fn on_end(&mut self, now: f64, id: u32, engine: u32, _: Usage, ok: bool) {
         let args = (now, id, engine, ok);
-        self.keep(Python::attach(|py| self.object.call_method1(py, "on_end", args)));
+        self.keep(attached(|py| self.object.call_method1(py, "on_end", args)));
     }
 
     fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
         let Report { running, waiting, kv_usage, hit_rate } = *report;
         let args = (now, engine, running, waiting, kv_usage, hit_rate);
-        self.keep(Python::attach(|py| self.object.call_method1(py, "on_stats", args)));
+        self.keep(attached(|py| self.object.call_method1(py, "on_stats", args)));
     }
 
     fn on_down(&mut self, now: f64, engine: u32) {
-        self.keep(Python::attach(|py| self.object.call_method1(py, "on_down", (now, engine))));
+        self.keep(attached(|py| self.object.call_method1(py, "on_down", (now, engine))));
     }
 
     fn on_up(&mut self, now: f64, engine: u32) {
-        self.keep(Python::attach(|py| self.object.call_method1(py, "on_up", (now, engine))));
+        self.keep(attached(|py| self.object.call_method1(py, "on_up", (now, engine))));
     }
 
     fn stopped(&self) -> bool {

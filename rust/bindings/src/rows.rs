@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
 use routecore::hash::endpoint_id;
+use routecore::load::Load;
 use routecore::{Fleet, Stat};
 
 use crate::errors::to_py;
@@ -103,6 +104,11 @@ impl Inner {
     pub fn news(&mut self) -> Option<Vec<News>> {
         let Self { fleet, urls, .. } = self;
         health::news(fleet, |row| urls.get(row as usize).cloned().flatten())
+    }
+
+    /// The URL of each row, and the load of all.
+    pub fn load(&mut self) -> (&[Option<String>], &mut Load) {
+        (&self.urls, &mut self.fleet.load)
     }
 
     /// Endpoints that sleep.

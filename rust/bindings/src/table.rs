@@ -315,6 +315,16 @@ impl Table {
             Ok(inner.fleet.load.stats(row, now).map(stats_tuple))
         })
     }
+
+    /// The same of all endpoints that had a request, of one moment.
+    fn all_request_stats(&self, now: f64) -> PyResult<Vec<(String, StatsTuple)>> {
+        self.with(|inner| {
+            let (urls, load) = inner.load();
+            let named = urls.iter().enumerate().filter_map(|(row, url)| Some((row, url.clone()?)));
+            let seen = named.filter_map(|(row, url)| Some((url, load.stats(row as u32, now)?)));
+            Ok(seen.map(|(url, stats)| (url, stats_tuple(stats))).collect())
+        })
+    }
 }
 
 impl Table {

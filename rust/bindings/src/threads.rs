@@ -7,6 +7,9 @@
 //! Fork. Only the forking thread lives on in the child. So work that may hold a lock passes a gate
 //! that the fork closes: no lock is held, and nothing is half done, at that moment.
 
+// No Python object is behind these locks, and nothing of it is touched under them.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard};
@@ -107,6 +110,11 @@ pub fn detached_long<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T
         }
         result
     })
+}
+
+/// Runs `f` in the interpreter again, in the middle of detached work that holds no lock.
+pub fn attached<T>(f: impl FnOnce(Python<'_>) -> T) -> T {
+    Python::attach(f)
 }
 
 /// The process is about to end: waits until no other thread is inside, so many seconds at most.
