@@ -4,10 +4,10 @@ Each child routes, looks up and counts, and tells what it drew; prints a JSON li
 child, null for one that hung.
 """
 
+import faulthandler
 import json
 import os
 import select
-import signal
 import sys
 import threading
 import time
@@ -26,7 +26,7 @@ from routecore import (
 )
 from routecore.kv_events import KVIndex
 
-LIMIT = 10.0  # seconds of a child
+LIMIT = 40.0  # seconds of a child, by far enough
 TOKENS = list(range(1024))
 
 endpoints = [EndpointInfo(url=f"http://{i}") for i in range(64)]
@@ -75,7 +75,7 @@ def drawn(router: Any) -> list[int]:
 
 def child() -> dict[str, Any]:
     """What a child sees of everything."""
-    in_flight = [monitor.in_flight, sum(monitor.table.column("in_flight"))]
+    in_flight = [monitor.in_flight, sum(monitor.table.core.column("in_flight"))]
     index.matched(TOKENS, ["a"])
     index.counters("a")
     batch()
@@ -94,7 +94,7 @@ def forked() -> int:
     """Fork; the end of a pipe that the child writes to."""
     read, write = os.pipe()
     if os.fork() == 0:
-        signal.alarm(int(LIMIT))
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
         os.write(write, json.dumps(child()).encode())
         os._exit(0)
     os.close(write)
