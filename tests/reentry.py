@@ -285,6 +285,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "KvIndex.drop_endpoint": lambda w: w.index.drop_endpoint(Name("a")),
     "KvIndex.expect": lambda w: w.index.expect(Name("a"), 1),
     "KvIndex.forget": lambda w: w.index.forget(Name("a")),
+    "KvIndex.set_doubted": lambda w: w.index.set_doubted(Name("a"), False),
     "KvIndex.set_shared": lambda w: w.index.set_shared(Name("a"), False),
     "KvIndex.matched": lambda w: w.index.matched(tokens(), [Name("a"), "b"], Name("l"), None),
     "KvIndex.exact": lambda w: w.index.exact([Name("a"), "\ud800"]),

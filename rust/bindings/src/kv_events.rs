@@ -237,11 +237,12 @@ impl KvIndex {
 
     fn set_doubted(&self, url: &Bound<'_, PyString>, doubted: bool) -> bool {
         let id = id(url);
-        url.py().detach(|| {
-            let mut index = self.index.raw().write().unwrap_or_else(PoisonError::into_inner);
-            let Some(row) = index.row(id) else { return false };
-            index.set_doubted(row, doubted);
-            true
+        detached(url.py(), || {
+            self.index.write(|index| {
+                let Some(row) = index.row(id) else { return false };
+                index.set_doubted(row, doubted);
+                true
+            })
         })
     }
 
