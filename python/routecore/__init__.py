@@ -9,6 +9,7 @@ from routecore import _core, process  # noqa: F401
 from routecore.errors import RouteError
 from routecore.fleet import Fleet, FleetRequest
 from routecore.health import HealthPolicy, Standing
+from routecore.hold import HoldLimits, Rejected, Ticket
 from routecore.interface import RoutingInterface, SingletonABCMeta
 from routecore.monitor import RequestStatsMonitor
 from routecore.prefill_decode import PrefillDecodeRouter
@@ -58,6 +59,7 @@ __all__ = [
     "Fleet",
     "FleetRequest",
     "HealthPolicy",
+    "HoldLimits",
     "LMetricRouter",
     "LeastConnectionsRouter",
     "LlmDRouter",
@@ -66,6 +68,7 @@ __all__ = [
     "PrefixAffinityRouter",
     "PrefixCacheRouter",
     "RandomRouter",
+    "Rejected",
     "RequestStats",
     "RequestStatsMonitor",
     "RoundRobinRouter",
@@ -76,6 +79,7 @@ __all__ = [
     "Standing",
     "StickyUntilSaturatedRouter",
     "Term",
+    "Ticket",
     "WeightedScoreRouter",
     "default_table",
     "new_instance",

@@ -10,6 +10,7 @@ __all__ = [
     "PROFILES",
     "STATS",
     "STRATEGIES",
+    "Hold",
     "KvIndex",
     "ResidentEngineStats",
     "ResidentRequestStats",
@@ -137,6 +138,61 @@ class KvIndex:
     def blocks(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+
+@final
+class Hold:
+    def __new__(
+        cls,
+        router: Router,
+        *,
+        room: float | None = None,
+        look_ahead: int | None = None,
+        reserve_after_s: float | None = None,
+        max_requests: int | None = None,
+        max_tokens: int | None = None,
+        max_wait_s: float | None = None,
+        priority_s: float | None = None,
+    ) -> Hold: ...
+    def arrive(
+        self,
+        session: str | None,
+        body: Any,
+        ids: Any,
+        request: str | None,
+        priority: float,
+        patience: float | None,
+        now: float,
+        /,
+    ) -> int: ...
+    def retry(
+        self,
+        endpoints: Any,
+        engine_stats: Any,
+        request_stats: Any,
+        waiters: list[int],
+        now: float,
+        time: float,
+        first: bool,
+        /,
+    ) -> list[tuple[int, str | None, float, str | None, float]]: ...
+    def explain(
+        self,
+        endpoints: Any,
+        engine_stats: Any,
+        request_stats: Any,
+        session: str | None,
+        body: Any,
+        ids: Any,
+        now: float,
+        /,
+    ) -> tuple[str, float, float, float] | None: ...
+    def leave(self, waiter: int) -> bool: ...
+    def expired(self, now: float) -> list[tuple[int, str | None, float, str | None, float]]: ...
+    def due(self) -> list[int]: ...
+    def wake_at(self, now: float) -> float: ...
+    def before(self, waiter: int) -> int: ...
+    @property
+    def counts(self) -> tuple[int, int, int, int, float, list[tuple[str, int]], int]: ...
 
 @disjoint_base
 class ResidentRequestStats:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from routecore.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
+from routecore.hold.ends import ended
 from routecore.process import renew_lock
 from routecore.requests.usage import count
 from routecore.singleton import signature_of, the_instance
@@ -198,6 +199,7 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         news = self._core.end(engine_url, request_id, timestamp, status, None, retry_after)
         if news is not None:
             tell(news)
+        ended()
 
     def on_request_failed(
         self,
@@ -223,6 +225,7 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         news = self._core.end(engine_url, request_id, timestamp, None, reason, retry_after)
         if news is not None:
             tell(news)
+        ended()
 
     def on_load_elsewhere(self, engine_url: str, count: int) -> None:
         """What other routers have in flight on the endpoint; holds until the next report."""

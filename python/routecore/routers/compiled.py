@@ -14,13 +14,14 @@ from routecore.errors import RouteError
 from routecore.health import standing_of
 from routecore.interface import Endpoint, RoutingInterface
 from routecore.routers.explanation import CandidateScore, Explanation, Term
+from routecore.routers.holding import Holding
 from routecore.stats import EngineStats, RequestStats
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class CompiledRouter(RoutingInterface):
+class CompiledRouter(Holding, RoutingInterface):
     """A strategy of the compiled core. Subclasses name it, its parameters and what it `needs`."""
 
     strategy: ClassVar[str]
@@ -109,7 +110,10 @@ class CompiledRouter(RoutingInterface):
             )
             for row_url, eligible, score, terms, standing in rows
         )
-        return Explanation(strategy=self.strategy, url=url, candidates=scores)
+        waits = None
+        if self._hold is not None and isinstance(request_stats, _core.ResidentRequestStats):
+            waits = self._hold.explain((endpoints, engine_stats, request_stats), keys)
+        return Explanation(strategy=self.strategy, url=url, candidates=scores, waits=waits)
 
     def route_batch(
         self,

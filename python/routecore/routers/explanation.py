@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from routecore.health import Standing
+from routecore.hold import Waits
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -49,11 +50,14 @@ class Explanation(msgspec.Struct, frozen=True):
         strategy: The word of the strategy.
         url: The endpoint that wins.
         candidates: Every endpoint, in the order in which they were given.
+        waits: What the request would wait for, where requests wait for room (`router.hold`) and
+            it would not go at once.
     """
 
     strategy: str
     url: str
     candidates: tuple[CandidateScore, ...]
+    waits: Waits | None = None
 
     @property
     def winner(self) -> CandidateScore:

@@ -2,7 +2,7 @@
 
 use routecore::fleet::{Lookup, Told};
 use routecore::strategy::Scored;
-use routecore::{Asked, Fleet, Key, Stat, View};
+use routecore::{Asked, Fleet, Key, Prompt, Stat, View};
 
 use crate::around::Around;
 use crate::known_list::KnownList;
@@ -16,6 +16,23 @@ pub struct Wanted {
     pub key: Key,
     /// What engines told that they hold of its prompt, by endpoint id.
     pub held: Vec<Held>,
+    /// Its prompt, where it may have to wait and the strategy goes by something else.
+    pub beside: Option<Prompt>,
+    /// Whether it may have to wait: then what it would add to a cache is asked of any strategy.
+    pub may_wait: bool,
+}
+
+impl Wanted {
+    pub fn new(key: Key, held: Vec<Held>) -> Self {
+        Self { key, held, beside: None, may_wait: false }
+    }
+
+    pub fn prompt(&self) -> Option<&Prompt> {
+        match &self.key {
+            Key::Prompt(prompt) => Some(prompt),
+            _ => self.beside.as_ref(),
+        }
+    }
 }
 
 /// Where a decision reads from.
@@ -61,17 +78,19 @@ fn view<'a>(
         _ => &state.scratch,
     };
     let view = View::new(table, &chosen.candidates);
-    let Some(fleet) = fleet.filter(|_| router.needs_prompt()) else { return view };
-    let Key::Prompt(prompt) = &wanted.key else {
+    let asks = router.needs_prompt() || wanted.may_wait;
+    let Some(fleet) = fleet.filter(|_| asks) else { return view };
+    let Some(prompt) = wanted.prompt() else {
         return view.asking(Asked::default(), fleet.engine());
     };
     let sizes = fleet.tokens(prompt);
+    let in_use = router.needs_in_use() || wanted.may_wait;
     let rows = chosen.positions.iter().map(|&at| state.rows[at as usize]);
     if kind == Kind::Resident {
         let (rows, runs) = (chosen.candidates.rows.iter().copied(), chosen.candidates.runs());
-        lookup.look(rows, runs, sizes, router.needs_in_use());
+        lookup.look(rows, runs, sizes, in_use);
     } else {
-        lookup.look(rows.clone(), &[], sizes, router.needs_in_use());
+        lookup.look(rows.clone(), &[], sizes, in_use);
     }
     if !wanted.held.is_empty() {
         let ids = chosen.positions.iter().map(|&at| known.id(at as usize));
@@ -116,6 +135,32 @@ pub fn pick(
     };
     let at = decide(state, fleet.filter(|_| disturbed), kind, ask)?.1;
     Some((at, cached, learned))
+}
+
+/// Runs `f` over the candidates that a choice is among, their places in the list, and the one of
+/// them that it falls on: for a choice that may have to wait.
+#[allow(clippy::too_many_arguments)]
+pub fn weigh<T>(
+    router: &mut routecore::Router,
+    known: &KnownList,
+    state: &mut State,
+    fleet: Option<&Fleet>,
+    kind: Kind,
+    wanted: &Wanted,
+    lookup: &mut Lookup,
+    f: impl FnOnce(View<'_>, &[u32], usize) -> T,
+) -> Option<T> {
+    let disturbed = Around::refresh(known, state, fleet, kind);
+    let state = &*state;
+    let mut chosen = None;
+    let ask = |among: &Chosen, forced: Option<usize>| {
+        let view = view(router, known, (state, among), fleet, kind, wanted, lookup);
+        chosen = forced.or_else(|| router.pick(view, &wanted.key));
+        chosen
+    };
+    let (among, _) = decide(state, fleet.filter(|_| disturbed), kind, ask)?;
+    let view = view(router, known, (state, among), fleet, kind, wanted, lookup);
+    Some(f(view, &among.positions, chosen?))
 }
 
 /// The place in the list that the next [`pick`] would choose, and what the candidates score that
@@ -189,13 +234,13 @@ pub fn count(
 ) {
     let Some(fleet) = fleet else { return };
     let row = state.rows[at];
-    match &wanted.key {
-        Key::Prompt(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
-        Key::Prompt(prompt) => {
+    match wanted.prompt() {
+        Some(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
+        Some(prompt) => {
             let id = fleet.table.id(row).filter(|_| !wanted.held.is_empty());
             let told = id.and_then(|id| told(&wanted.held, id));
             fleet.chosen_by(row, prompt, cached, told.map(|told| (told, learned)));
         }
-        _ => fleet.chosen(row),
+        None => fleet.chosen(row),
     }
 }

@@ -30,7 +30,7 @@ pub struct Call<'a, 'py> {
 }
 
 impl<'a> Call<'a, '_> {
-    fn counted(&self) -> Option<&'a Table> {
+    pub fn counted(&self) -> Option<&'a Table> {
         let view = self.request_stats.cast::<ResidentRequestStats>().ok()?;
         Some(view.get().table.get())
     }

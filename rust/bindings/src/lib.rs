@@ -1,5 +1,6 @@
 //! Python bindings: convert, lock, call. No routing rule lives here.
 
+mod admit;
 mod around;
 mod attribute;
 mod choice;
@@ -26,6 +27,8 @@ use pyo3::prelude::*;
 /// The compiled core of routecore.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::admit::Hold;
     #[pymodule_export]
     use crate::forks::{after_fork_in_child, after_fork_in_parent, before_fork};
     #[pymodule_export]

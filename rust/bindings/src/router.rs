@@ -29,7 +29,7 @@ use crate::views::ResidentRequestStats;
 #[pyclass(frozen)]
 pub struct Router {
     pub name: String,
-    blocks: Blocks,
+    pub blocks: Blocks,
     pub weights: Weights,
     pub reads: Vec<Stat>,
     /// Whether it reads what only engines know, or figures of the monitor's window.
@@ -59,7 +59,7 @@ impl Router {
         to_py(format!("{}: no endpoint is eligible; all are asleep or unhealthy", self.name))
     }
 
-    fn wanted(
+    pub fn wanted(
         &self,
         session: Option<&Bound<'_, PyString>>,
         body: Option<&Bound<'_, PyAny>>,
@@ -83,7 +83,7 @@ impl Router {
             (None, Some(body)) => prompt::prefix_key(body, self.blocks.chars as usize),
             (None, None) => Key::None,
         };
-        Ok(Wanted { key, held })
+        Ok(Wanted::new(key, held))
     }
 
     fn by_tokens(
@@ -202,7 +202,7 @@ impl Router {
         request_json: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         let _ = (request, request_json); // the documented call has them, load does not need them
-        let wanted = Wanted { key: Key::None, held: Vec::new() };
+        let wanted = Wanted::new(Key::None, Vec::new());
         called(endpoints, engine_stats, request_stats, |call| self.choose(call, &wanted))
     }
 

@@ -37,7 +37,7 @@ pub fn text<'a>(value: &'a Bound<'_, PyString>) -> Cow<'a, str> {
     value.to_cow().unwrap_or_else(|_| Cow::Owned(value.to_string_lossy().into_owned()))
 }
 
-fn id_of(request_id: &Bound<'_, PyAny>) -> PyResult<u128> {
+pub fn id_of(request_id: &Bound<'_, PyAny>) -> PyResult<u128> {
     let id = request_id.str()?;
     let id = text(&id);
     Ok(request_key(id.as_bytes()))

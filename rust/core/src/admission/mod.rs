@@ -103,6 +103,15 @@ pub struct Go {
     pub waited: f64,
 }
 
+/// How full an endpoint is expected to get, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Room {
+    /// What requests in flight keep there, or will.
+    pub in_use: f64,
+    /// What they may keep.
+    pub room: f64,
+}
+
 /// Who waits, and for what.
 #[derive(Debug, Default)]
 pub struct Hold {
@@ -190,6 +199,16 @@ impl Hold {
             return self.goes(id, pos, now);
         }
         None
+    }
+
+    /// What a request that adds so much would wait for on the row; `None` where it has room.
+    pub fn would_wait(&mut self, floor: Floor<'_>, row: u32, added: f64, now: f64) -> Option<Room> {
+        let fits = self.gate.fits(floor, row, added, self.limits.room, now);
+        if fits && !self.reserves.iter().any(|reserve| reserve.row == row) {
+            return None;
+        }
+        let in_use = self.gate.in_use(floor, row, now);
+        Some(Room { in_use, room: self.limits.room * floor.capacity(row) })
     }
 
     /// The candidate that is kept free for the waiter, if it is its turn.

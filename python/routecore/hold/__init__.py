@@ -1,0 +1,29 @@
+"""Requests that wait at the router until the endpoint chosen for them has room in its KV cache."""
+
+from routecore.hold.queue import Hold
+from routecore.hold.ticket import Ticket
+from routecore.hold.verdicts import (
+    Go,
+    HoldCounts,
+    HoldLimits,
+    Reject,
+    Rejected,
+    RejectReason,
+    Verdict,
+    Wait,
+    Waits,
+)
+
+__all__ = [
+    "Go",
+    "Hold",
+    "HoldCounts",
+    "HoldLimits",
+    "Reject",
+    "RejectReason",
+    "Rejected",
+    "Ticket",
+    "Verdict",
+    "Wait",
+    "Waits",
+]
