@@ -16,6 +16,9 @@ Reason = Literal["connect", "status", "busy", "timeout", "broken", "client", "un
 it has too much to do (429, 503); no answer in time; the answer broke off; the client left, which
 says nothing of the endpoint; the host does not say."""
 
+REASONS: tuple[Reason, ...] = ("connect", "status", "busy", "timeout", "broken", "unknown")
+"""Those for which an endpoint goes out."""
+
 
 class HealthPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When an endpoint goes out, for how long, and how it comes back.

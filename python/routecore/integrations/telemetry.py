@@ -1,5 +1,6 @@
 """Prometheus metrics of our decisions, in whatever registry the host scrapes."""
 
+from collections import Counter as Counted
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -7,6 +8,8 @@ from weakref import WeakSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from routecore.health import REASONS
 
 # A decision takes microseconds; a bucket of milliseconds means that something is wrong.
 _BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
@@ -16,7 +19,8 @@ class Monitor(Protocol):
     """What is read of a request monitor when the host is scraped.
 
     One that keeps account of its index's predictions has them as `predictions`, with
-    `predicted_tokens` and `over_predicted`.
+    `predicted_tokens` and `over_predicted`; one that leaves endpoints alone that fail has
+    `endpoints_out`, how many by reason, and `ejections`.
     """
 
     @property
@@ -54,6 +58,23 @@ class _Load:
             "routecore_leases_expired",
             "Requests that left the load because they never ended.",
             value=sum(monitor.leases_expired for monitor in monitors),
+        )
+        out: Counted[str] = Counted()
+        for monitor in monitors:
+            out.update(getattr(monitor, "endpoints_out", {}))
+        # Each reason always: a series that comes and goes cannot be alerted on.
+        family = GaugeMetricFamily(
+            "routecore_endpoints_out",
+            "Endpoints that are left alone because their requests fail, by reason.",
+            labels=["reason"],
+        )
+        for reason in REASONS:
+            family.add_metric([reason], out[reason])
+        yield family
+        yield CounterMetricFamily(
+            "routecore_ejections",
+            "Times that an endpoint was left alone because its requests failed.",
+            value=sum(getattr(monitor, "ejections", 0) for monitor in monitors),
         )
         known = [monitor.predictions for monitor in monitors if hasattr(monitor, "predictions")]
         if known:

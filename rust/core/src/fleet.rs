@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::health::{Health, Outcome, Policy, Reason};
+use crate::health::{Health, Policy};
 use crate::index::PrefixIndex;
 use crate::load::{Fate, Load, Work};
 pub use crate::lookup::{Lookup, Told};
@@ -58,7 +58,7 @@ pub struct Fleet {
     pub speed: Speed,
     /// Who fails, and is left alone.
     pub health: Health,
-    index: SharedIndex,
+    pub(crate) index: SharedIndex,
     kv_tokens: f64,
     sizes: Sizes,
     block_tokens: f64,
@@ -219,17 +219,6 @@ impl Fleet {
         self.settle();
     }
 
-    /// See [`Load::first_token`].
-    pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
-        if let Some((false, generation)) = self.load.look(row, request) {
-            self.answered(row, generation);
-        }
-        if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
-            self.speed.first_token(&mut self.table, row, &seen);
-        }
-        self.settle();
-    }
-
     /// The engine's own count of a request's tokens, told before its end: in the prompt, of these
     /// found in its cache, and generated.
     pub fn usage(
@@ -277,50 +266,6 @@ impl Fleet {
         self.beliefs.get_mut(row as usize)?.events.news()
     }
 
-    /// The request ended; see [`Load::end`] and [`Health::ended`].
-    pub fn end(&mut self, row: u32, request: u128, time: f64, outcome: impl Into<Outcome>) {
-        let mut outcome = outcome.into();
-        let found = self.load.look(row, request);
-        if found.is_some_and(|(told, _)| told) && outcome == Outcome::from(false) {
-            // It had begun to answer, and the host does not say why that ended: as a rule the
-            // client left.
-            outcome = Outcome::Failed(Reason::Client, None);
-        }
-        let done = outcome == Outcome::Served;
-        if let Some(seen) = self.load.end(&mut self.table, row, request, time, done) {
-            self.speed.served(&mut self.table, row, &seen);
-        }
-        self.settle();
-        let fresh = match (found, outcome) {
-            (Some((told, generation)), _) => {
-                if !told && matches!(outcome, Outcome::Served | Outcome::Refused) {
-                    self.answered(row, generation);
-                }
-                generation == self.health.generation(row)
-            }
-            // Where there was no connection the host may never have called the request sent.
-            (None, Outcome::Failed(Reason::Connect, _)) => self.table.id(row).is_some(),
-            (None, _) => return,
-        };
-        let live = self.table.live();
-        if self.health.ended(row, outcome, fresh, live) {
-            self.restarted(row);
-        }
-        self.load.set_generation(row, self.health.generation(row));
-    }
-
-    fn answered(&mut self, row: u32, generation: u32) {
-        let fresh = generation == self.health.generation(row);
-        self.health.answered(row, fresh, self.table.get(Stat::InFlight, row));
-    }
-
-    /// The endpoint's process is another one: what was on it and in its cache is gone.
-    pub fn restarted(&mut self, row: u32) {
-        self.load.empty(&mut self.table, row);
-        self.index.write().drop_row(row);
-        self.table.set(Stat::KvTokens, row, 0.0);
-    }
-
     /// See [`Load::advance`].
     pub fn advance(&mut self, now: f64) {
         self.health.tick(now);
@@ -345,7 +290,7 @@ impl Fleet {
     }
 
     /// Tells the index what became of the pins of requests.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut settled = self.load.settled().peekable();
         if settled.peek().is_none() {
             return;

@@ -10,6 +10,7 @@
 //! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
 
 pub mod admission;
+mod answers;
 pub mod error;
 pub mod exact;
 pub mod fleet;

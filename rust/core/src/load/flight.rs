@@ -49,9 +49,21 @@ pub(super) struct Flight {
     pub generated: Option<u64>,
     /// The row's generation when it was sent; see [`crate::health`].
     pub generation: u32,
+    /// Its first token, as long as nothing was learned from it.
+    pub put_by: Option<FirstToken>,
 }
 
 impl Flight {
+    pub fn glimpse(&self) -> Glimpse {
+        Glimpse {
+            told: !self.waits(),
+            generation: self.generation,
+            start: self.start,
+            generated: self.generated,
+            work: self.work,
+        }
+    }
+
     /// Whether no first token of it was reported.
     pub fn waits(&self) -> bool {
         self.first_token.is_none() || self.presumed
@@ -69,6 +81,21 @@ pub(super) struct Meter {
     pub decode_seconds: f64,
     /// Prefill finished since the start, microseconds as expected at the choice.
     pub prefilled_us: u64,
+}
+
+/// A request in flight, as far as its end needs to know.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Glimpse {
+    /// Whether a first token of it was told.
+    pub told: bool,
+    /// The row's generation when it was sent; see [`crate::health`].
+    pub generation: u32,
+    /// When it was sent.
+    pub start: f64,
+    /// Tokens generated, if the engine told.
+    pub generated: Option<u64>,
+    /// What it asked for.
+    pub work: Work,
 }
 
 /// A first token: how long its request waited, and for what.

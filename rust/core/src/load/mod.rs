@@ -24,7 +24,7 @@ mod tests;
 mod time_tests;
 mod window;
 
-pub use flight::{FirstToken, Served, Work};
+pub use flight::{FirstToken, Glimpse, Served, Work};
 pub use row::RowStats;
 
 use clock::Clock;
@@ -47,6 +47,14 @@ pub enum Fate {
     Computed,
     /// The request is over.
     Over,
+}
+
+/// Which of the flights leaves next from the row: one that has its first token before one that
+/// waits.
+fn next_to_end(flights: &[Flight], row: u32) -> Option<usize> {
+    let ours = |f: &Flight| f.row == row;
+    let told = flights.iter().position(|f| ours(f) && f.first_token.is_some());
+    told.or_else(|| flights.iter().position(ours))
 }
 
 /// The lifecycle of requests. Times are arguments: timestamps of the host, which may be wrong, and
@@ -262,13 +270,39 @@ impl Load {
         served
     }
 
-    /// Of the request in flight on the row: whether a first token of it was told, and the row's
-    /// generation when it was sent.
-    pub fn look(&self, row: u32, request: u128) -> Option<(bool, u32)> {
+    /// A host's timestamp as a time of our clock; changes nothing.
+    pub fn time_of(&self, told: f64) -> f64 {
+        self.clock.at(told)
+    }
+
+    /// The request in flight on the row.
+    pub fn look(&self, row: u32, request: u128) -> Option<Glimpse> {
         let flights = self.flights.get(&request)?;
-        let ours = || flights.iter().filter(|f| f.row == row);
-        let flight = ours().find(|f| f.first_token.is_some()).or_else(|| ours().next())?;
-        Some((!flight.waits(), flight.generation))
+        Some(flights[next_to_end(flights, row)?].glimpse())
+    }
+
+    /// Its first token, told just now, is put by: nobody has learned from it, nor does the index
+    /// take the prompt for computed.
+    pub fn put_by(&mut self, row: u32, request: u128, seen: FirstToken) {
+        self.settled.retain(|&(at, pin, fate)| {
+            (at, Some(pin), fate) != (row, seen.work.pin, Fate::Computed)
+        });
+        let Some(flights) = self.flights.get_mut(&request) else { return };
+        if let Some(at) = next_to_end(flights, row) {
+            flights[at].put_by = Some(seen);
+        }
+    }
+
+    /// Takes the first token that was put by.
+    pub fn take_by(&mut self, row: u32, request: u128) -> Option<FirstToken> {
+        let flights = self.flights.get_mut(&request)?;
+        let at = next_to_end(flights, row)?;
+        flights[at].put_by.take()
+    }
+
+    /// The engine has computed what was pinned.
+    pub fn computed(&mut self, row: u32, pin: Option<Pin>) {
+        self.settled.extend(pin.map(|pin| (row, pin, Fate::Computed)));
     }
 
     /// Requests sent to the row from now on are of this generation.

@@ -146,6 +146,7 @@ impl RowLoad {
             mark: Meter::default(),
             generated: None,
             generation: self.generation,
+            put_by: None,
         }
     }
 
