@@ -4,7 +4,7 @@
 //! have one is put by until its request is over: an error is quick, too.
 
 use crate::fleet::Fleet;
-use crate::health::{Outcome, Reason};
+use crate::health::{Outcome, Reason, State};
 use crate::load::{Glimpse, Served};
 use crate::stats::Stat;
 
@@ -26,7 +26,7 @@ impl Fleet {
         if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
             if seen.waited_ms < QUICK * seen.work.prefill_us as f64 / 1e3 {
                 self.load.put_by(row, request, seen);
-            } else {
+            } else if self.is_typical(row) {
                 self.speed.first_token(&mut self.table, row, &seen);
             }
         }
@@ -52,12 +52,12 @@ impl Fleet {
             if is_answer || left || (done && stands) {
                 self.load.computed(row, seen.work.pin);
             }
-            if is_answer {
+            if is_answer && self.is_typical(row) {
                 self.speed.first_token(&mut self.table, row, &seen);
             }
         }
         let served = self.load.end(&mut self.table, row, request, time, done);
-        if let Some(seen) = served.filter(|_| is_answer) {
+        if let Some(seen) = served.filter(|_| is_answer && self.is_typical(row)) {
             let seen = self.steps_of(seen);
             self.speed.served(&mut self.table, row, &seen);
         }
@@ -83,6 +83,12 @@ impl Fleet {
     fn answered(&mut self, row: u32, generation: u32) {
         let fresh = generation == self.health.generation(row);
         self.health.answered(row, fresh, self.table.get(Stat::InFlight, row));
+    }
+
+    /// Whether the row serves as it always does: one that comes back is nearly idle and cold, and
+    /// would seem slower or quicker than those beside it for long.
+    fn is_typical(&self, row: u32) -> bool {
+        !self.health.is_disturbed() || self.health.state(row) == State::In
     }
 
     /// Without the time of its steps, where that is none that an engine could have.
