@@ -310,5 +310,6 @@ def replay(
     stats_delay: float = 0.0,
     kv_event_delay: float | None = None,
     changes: list[tuple[float, int, bool]] = ...,
+    hold: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]: ...

@@ -20,7 +20,7 @@ GROUPS = {
         *("speeds", "routers", "events", "stats_period_ms", "stats_delay_ms"),
     ),
     "Load": ("speedup", "seed", "seeds", "jitter", "requests", "rate", "burstiness"),
-    "Strategies": ("words", "params", "baseline", "slo"),
+    "Strategies": ("words", "params", "hold", "baseline", "slo"),
     "Trace file": ("format_", "trace_block", "skip_bad"),
     "KV events": ("kv_events", "kv_event_delay"),
     "Output": ("wide", "json_file", "report_file", "assignments"),
@@ -109,6 +109,11 @@ GROUPS = {
     help="An endpoint dies, or joins (join@…).",
 )
 @click.option(
+    "--hold",
+    is_flag=True,
+    help="Requests wait at the router until the endpoint chosen has room in its KV cache.",
+)
+@click.option(
     "--format", "format_", metavar="NAME", help="mooncake, azure, bailian, openai; else guessed."
 )
 @click.option("--trace-block", type=int, help="Tokens of a hash id of the trace.")
@@ -143,7 +148,8 @@ GROUPS = {
     "--assignments",
     type=_FILE,
     metavar="FILE",
-    help="With one strategy: an endpoint number a line, in trace order.",
+    help="With one strategy: an endpoint number a line, in trace order; with --hold also when it "
+    "was sent there, ms.",
 )
 @click.option(
     "--tune",

@@ -28,6 +28,20 @@ def needs(module: str, option: str, extra: str) -> None:
         raise RouteError(f"{option} needs {module}: pip install 'routecore[{extra}]'")
 
 
+def _waits(results: Sequence["ReplayResult"]) -> Iterable[str]:
+    """How long requests waited at the router, which their TTFT has in it, and how many did."""
+    yield "waited at the router (in TTFT)  load  seed  mean ms    p99 ms   longest  most at once"
+    for result in results:
+        waits = result.per_request.wait_ms
+        longest = float(max((wait for wait in waits.tolist() if wait == wait), default=0.0))
+        _, queue = result.per_request.queue(1_000)
+        yield (
+            f"{result.settings.strategy:30}  {result.settings.speedup:>4g}  "
+            f"{result.settings.seed:>4}  {result.wait_ms.mean:>7.0f}  {result.wait_ms.p99:>8.0f}  "
+            f"{longest:>8.0f}  {int(queue.max()):>12}"
+        )
+
+
 class Files(msgspec.Struct):
     """Where results go beside the terminal; "-" is the terminal."""
 
@@ -83,8 +97,12 @@ class Files(msgspec.Struct):
 
         rows, knees = table.compare(results, baseline), table.knees(results)
         if self.assignments:
-            numbers = results[0].per_request.endpoint.tolist()
-            _write(self.assignments, "".join(f"{at}\n" for at in numbers), "--assignments")
+            each = results[0].per_request
+            lines = [f"{at}\n" for at in each.endpoint.tolist()]
+            if results[0].settings.hold:
+                sent = zip(each.endpoint.tolist(), each.dispatch_ms.tolist(), strict=True)
+                lines = [f"{at} {when:.3f}\n" for at, when in sent]
+            _write(self.assignments, "".join(lines), "--assignments")
         loads = list(dict.fromkeys(row.speedup for row in rows))
         here = {load: [row for row in rows if row.speedup == load] for load in loads}
         judged = [row for row in rows if asked is None or row.strategy in asked]
@@ -107,6 +125,8 @@ class Files(msgspec.Struct):
 
             _write(self.report, page(results, baseline), "--report")
         self._say(text.lines(rows, knees, results[0].settings, baseline=baseline, wide=wide))
+        if any(result.settings.hold for result in results):
+            self._say(("", *_waits(results)))
         verdict = text.verdict(here[1.0 if 1.0 in here else max(here)], baseline)
         self._say(wrap(verdict, 80))
         for line in missed:

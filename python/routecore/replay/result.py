@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_blocks: int
     routers: int
     kv_event_delay_ms: float | None = None
+    hold: bool = False
 
 
 class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -42,6 +43,8 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         endpoint: Number of the endpoint it was last sent to; -1 for none.
         arrival_ms: Arrival at the router; NaN if it never came to that.
+        dispatch_ms: When the router sent it to that endpoint: later than its arrival if it had to
+            wait for room. NaN if it never did.
         first_token_ms: First token; NaN if there was none.
         end_ms: Last token; NaN if there was none.
         cached_tokens: Prompt tokens found in the endpoint's cache.
@@ -52,6 +55,7 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     endpoint: Ints
     arrival_ms: Floats
+    dispatch_ms: Floats
     first_token_ms: Floats
     end_ms: Floats
     cached_tokens: Ints
@@ -68,6 +72,11 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.first_token_ms - self.arrival_ms
 
     @property
+    def wait_ms(self) -> Floats:
+        """Time at the router, part of the time to first token; 0 where it was sent at once."""
+        return self.dispatch_ms - self.arrival_ms
+
+    @property
     def e2e_ms(self) -> Floats:
         """Arrival to last token."""
         return self.end_ms - self.arrival_ms
@@ -77,6 +86,24 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Time per output token after the first; NaN for outputs of one token."""
         gaps = np.where(self.output_tokens > 1, self.output_tokens - 1.0, np.nan)
         return (self.end_ms - self.first_token_ms) / gaps
+
+    def queue(self, moments: int = 96) -> tuple[float, Ints]:
+        """Requests that waited at the router, at so many moments.
+
+        Returns:
+            Milliseconds from the first arrival to the last moment, and the numbers.
+        """
+        arrived = np.isfinite(self.arrival_ms)
+        if not arrived.any():
+            return 0.0, np.zeros(moments, dtype=np.int64)
+        came = np.sort(self.arrival_ms[arrived])
+        # One that was never sent waits until it was turned away, which the arrays don't tell.
+        went = np.sort(np.where(np.isnan(self.dispatch_ms), self.arrival_ms, self.dispatch_ms))
+        went = went[np.isfinite(went)]
+        span = float(max(came[-1], went[-1]) - came[0])
+        at = came[0] + np.linspace(0, span, moments)
+        waiting = np.searchsorted(came, at, "right") - np.searchsorted(went, at, "right")
+        return span, waiting.astype(np.int64)
 
     def session_spread(self) -> tuple[float, float]:
         """Endpoints a session used, and changes of endpoint from turn to turn: means over the
@@ -102,6 +129,8 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         served: Those that got their last token.
         rejected: Those that need more KV blocks than an engine has.
         failed: Those lost with an engine, or that found none.
+        shed: Those that waited at the router for as long as they may.
+        wait_ms: Time at the router, part of the time to first token.
         preemptions: How often an engine dropped a request to compute it again.
         token_hit_rate: Prompt tokens found in caches, a prompt token of the trace.
         ttft_ms: Time to first token.
@@ -124,8 +153,10 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     served: int
     rejected: int
     failed: int
+    shed: int
     preemptions: int
     token_hit_rate: float
+    wait_ms: Spread
     ttft_ms: Spread
     tpot_ms: Spread
     e2e_ms: Spread

@@ -132,6 +132,7 @@ def run(
     stats_delay_ms: float = 0.0,
     kv_event_delay_ms: float | None = None,
     events: Sequence[str] = (),
+    hold: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> ReplayResult:
     """Replay a trace.
@@ -158,6 +159,8 @@ def run(
         kv_event_delay_ms: From a change of an engine's cache until routers hear of it: compiled
             cache strategies then go by KV events. None: by what they sent where.
         events: Endpoints that die or join, as "fail@120s:3" in simulated time.
+        hold: Requests wait at the router until the endpoint chosen for them has room in its KV
+            cache; compiled strategies only.
         progress: Called now and then with the number of requests routed so far.
 
     Raises:
@@ -190,6 +193,8 @@ def run(
     blocks = max(1, PROFILES[engine] // block_size) if kv_blocks is None else kv_blocks
     seeds = [seed + (at << 32) for at in range(routers)]
     name, parameters, chooser = _chooser(strategy, params or {}, trace, endpoints, seeds)
+    if hold and "strategy" not in chooser:
+        raise RouteError("hold: only a strategy given by its word can let requests wait")
     begun = time.perf_counter()
     found = _core.replay(
         trace.core,
@@ -202,6 +207,7 @@ def run(
         stats_delay=stats_delay_ms,
         kv_event_delay=kv_event_delay_ms,
         changes=[parse_event(event) for event in events],
+        hold=hold,
         progress=progress,
     )
     wall = time.perf_counter() - begun
@@ -219,7 +225,12 @@ def run(
         kv_blocks=blocks,
         routers=routers,
         kv_event_delay_ms=kv_event_delay_ms,
+        hold=hold,
     )
+    waits = arrays.wait_ms[np.isfinite(arrays.wait_ms)]
+    marks = np.percentile(waits, (50, 90, 99)) if len(waits) else (0.0, 0.0, 0.0)
+    mean = float(waits.mean()) if len(waits) else 0.0
+    found["wait_ms"] = Spread(mean, *(float(mark) for mark in marks))
     for times in ("ttft_ms", "tpot_ms", "e2e_ms"):
         found[times] = Spread(*found[times])
     return ReplayResult(
@@ -243,6 +254,7 @@ def _arrays(trace: Trace, found: dict[str, Any]) -> PerRequest:
     return PerRequest(
         endpoint=endpoint.astype(np.int64),
         arrival_ms=floats("arrival"),
+        dispatch_ms=floats("dispatch"),
         first_token_ms=floats("first_token"),
         end_ms=floats("end"),
         cached_tokens=np.frombuffer(found.pop("cached"), dtype=np.uint32).astype(np.int64),

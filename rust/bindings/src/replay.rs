@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::buffer::{Element, PyBuffer};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use routecore::admission::Limits;
 use routecore::prompt::Unit;
 use routecore::{Key, Params};
 use routecore_replay::engine::Report;
@@ -205,6 +206,22 @@ impl Gateway for Watched<'_> {
         self.inner.on_up(now, engine);
     }
 
+    fn holds(&self, id: u32) -> bool {
+        self.inner.holds(id)
+    }
+
+    fn expired(&mut self, now: f64, into: &mut Vec<u32>) {
+        self.inner.expired(now, into);
+    }
+
+    fn due(&mut self, into: &mut Vec<u32>) {
+        self.inner.due(into);
+    }
+
+    fn wake_at(&self, now: f64) -> f64 {
+        self.inner.wake_at(now)
+    }
+
     fn stopped(&self) -> bool {
         self.error.is_some() || must_stop() || self.inner.stopped()
     }
@@ -332,7 +349,7 @@ fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
 #[pyfunction]
 #[pyo3(signature = (trace, engines, *, strategy=None, assigned=None, gateway=None, speedup=1.0,
     jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, kv_event_delay=None,
-    changes=Vec::new(), progress=None))]
+    changes=Vec::new(), hold=false, progress=None))]
 pub fn replay<'py>(
     py: Python<'py>,
     trace: &Trace,
@@ -347,6 +364,7 @@ pub fn replay<'py>(
     stats_delay: f64,
     kv_event_delay: Option<f64>,
     changes: Vec<(f64, u32, bool)>,
+    hold: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let fleet = engines.into_iter().map(engine).collect::<PyResult<Vec<_>>>()?;
@@ -362,6 +380,7 @@ pub fn replay<'py>(
         let live = |&seed: &u64| {
             let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
             let router = router.with_weights(weights.clone());
+            let router = if hold { router.with_hold(Limits::default()) } else { router };
             Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
         };
         let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();
@@ -408,12 +427,14 @@ fn figures<'py>(
     let found = PyDict::new(py);
     found.set_item("engine", bytes(py, &outcome.engine, u32::to_ne_bytes))?;
     found.set_item("arrival", bytes(py, &outcome.arrival, f64::to_ne_bytes))?;
+    found.set_item("dispatch", bytes(py, &outcome.dispatch, f64::to_ne_bytes))?;
     found.set_item("first_token", bytes(py, &outcome.first_token, f64::to_ne_bytes))?;
     found.set_item("end", bytes(py, &outcome.end, f64::to_ne_bytes))?;
     found.set_item("cached", bytes(py, &outcome.cached, u32::to_ne_bytes))?;
     found.set_item("requests", summary.requests)?;
     found.set_item("served", summary.served)?;
     found.set_item("rejected", outcome.rejected)?;
+    found.set_item("shed", outcome.shed)?;
     found.set_item("failed", outcome.failed)?;
     found.set_item("preemptions", outcome.preemptions)?;
     found.set_item("token_hit_rate", summary.token_hit_rate)?;
