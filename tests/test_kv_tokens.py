@@ -82,7 +82,10 @@ def test_a_long_conversation_tokenises_its_new_turn_only() -> None:
 def test_pieces_give_what_the_whole_gives(contents: list[str]) -> None:
     made = PromptTokens(tokenizer(), TEMPLATE, special_tokens=SPECIAL)
     made._checks_left = 0
-    text = made._template(messages=chat(*contents)["messages"], **SPECIAL)  # type: ignore[misc]
+    assert made._templates is not None
+    template = made._templates.of(None)
+    assert template is not None
+    text = template.render(chat(*contents)["messages"], **SPECIAL)
     body = {**chat(*contents), "add_generation_prompt": False}
     assert list(made.ids(body) or ()) == tokenizer().encode(text, add_special_tokens=False).ids
 

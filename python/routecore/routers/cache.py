@@ -2,12 +2,14 @@
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from routecore.errors import RouteError
-from routecore.requests.body import body_of
+from routecore.requests.body import body_of, has_prompt
 from routecore.routers.compiled import KeyedRouter
+from routecore.routers.explanation import Explanation
 
 TokenIdsOf = Callable[[dict[str, Any]], Any]
 """Token ids of a request body: a list or buffer of integers, or None where they are not known."""
@@ -21,15 +23,19 @@ class _NoIds:
 
     def __init__(self, strategy: str) -> None:
         self.count, self._strategy = 0, strategy
+        self.explaining = threading.local()
 
-    def __call__(self, error: BaseException) -> None:
+    def __call__(self, error: BaseException | None) -> None:
+        if getattr(self.explaining, "now", False):
+            return  # changes nothing
         if not self.count:
             _LOG.warning(
                 "%s: no token ids of a prompt, which goes by its text and without KV events "
-                "(said once; counted in prompts_without_ids): %s: %s",
+                "(said once; counted in prompts_without_ids): %s",
                 self._strategy,
-                type(error).__name__,
-                error,
+                "the function returned None"
+                if error is None
+                else f"{type(error).__name__}: {error}",
             )
         self.count += 1
 
@@ -109,8 +115,16 @@ class CacheRouter(KeyedRouter):
 
     @property
     def prompts_without_ids(self) -> int:
-        """Prompts that `prompt_tokens` failed for, or gave something else than token ids of."""
+        """Prompts that `prompt_tokens` failed for, or returned no token ids of."""
         return self._no_ids.count
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """As every router's: changes nothing, and counts nothing."""
+        self._no_ids.explaining.now = True
+        try:
+            return super().explain(*args, **kwargs)
+        finally:
+            self._no_ids.explaining.now = False
 
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         body = body_of(request, request_json)
@@ -124,10 +138,13 @@ class CacheRouter(KeyedRouter):
         if self._token_ids is None or not isinstance(body, dict):
             return None
         try:
-            return self._token_ids(body)
+            ids = self._token_ids(body)
         except Exception as error:  # the host's own code, or a tokenizer's
             self._no_ids(error)
             return None
+        if ids is None and has_prompt(body):
+            self._no_ids(None)
+        return ids
 
 
 class PrefixCacheRouter(CacheRouter):
