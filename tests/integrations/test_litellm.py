@@ -228,6 +228,61 @@ def test_an_abandoned_stream_leaves_the_load_after_its_lease(callback: Any) -> N
     run(work)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_cancelled_call_leaves_the_load_when_it_is_cancelled(callback: Any, stream: bool) -> None:
+    ours = callback(strategy="least_connections")
+
+    async def work() -> None:
+        async with fleet(1) as (engines, urls):
+            router = litellm.Router(group(*urls), num_retries=0)
+            await router.acompletion("m", chat(0), max_tokens=2)
+            engines[0].scheduler.speed = 0.001
+
+            async def read() -> None:
+                answer = await router.acompletion("m", chat(1), max_tokens=500, stream=stream)
+                async for _ in answer if stream else ():
+                    pass
+
+            kept = await asyncio.gather(
+                *(asyncio.wait_for(read(), 0.3) for _ in range(3)), return_exceptions=True
+            )
+            assert [type(error) for error in kept] == [TimeoutError] * 3
+            await asyncio.sleep(0.01)
+            monitor = ours._groups["m"].fleet.monitor
+            assert (monitor.in_flight, monitor.leases_expired) == (0, 0)
+            assert monitor.standing("m0") is None
+
+    run(work)
+
+
+def test_a_dead_deployment_gets_probes_only_and_cooldowns_agree(callback: Any) -> None:
+    ours = callback(strategy="least_connections")
+
+    async def work() -> None:
+        async with fleet(1) as (_, urls):
+            for cools in (False, True):
+                name = f"m{cools}"
+                router = litellm.Router(
+                    group(NOWHERE, *urls, name=name),
+                    num_retries=0,
+                    disable_cooldowns=not cools,
+                    allowed_fails=0,
+                    cooldown_time=0.2,
+                )
+                failed = 0
+                for n in range(30):
+                    try:
+                        await router.acompletion(name, chat(n), max_tokens=2)
+                    except litellm.InternalServerError:
+                        failed += 1
+                assert 1 <= failed <= 4
+                assert await settled(ours, name) == 0
+                standing = ours._groups[name].fleet.monitor.standing(f"{name}0")
+                assert cools or standing.reason == "connect"
+
+    run(work)
+
+
 def test_a_failing_strategy_fails_no_request(callback: Any) -> None:
     ours = callback(strategy="round_robin")
 

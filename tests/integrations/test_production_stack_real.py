@@ -242,6 +242,59 @@ def test_an_orchestrated_pair_serves_a_request(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("logic", "strategy"),
+    [
+        ("roundrobin", "round_robin"),
+        ("session", "equal"),
+        ("prefixaware", "prefix_cache"),
+        ("prefixaware", "least_connections"),
+        ("prefixaware", "expected_latency"),
+    ],
+)
+def test_a_dead_engine_fails_no_more_than_the_first_requests(
+    tmp_path: Path, logic: str, strategy: str
+) -> None:
+    async def test() -> None:
+        flags = ("--routing-logic", logic, "--session-key", "x-user")
+        env = {"ROUTECORE_STRATEGY": strategy}
+        async with (
+            fleet(2) as (_, urls),
+            started(tmp_path, [*urls, NOWHERE], *flags, **env) as router,
+        ):
+            failed = 0
+            for n in range(40):
+                status, _ = await router.post(
+                    "/v1/chat/completions",
+                    json=chat(f"{n}", max_tokens=2),
+                    headers={"x-user": f"user {n}"},
+                )
+                failed += status != 200
+            assert 1 <= failed <= 5
+            assert await router.metric("routecore_in_flight_requests") == 0
+
+    asyncio.run(test())
+
+
+def test_a_dead_half_of_a_pair_fails_no_more_than_the_first_requests(tmp_path: Path) -> None:
+    async def test() -> None:
+        flags = ("--static-model-labels", "p,p,d,d", "--prefill-model-labels", "p")
+        logic = ("--routing-logic", "disaggregated_prefill_orchestrated")
+        async with fleet(3) as (_, urls):
+            for half in ([NOWHERE, *urls], [*urls[:2], NOWHERE, urls[2]]):
+                async with started(
+                    tmp_path, half, *logic, *flags, "--decode-model-labels", "d"
+                ) as router:
+                    asked = [await router.chat(f"{n} " * 200, max_tokens=2) for n in range(30)]
+                    assert 1 <= sum(status != 200 for status in asked) <= 5
+                    await router.until("routecore_in_flight_requests", 0)
+
+    asyncio.run(test())
+
+
 def test_a_dynamic_reload_keeps_us_in_place(tmp_path: Path) -> None:
     async def test() -> None:
         async with fleet(3) as (engines, urls):
@@ -321,6 +374,7 @@ def test_a_wrong_setting_ends_the_start(tmp_path: Path) -> None:
         flags = ("--routing-logic", "prefixaware")
         env = {"ROUTECORE_STRATEGY": "fastest"}
         async with started(tmp_path, ["http://127.0.0.1:1"], *flags, **env) as router:
-            assert "RouteError: strategy: unknown 'fastest'; valid: " in router.log()
+            assert "routecore: strategy: unknown 'fastest'; valid: " in router.log()
+            assert "Traceback" not in router.log()
 
     asyncio.run(test())

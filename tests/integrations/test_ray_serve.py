@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,13 +42,27 @@ class Chat:
 
 
 class Engine:
-    """Answers which process it is; `die` and `wait` make a call go wrong or slow."""
+    """Answers which process it is; `die`, `wait` and `sick` make calls go wrong or slow."""
 
-    async def __call__(self, request: Any = None, die: bool = False, wait: float = 0.0) -> int:
+    def __init__(self) -> None:
+        self._sick = False
+
+    async def __call__(
+        self, request: Any = None, die: bool = False, wait: float = 0.0, sick: bool = False
+    ) -> int:
         if die:
             os.kill(os.getpid(), signal.SIGKILL)
+        self._sick = self._sick or sick
+        if self._sick:
+            raise ValueError("sick")
         await asyncio.sleep(wait)
         return os.getpid()
+
+    async def stream(self, request: Any = None) -> AsyncIterator[int]:
+        if self._sick:
+            raise ValueError("sick")
+        for _ in range(3):
+            yield os.getpid()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -169,6 +183,27 @@ def test_a_killed_replica_costs_its_own_requests_only() -> None:
     assert any(error is None for error in ended)
     assert all(error is None or isinstance(error, ray.exceptions.RayError) for error in ended)
     assert settled(handle) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_replica_that_raises_gets_probes_only(stream: bool) -> None:
+    handle = deploy(f"raises{stream}", 3, strategy="least_connections")
+    with pytest.raises(ray.exceptions.RayTaskError):
+        handle.remote(sick=True).result()
+    failed = 0
+    for _ in range(60):
+        try:
+            if stream:
+                assert len(list(handle.options(stream=True).stream.remote())) == 3
+            else:
+                handle.remote().result()
+        except ray.exceptions.RayTaskError:
+            failed += 1
+    assert 1 <= failed <= 8
+    assert settled(handle) == 0
+    router = router_of(handle)
+    known = [router._fleet.monitor.standing(seat.url) for seat in router._seats.values()]
+    assert [standing.reason for standing in known if standing is not None] == ["status"]
 
 
 def test_a_failing_strategy_fails_no_request() -> None:
