@@ -134,3 +134,19 @@ def test_a_report_of_nothing_is_refused_in_one_line(tmp_path: Path, text: str | 
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {file}: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_sessions_are_compared_with_the_ring_that_active_mode_follows(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTECORE_MODE", "shadow")
+    app = stand_in.start("session", CALLBACKS, URLS, session_key="user")
+    router = app.state.router
+    for n in range(40):
+        body = {**BODY, "user": f"user {n}"}
+        run(stand_in.handle(body, str(n), good))
+    router.decision.shadow.log.close()
+    (path,) = Path.cwd().glob("routecore-shadow-*.jsonl")
+    ours = [json.loads(line)["ours"] for line in path.read_text().splitlines()]
+    ring = type(router._ring)()
+    assert ours == [ring.owner(f"user {n}", set(URLS)) for n in range(40)]

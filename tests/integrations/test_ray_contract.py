@@ -380,6 +380,19 @@ def test_metrics_go_to_the_host_and_one_line_says_what_runs(
     assert metrics["routecore_in_flight_requests"] == 1
 
 
+def test_an_older_router_of_the_deployment_is_named(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = make(strategy="round_robin")
+    make(strategy="round_robin")
+    assert "older router" not in caplog.text
+    make(strategy="least_connections")
+    assert "older router of this deployment lives on in this process, with round_robin" in (
+        caplog.text
+    )
+    assert old is not None
+
+
 def test_prompts_are_found_wherever_a_call_carries_them(metrics: dict[str, float]) -> None:
     body_of = importlib.import_module("routecore.integrations.ray_prompt").body_of
     part = SimpleNamespace(type="text", text="hi")

@@ -50,6 +50,11 @@ class RayTelemetry:
         made = kind(name, description=text, tag_keys=(*self._tags, *tags), **options)
         return made.set_default_tags(self._tags)
 
+    def chosen(self, mode: str) -> None:
+        """This process routes with the strategy, in that mode."""
+        text = "1 in each process that routes with the strategy."
+        self._made(metrics.Gauge, "routecore_router", text, ("mode",)).set(1, tags={"mode": mode})
+
     def decided(self, seconds: float) -> None:
         """The strategy chose, in that time."""
         self._decisions.inc(tags=self._outcomes["strategy"])
