@@ -234,3 +234,60 @@ fn a_row_that_is_freed_is_in() {
     fail(&mut fleet, 0, 1_000.0, Reason::Status, 4);
     assert!(!fleet.health.is_disturbed());
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        let failed = |reason, wait| Outcome::Failed(reason, wait);
+        prop_oneof![
+            3 => Just(Outcome::Served),
+            1 => Just(Outcome::Refused),
+            6 => (prop::sample::select(Reason::ALL), prop::option::of(any::<f64>()))
+                .prop_map(move |(reason, wait)| failed(reason, wait)),
+        ]
+    }
+
+    fn time() -> impl Strategy<Value = f64> {
+        prop_oneof![8 => 0.0..100.0, 1 => any::<f64>(), 1 => Just(5.0)]
+    }
+
+    proptest! {
+        #[test]
+        fn who_was_told_nothing_but_successes_is_in_and_a_choice_is_always_to_be_had(
+            steps in prop::collection::vec((0..4_u32, any::<bool>(), outcome(), time()), 0..300),
+            seed: u64,
+        ) {
+            let mut fleet = fleet(4);
+            fleet.health.configure(Policy::default(), seed).unwrap();
+            let mut failed = [false; 4];
+            for (id, (row, token, outcome, time)) in steps.into_iter().enumerate() {
+                let id = id as u128;
+                fleet.advance(time);
+                fleet.chosen(row);
+                fleet.sent(row, id, time);
+                if token {
+                    fleet.first_token(row, id, time);
+                }
+                fleet.end(row, id, time, outcome);
+                failed[row as usize] |= matches!(
+                    outcome, Outcome::Failed(reason, _) if reason != Reason::Client
+                );
+                for (row, failed) in (0..).zip(failed) {
+                    prop_assert!(failed || fleet.health.state(row) == State::In);
+                }
+                let somebody = (0..4).any(|row| fleet.health.has_room(row, 0.0));
+                prop_assert!(somebody || fleet.health.least_recent(0..4).is_some());
+                let away = (0..4).filter(|&row| fleet.health.state(row) != State::In).count();
+                prop_assert_eq!(away > 0, fleet.health.is_disturbed());
+                // Nobody waits for longer than the policy says, whatever the clock did.
+                for (row, _) in fleet.health.out() {
+                    let until = fleet.health.standing(row).until.unwrap();
+                    prop_assert!(until.is_finite());
+                }
+            }
+        }
+    }
+}
