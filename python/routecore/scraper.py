@@ -5,6 +5,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from routecore.errors import RouteError
@@ -28,6 +29,7 @@ Endpoints = Iterable[str | Endpoint]
 _MAX_BYTES = 16 * 1024 * 1024  # of one answer: far above any engine's, and a bound
 _MAX_OPEN = 256  # connections at a time
 _EXIT_SECONDS = 0.5  # that the process's end waits for an answer
+_IMPORTS = ("httpx", "h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio")
 _of_parents: list[object] = []  # loops of threads that a fork left behind
 _FLUSH_SECONDS = 0.02  # answers that come this close together are stored in one go
 
@@ -115,6 +117,11 @@ class EngineStatsScraper(metaclass=SingletonMeta):
     def start(self) -> None:
         """Scrape in a background thread until `close()`; a second call changes nothing."""
         import asyncio
+
+        # Here, not in the thread: a fork in the middle of an import leaves half a module.
+        for name in _IMPORTS:
+            with suppress(ImportError):
+                import_module(name)
 
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
