@@ -61,6 +61,29 @@ def test_prefixes_stay_together_while_load_allows(stand_in: Any) -> None:
     assert len(run(many())) == 4  # all at once: no endpoint gets the crowd
 
 
+def test_requests_wait_for_room_where_that_is_asked_for(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTECORE_HOLD", "true")
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "expected_latency")
+    monkeypatch.setenv("ROUTECORE_PARAMS", "kv_tokens=600,seed=1")
+    app = stand_in.start("prefixaware", CALLBACKS, URLS[:1])
+    monitor = app.state.request_stats_monitor
+    hold = app.state.router.decision.router.hold
+
+    async def two() -> None:
+        monitor.on_new_request(URLS[0], "before", time.time())
+        large = {"prompt": "a question that nobody else has asked so far " * 40}
+        asked = asyncio.create_task(stand_in.handle(large, "1", good))
+        while not hold.counts.waiting:
+            await asyncio.sleep(0)
+        monitor.on_request_complete(URLS[0], "before", time.time())
+        assert await asyncio.wait_for(asked, 5) == URLS[0]
+
+    run(two())
+    assert (hold.counts.admitted, hold.counts.held) == (1, 1)
+
+
 def test_another_hashtrie_is_asked_in_place_of_ours(stand_in: Any) -> None:
     app = stand_in.start("prefixaware", CALLBACKS, URLS, prefix_min_match_length=128)
     asked: list[Any] = []

@@ -1,5 +1,6 @@
 """One strategy behind one routing logic of the host: chooses, measures, never fails a request."""
 
+import importlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.hold import Rejected
 from routecore.integrations.engine_caches import engine_caches
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
@@ -17,6 +19,7 @@ from routecore.integrations.seldom import Seldom
 from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
 from routecore.integrations.telemetry import Telemetry
 from routecore.prefill_decode import PrefillDecodeRouter
+from routecore.routers.compiled import CompiledRouter
 
 _log = host.logger("routecore.production_stack")
 
@@ -64,6 +67,7 @@ class Decision:
         if logic not in _SPLIT:
             _check_labels(self.router, host.labels())
         self.telemetry = Telemetry("production_stack", self.strategy)
+        self.holds = settings.hold and isinstance(self.router, CompiledRouter)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
         self._logs = Seldom()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
@@ -119,6 +123,37 @@ class Decision:
             self._failed(error)
             return fewest_in_flight(endpoints, request_stats)
         self.telemetry.decided(time.perf_counter() - began)
+        return url
+
+    async def wait(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Any,
+        request_stats: Any,
+        request: Any,
+        body: Any = None,
+    ) -> str:
+        """`choose`, once the endpoint that is chosen has room.
+
+        Raises:
+            RouteError: There are no endpoints.
+            HTTPException: 429, too many wait or for too long.
+        """
+        try:
+            life = follow(request)
+            given = life.body if body is None else body
+            # The host reports the request under an id of its own, right after this.
+            go = await self.router.acquire(
+                endpoints, engine_stats, request_stats, request, given, ticket=False
+            )
+        except Rejected as full:
+            fastapi: Any = importlib.import_module("fastapi")  # the host's
+            after = {"Retry-After": f"{full.retry_after_s:.0f}"}
+            raise fastapi.HTTPException(full.status, str(full), headers=after) from None
+        except Exception as error:
+            self._failed(error)
+            return self.choose(endpoints, engine_stats, request_stats, request, body)
+        url: str = go.url
         return url
 
     def beside(

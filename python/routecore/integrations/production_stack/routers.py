@@ -118,6 +118,10 @@ class _Awaited(Routed):
         """
         await self.decision.prepare(request_json)
         if self.decision.shadow is None:
+            if self.decision.holds and self._rule() is None and endpoints:
+                return await self.decision.wait(
+                    endpoints, engine_stats, request_stats, request, request_json
+                )
             return self._choose(endpoints, engine_stats, request_stats, request, request_json)
         url: str = await super().route_request(  # type: ignore[misc]
             endpoints, engine_stats, request_stats, request, request_json

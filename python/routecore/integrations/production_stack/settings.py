@@ -19,6 +19,8 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         strategy: A word of `routecore strategies`; "equal": our equal of the host's routing logic.
         cache_discovery: Keep the endpoint objects of a static discovery between requests.
+        hold: Requests wait until the endpoint chosen for them has room in its KV cache, with the
+            routing logics that the host awaits; see docs/hold.md.
     """
 
     known: ClassVar[Mapping[str, type[RoutingInterface]]] = {
@@ -28,6 +30,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
 
     strategy: str = EQUAL
     cache_discovery: bool = True
+    hold: bool = False
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -30,6 +30,15 @@ impl Floor<'_> {
         known(Stat::KvTokens) + LEFT * self.engine.output_tokens * known(Stat::InFlight)
     }
 
+    /// Whether the engine says that it has more requests than this router sent, by more than a
+    /// scrape may lag behind: else what it uses beyond our count is only answers that got longer.
+    fn has_others(self, row: u32) -> bool {
+        let known = |stat| Some(self.table.get(stat, row)).filter(|x| !x.is_nan());
+        let Some(running) = known(Stat::Running) else { return true };
+        let ours = known(Stat::InFlight).unwrap_or(0.0);
+        running + known(Stat::Queuing).unwrap_or(0.0) > ours + (ours * 0.1).max(1.0)
+    }
+
     fn is_idle(self, row: u32) -> bool {
         // Not known counts as nothing: a gate must not close for want of news.
         let requests = self.table.get(Stat::InFlight, row);
@@ -73,7 +82,8 @@ impl Gate {
         }
         if usage != last.usage {
             let beyond = usage * floor.capacity(row) - counted;
-            *last = Scrape { id, usage, at: now, beyond: beyond.max(0.0) };
+            let beyond = if floor.has_others(row) { beyond.max(0.0) } else { 0.0 };
+            *last = Scrape { id, usage, at: now, beyond };
         }
         if now - last.at > STALE { counted } else { counted + last.beyond }
     }
@@ -117,6 +127,16 @@ mod tests {
     fn an_idle_endpoint_takes_whatever_comes() {
         let (mut gate, table) = (Gate::default(), table(0.0, 0.0));
         assert!(gate.fits(floor(&table), 0, 1e9, 1.0, 0.0));
+    }
+
+    #[test]
+    fn answers_that_got_longer_are_not_the_work_of_others() {
+        for (running, in_use) in [(2.0, 700.0), (3.0, 700.0), (4.0, 900.0)] {
+            let (mut gate, mut table) = (Gate::default(), table(2.0, 500.0));
+            table.set(Stat::KvUsage, 0, 0.9);
+            table.set(Stat::Running, 0, running);
+            assert_eq!(gate.in_use(floor(&table), 0, 5.0), in_use, "{running}");
+        }
     }
 
     #[test]
