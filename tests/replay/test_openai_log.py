@@ -75,7 +75,7 @@ def test_turns_of_a_session_wait_for_each_other(tmp_path: Path) -> None:
         ({"body": chat("a"), "usage": USAGE}, "missing required field `timestamp`"),
         ({"timestamp": "soon", "body": chat("a"), "usage": USAGE}, "timestamp: expected seconds"),
         ({"timestamp": 0, "usage": USAGE, "body": []}, "body: expected a request body"),
-        ({"timestamp": 0, "usage": USAGE, "body": {}}, "body: expected messages, prompt or input"),
+        ({"timestamp": 0, "usage": USAGE, "body": {}}, "body: no prompt of a known API in it"),
         ({"timestamp": 0, "usage": USAGE, "body": "{"}, "body: Expecting property name"),
         ({"timestamp": 0, "body": chat("a")}, "usage: expected completion_tokens, or max_tokens"),
         ({"timestamp": 0, "body": chat("a"), "usage": {"prompt_tokens": -1}}, "usage: expected"),
@@ -92,3 +92,48 @@ def test_a_bad_line_names_itself(tmp_path: Path, row: object, reason: str) -> No
     assert str(raised.value).removeprefix(f"{path}:2: ").casefold().find(reason.casefold()) >= 0
     trace = read_trace(path, skip_bad=True)
     assert (len(trace), trace.skipped) == (1, 1)
+
+
+def responses(response: str, asked: str, before: str | None = None) -> dict[str, Any]:
+    body = {"input": asked, "previous_response_id": before, "max_output_tokens": 9}
+    usage = {"input_tokens": 60, "output_tokens": 5}
+    return {"timestamp": 1.0, "body": body, "response": {"id": response, "usage": usage}}
+
+
+def test_a_chain_of_responses_is_a_session(tmp_path: Path) -> None:
+    rows = [
+        responses("r1", "a " * 90),
+        responses("r2", "b " * 90),
+        responses("r3", "c", "r1"),
+        responses("r4", "d", "r3"),
+        responses("r5", "e", "of an older log"),
+    ]
+    found = run(read_trace(log(tmp_path / "log.jsonl", *rows)), endpoints=1).per_request
+    assert found.session.tolist() == [0, 1, 0, 0, 2]
+    assert found.input_tokens.tolist() == [60] * 5
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"timestamp": 1, "text": "hello " * 40, "sampling_params": {"max_new_tokens": 5},
+         "response": {"meta_info": {"prompt_tokens": 60, "completion_tokens": 5}}},
+        {"timestamp": 1, "inputs": "hello " * 40, "parameters": {"max_new_tokens": 5},
+         "input_tokens": 60},
+        {"created": 1, "messages": chat("hello " * 40)["messages"], "prompt_tokens": 60,
+         "completion_tokens": 5},
+        {"timestamp": 1, "messages": chat("hello " * 40)["messages"], "output_length": 5,
+         "input_tokens": 60},
+        {"timestamp": 1, "input_ids": list(range(60)), "max_new_tokens": 5},
+    ],
+    ids=lambda row: str(row)[:40],
+)  # fmt: skip
+def test_rows_of_every_api(tmp_path: Path, row: dict[str, Any]) -> None:
+    found = run(read_trace(log(tmp_path / "log.jsonl", row)), endpoints=1).per_request
+    assert (found.input_tokens.tolist(), found.output_tokens.tolist()) == ([60], [5])
+
+
+def test_a_byte_order_mark_is_no_line(tmp_path: Path) -> None:
+    path = log(tmp_path / "log.jsonl", {"timestamp": 0, "body": chat("a"), "usage": USAGE})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_trace(path)) == 1

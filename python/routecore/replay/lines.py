@@ -1,5 +1,6 @@
 """Lines of a trace file, one at a time, and errors that say which one is bad."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _open(path) as file:
             for number, line in enumerate(file, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.isspace():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -8,6 +8,7 @@ from routecore.errors import RouteError
 from routecore.replay import azure, bailian, mooncake, openai_log
 from routecore.replay.columns import Trace
 from routecore.replay.lines import lines
+from routecore.requests.body import PROMPTS
 
 FORMATS = ("mooncake", "azure", "bailian", "openai")
 """Names of the formats that `read_trace` knows."""
@@ -23,7 +24,9 @@ def _guess(path: Path) -> str:
         row = None
     if not isinstance(row, dict):
         raise RouteError(f"{path}:1: neither a JSON object nor Azure's header; give the format")
-    if any(name in row for name in ("body", "request", "messages", "prompt")):
+    if "hash_ids" in row:
+        return "bailian" if "chat_id" in row else "mooncake"
+    if any(name in row for name in ("body", "request", *PROMPTS)):
         return "openai"
     return "bailian" if "chat_id" in row else "mooncake"
 
