@@ -294,3 +294,20 @@ def test_every_profile_serves(engine: str) -> None:
     result = run(steady(50), engine=engine, endpoints=2)
     assert result.served == 50
     assert result.ttft_ms.mean > 1
+
+
+def test_requests_wait_at_the_router_where_that_is_asked_for() -> None:
+    trace = generate("documents", requests=300, rate=60.0, seed=1)
+    fleet: dict[str, Any] = {"strategy": "expected_latency", "endpoints": 2, "kv_blocks": 1200}
+    fleet["engine"] = "qwen3-32b-h100-tp2"
+    plain, held = run(trace, **fleet), run(trace, hold=True, **fleet)
+    assert not plain.per_request.wait_ms.any()
+    each = held.per_request
+    assert (each.wait_ms >= 0).all()
+    assert held.wait_ms.mean > 0
+    assert (each.ttft_ms >= each.wait_ms).all()
+    assert held.served == plain.served == 300
+    assert held.preemptions < plain.preemptions
+    assert each.queue(50)[1].max() > 0
+    with pytest.raises(RouteError, match="hold: only a strategy given by its word"):
+        run(trace, strategy=[0] * 300, endpoints=2, hold=True)
