@@ -22,6 +22,7 @@ _ODD = (
     "block_sizes",
     "over_capacity",
     "other_ranks",
+    "disbelieved",
 )
 
 
