@@ -101,5 +101,5 @@ class RoutingInterface(metaclass=SingletonABCMeta):
             return None
         found = header(getattr(request, "headers", None), key)
         if found in (None, "") and isinstance(request_json, dict):
-            found = request_json.get(key)
+            found = request_json.get(key, request_json.get(key.replace("-", "_")))
         return None if found in (None, "") else str(found)

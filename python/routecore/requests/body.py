@@ -74,6 +74,8 @@ def body_of(request: Any, request_json: Any = None) -> Any:
         return msgspec.json.decode(cached)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+    except RecursionError:
+        return None
     try:
         return json.loads(cached)  # takes the lone surrogates that msgspec refuses
     except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ def _told(text: bytes) -> Usage | None:
         return None
     try:
         answer = _answer.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(answer, list):  # one of each prompt of a batch
         if not answer:

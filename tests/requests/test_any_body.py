@@ -1,0 +1,62 @@
+"""Whatever a client sends is read without an error, and as itself."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from routecore import _core
+from routecore.kv_events import PromptTokens
+from routecore.requests import body_of, has_prompt, prompt_fields, usage_in, usage_of
+from routecore.requests.body import BESIDE, PROMPTS
+from test_kv_tokens import TEMPLATE, tokenizer
+
+KEYS = [*PROMPTS, *BESIDE, "role", "content", "type", "text", "image_url", "url", "source", "data",
+        "uuid", "tool_calls", "function", "arguments", "usage"]  # fmt: skip
+WORDS = ["user", "system", "text", "image_url", "input_audio", "document", "tool_result", "message",
+         "data:image/png;base64,iVBORw0KGgo", "\ud800", "", "x" * 2000]  # fmt: skip
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5)
+MADE = PromptTokens(tokenizer(), TEMPLATE, special_tokens={"bos_token": "<|bos|>"})
+
+
+@given(BODIES)
+def test_any_body_is_read(body: dict[str, Any]) -> None:
+    found = _core.prompt_blocks(body, 16)
+    assert found == _core.prompt_blocks(body, 16)
+    MADE.ids(body)
+    assert has_prompt(body) in (True, False)
+    kept = prompt_fields(body.get)
+    assert set(kept) <= set(body)
+    # What is handed on field by field is the same prompt.
+    if kept:
+        assert _core.prompt_blocks(kept, 16) == found
+
+
+@given(VALUES)
+def test_any_usage_is_read(told: Any) -> None:
+    found = usage_in(told)
+    assert found is None or all(n is None or 0 <= n <= 10_000_000 for n in found)
+
+
+@given(
+    st.binary(max_size=200) | st.sampled_from([b'{"usage": {"prompt_tokens": 3}}', b"data: [1]"])
+)
+def test_any_answer_is_read(content: bytes) -> None:
+    usage_of(content)
+
+
+@pytest.mark.parametrize("cached", [b"{", b"\xff", b"", b"[" * 100_000, "text", None])
+def test_bodies_that_are_none(cached: Any) -> None:
+    class Request:
+        _body = cached
+
+    assert body_of(Request()) is None
