@@ -108,7 +108,7 @@ class NaiveIndex:
         known = self.depth(url, chain)
         for prefix in chain[:known]:
             self.blocks(url)[prefix].users += 1
-        room = self.make_room(url, len(chain) - known)
+        room = max(0, self.capacity.get(url, 0) - self.pinned(url))
         for prefix in chain[known : known + room]:
             self.blocks(url)[prefix] = Block(users=1)
         return chain[: known + room]
@@ -117,6 +117,7 @@ class NaiveIndex:
         """They stay after the request."""
         for prefix in pinned:
             self.blocks(url)[prefix].confirmed = True
+        self.make_room(url)
 
     def release(self, url: str, pinned: list[Prefix]) -> None:
         """The request is over; tails leave before heads."""
@@ -128,17 +129,16 @@ class NaiveIndex:
             block.released = self.clock
             if not block.users and not block.confirmed:
                 del blocks[prefix]
-        self.make_room(url, 0)
+        self.make_room(url)
 
-    def make_room(self, url: str, need: int) -> int:
-        """Lets idle blocks go until `need` more fit; how many do."""
+    def make_room(self, url: str) -> None:
+        """Lets idle blocks go until those fit that an engine is known to have computed."""
         blocks, capacity = self.blocks(url), self.capacity.get(url, 0)
-        while len(blocks) + need > capacity:
+        while sum(block.confirmed for block in blocks.values()) > capacity:
             idle = [prefix for prefix, block in blocks.items() if not block.users]
             if not idle:
                 break
             del blocks[min(idle, key=lambda prefix: blocks[prefix].released)]
-        return min(need, max(0, capacity - len(blocks)))
 
 
 @dataclass(eq=False)
@@ -228,8 +228,8 @@ class NaiveFleet:
             told = self.told.get(url) or self.kv_default
             blocks = int(told * self.lasting.get(url, 1.0) / block)
             self.index.capacity[url] = -(-blocks // 16) * 16
-            self.index.make_room(url, 0)
-            request.pinned = self.index.pin(url, prompt.chain)
+            self.index.make_room(url)
+            request.pinned = self.index.pin(url, prompt.chain) if tokens <= told else []
             request.prompt_tokens, request.uncached = int(tokens), int(uncached)
             request.prefill_us = int(1e3 * prefill_ms(tokens, uncached))
             request.text = prompt.text

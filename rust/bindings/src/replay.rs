@@ -26,6 +26,8 @@ use crate::threads::{attached, detached_long, must_stop};
 
 /// Requests between two looks at signals and the progress callback.
 const WATCH_EVERY: u64 = 4096;
+/// Steps of the simulation between two looks for signals, such as Ctrl-C.
+const SIGNALS_EVERY: u64 = 1 << 14;
 
 fn column<T: Element + Copy>(
     name: &str,
@@ -166,6 +168,7 @@ struct Watched<'p> {
     inner: Box<dyn Gateway + Send + 'p>,
     progress: Option<Py<PyAny>>,
     seen: u64,
+    events: u64,
     error: Option<PyErr>,
 }
 
@@ -222,7 +225,11 @@ impl Gateway for Watched<'_> {
         self.inner.wake_at(now)
     }
 
-    fn stopped(&self) -> bool {
+    fn stopped(&mut self) -> bool {
+        self.events += 1;
+        if self.error.is_none() && self.events.is_multiple_of(SIGNALS_EVERY) {
+            self.error = attached(|py| py.check_signals()).err();
+        }
         self.error.is_some() || must_stop() || self.inner.stopped()
     }
 }
@@ -284,7 +291,7 @@ impl Gateway for Callback<'_> {
         self.keep(attached(|py| self.object.call_method1(py, "on_up", (now, engine))));
     }
 
-    fn stopped(&self) -> bool {
+    fn stopped(&mut self) -> bool {
         self.error.apart(|kept, _| kept.is_some())
     }
 }
@@ -397,7 +404,7 @@ pub fn replay<'py>(
     } else {
         return Err(to_py("replay: expected a strategy, an assignment or a gateway"));
     };
-    let mut watched = Watched { inner, progress, seen: 0, error: None };
+    let mut watched = Watched { inner, progress, seen: 0, events: 0, error: None };
     let (outcome, summary) = guarded(|| {
         let trace = trace.get(); // its lock is not for the long run to hold
         detached_long(py, || {

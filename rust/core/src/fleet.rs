@@ -169,6 +169,8 @@ impl Fleet {
         let block_tokens = self.sizes.text_block(prompt);
         let uncached = (tokens - cached).max(1.0);
         let capacity = self.capacity(row, block_tokens);
+        // An engine refuses what its cache cannot hold: nothing of it will be there.
+        let fits = tokens <= self.kv_size(row) * f64::from(prompt.sequences.max(1));
         let shared = self.index.clone();
         let mut index = shared.write();
         if index.capacity(row) != capacity {
@@ -178,7 +180,7 @@ impl Fleet {
             prompt_tokens: tokens as u64,
             uncached_tokens: uncached as u64,
             prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)) as u64,
-            pin: index.pin(row, &prompt.chain),
+            pin: if fits { index.pin(row, &prompt.chain) } else { None },
             text: prompt.unit == Unit::Bytes,
             media_tokens: self.sizes.media(prompt) as u64,
             sequences: prompt.sequences,
@@ -273,11 +275,15 @@ impl Fleet {
         self.settle();
     }
 
+    /// Tokens that the row's cache holds, as it reports or is taken to have.
+    fn kv_size(&self, row: u32) -> f64 {
+        let told = self.table.get(Stat::KvCapacity, row);
+        if told > 0.0 { told } else { self.kv_tokens }
+    }
+
     /// Blocks that the row's cache holds, by what it reports or is taken to have.
     fn capacity(&mut self, row: u32, block_tokens: f64) -> u32 {
-        let told = self.table.get(Stat::KvCapacity, row);
-        let tokens = if told > 0.0 { told } else { self.kv_tokens };
-        let blocks = tokens * self.belief(row).lasting / block_tokens.max(1e-3);
+        let blocks = self.kv_size(row) * self.belief(row).lasting / block_tokens.max(1e-3);
         // In steps, so that a slowly moving estimate does not resize at every request.
         (blocks as u32).min(1 << 30).next_multiple_of(16)
     }

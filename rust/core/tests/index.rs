@@ -148,3 +148,24 @@ fn what_was_never_confirmed_goes_with_its_request() {
     index.match_into(&prompt, &mut found);
     assert_eq!((found.of(0), index.held(0)), (0, 0), "no phantom hit stays");
 }
+
+#[test]
+fn a_request_that_is_refused_has_evicted_nothing() {
+    let mut index = PrefixIndex::new(8);
+    let (kept, refused) = (chain(&[0, 1, 0, 1, 1]), chain(&[1; 9]));
+    let mut found = Depths::default();
+    let pin = index.pin(0, &kept).unwrap();
+    index.confirm(0, pin);
+    index.release(0, pin);
+    let waits = index.pin(0, &refused).unwrap();
+    index.match_into(&kept, &mut found);
+    assert_eq!((found.of(0), index.held(0), index.pinned(0)), (5, 13, 8), "and it is bounded");
+    assert!(index.pin(0, &chain(&[1, 0])).is_some_and(|second| second != waits));
+    index.release(0, waits);
+    index.match_into(&kept, &mut found);
+    assert_eq!(found.of(0), 5);
+    let served = index.pin(0, &refused[..6]).unwrap();
+    index.confirm(0, served);
+    index.match_into(&kept, &mut found);
+    assert!(found.of(0) < 5 && index.held(0) <= 8 + 1);
+}

@@ -6,6 +6,15 @@ use routecore::RouteError;
 
 use crate::engine::Report;
 
+/// What divides arrival times without leaving the numbers that tell milliseconds apart.
+const SPEEDUP: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
+/// Milliseconds: beyond, a double cannot tell one from the next.
+pub(crate) const LATEST: f64 = 1e15;
+/// Milliseconds.
+const HOUR: f64 = 3.6e6;
+/// Scrapes that may be on their way at once.
+const MOST_UNDER_WAY: f64 = 10_000.0;
+
 /// An engine leaves or comes. Times are milliseconds of simulated time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change {
@@ -83,6 +92,10 @@ impl Conditions {
             let text = format!("speedup: expected a number above 0, got {}", self.speedup);
             return Err(RouteError(text));
         }
+        if !SPEEDUP.contains(&self.speedup) {
+            let text = format!("speedup: expected from 1e-6 to 1e9, got {}", self.speedup);
+            return Err(RouteError(text));
+        }
         for (name, value) in [
             ("jitter", self.jitter),
             ("stats period", self.stats_period),
@@ -92,10 +105,23 @@ impl Conditions {
             if !value.is_finite() || value < 0.0 {
                 return Err(RouteError(format!("{name}: expected milliseconds ≥ 0, got {value}")));
             }
+            let most = if name == "jitter" { LATEST } else { HOUR };
+            if value > most && name != "stats period" {
+                return Err(RouteError(format!(
+                    "{name}: expected at most {most:.0} ms, got {value}"
+                )));
+            }
+        }
+        let (period, delay) = (self.stats_period, self.stats_delay);
+        if period > 0.0 && (period < 1.0 || delay / period > MOST_UNDER_WAY) {
+            return Err(RouteError(format!(
+                "stats period: expected 0 (never), or at least 1 ms and the stats delay \
+                 ({delay} ms) / {MOST_UNDER_WAY}, got {period}"
+            )));
         }
         for change in &self.changes {
             let (time, engine) = (change.time(), change.engine());
-            if !time.is_finite() || time < 0.0 || engine as usize >= engines {
+            if !(0.0..=LATEST).contains(&time) || engine as usize >= engines {
                 return Err(RouteError(format!(
                     "event at {time} ms of engine {engine}: expected a time ≥ 0 and an engine \
                      from 0 to {}",
@@ -139,6 +165,15 @@ impl Scrapes {
 
     fn seen(&self) -> f64 {
         self.under_way.front().map_or(f64::INFINITY, |scrape| scrape.0)
+    }
+
+    /// Nothing changes before `until`: leaves out the scrapes that would tell the same, but for the
+    /// last ones, so that they are seen by then.
+    pub fn skip(&mut self, until: f64) {
+        let idle = ((until - self.delay - self.next) / self.period).floor() - 2.0;
+        if idle > 0.0 && idle.is_finite() {
+            self.next += idle * self.period;
+        }
     }
 
     /// Takes a scrape if it is due, and returns the one that is seen now, if one is.

@@ -75,7 +75,7 @@ pub trait Gateway {
         f64::INFINITY
     }
     /// Whether to end the replay here.
-    fn stopped(&self) -> bool {
+    fn stopped(&mut self) -> bool {
         false
     }
 }

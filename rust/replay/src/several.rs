@@ -70,7 +70,7 @@ impl Gateway for Several {
         self.routers.iter().map(|router| router.wake_at(now)).fold(f64::INFINITY, f64::min)
     }
 
-    fn stopped(&self) -> bool {
-        self.routers.iter().any(|router| router.stopped())
+    fn stopped(&mut self) -> bool {
+        self.routers.iter_mut().any(|router| router.stopped())
     }
 }

@@ -150,8 +150,11 @@ impl Simulation<'_, '_> {
                 return;
             }
             let change = self.changes.last().map_or(f64::INFINITY, |change| change.time());
-            let scrape = self.scrapes.next();
             let wake = self.gateway.wake_at(self.now);
+            if time == f64::INFINITY {
+                self.scrapes.skip(arrival.min(change).min(wake).min(self.kv_events.next()));
+            }
+            let scrape = self.scrapes.next();
             self.now = self.now.max(time.min(arrival).min(change).min(scrape).min(wake));
             if wake < time.min(arrival).min(change).min(scrape) {
                 self.retry(wake);

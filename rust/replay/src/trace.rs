@@ -6,6 +6,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use routecore::RouteError;
 use routecore::hash::mix;
 
+use crate::conditions::LATEST;
+
+/// Output tokens of one request, at most: far above what any engine generates.
+const MOST_OUTPUT: u32 = 1 << 22;
+
 /// Spreads small dense keys; not for keys an adversary chooses.
 #[derive(Default)]
 pub struct Mixed(u64);
@@ -115,6 +120,14 @@ impl Trace {
         if !row.arrival.is_finite() || !row.delay.is_finite() || row.delay < 0.0 {
             let (a, d) = (row.arrival, row.delay);
             return bad(format!("expected finite times and a delay ≥ 0, got {a} and {d}"));
+        }
+        if row.output > MOST_OUTPUT {
+            let output = row.output;
+            return bad(format!("expected at most {MOST_OUTPUT} output tokens, got {output}"));
+        }
+        if row.arrival.abs() > LATEST || row.delay > LATEST {
+            let (a, d) = (row.arrival, row.delay);
+            return bad(format!("expected times and delays up to 1e15 ms, got {a} and {d}"));
         }
         if let Some(other) = row.after.iter().find(|&&other| other as usize >= at) {
             return bad(format!("waits for request {other}, which is not an earlier one"));

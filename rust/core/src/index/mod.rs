@@ -8,6 +8,9 @@
 //! A row holds a run wholly or not at all; where it would hold a part, the run is split. What a
 //! row holds is bounded by its capacity. What requests in flight use is pinned; the rest leaves
 //! least recently released first, tails before heads, as in the engines.
+//!
+//! New blocks make room only once they are confirmed: an engine that refuses a request has evicted
+//! nothing for it. Until then they come on top, and all that is pinned is no more than fits.
 //! Read next: `runs.rs` (the forest of runs), `shelf.rs` (what one row holds, in order of leaving).
 
 mod runs;
@@ -139,7 +142,7 @@ impl PrefixIndex {
     /// Sets what `row` may hold; what is over leaves at once, as far as it is not in use.
     pub fn set_capacity(&mut self, row: u32, blocks: u32) {
         self.shelf(row).capacity = blocks;
-        self.make_room(row, 0);
+        self.make_room(row);
     }
 
     /// For every row, how many leading blocks of the chain it holds, and has in use, without a gap.
@@ -163,13 +166,14 @@ impl PrefixIndex {
     }
 
     /// Puts the chain on `row` and pins it there. New blocks count at once, but only for as long
-    /// as a request holds them, until one is [confirmed](Self::confirm). Where the row has no
-    /// room for all, the head of the chain is kept. `None`: nothing of it is.
+    /// as a request holds them, until one is [confirmed](Self::confirm). Where what is pinned
+    /// leaves no room for all, the head of the chain is kept. `None`: nothing of it is.
     pub fn pin(&mut self, row: u32, chain: &[u64]) -> Option<Pin> {
         self.shelf(row);
         let (mut pin, mut at) = self.pin_known(row, chain);
         if at < chain.len() {
-            let room = self.make_room(row, (chain.len() - at) as u32) as usize;
+            let shelf = &self.shelves[row as usize];
+            let room = shelf.capacity.saturating_sub(shelf.pinned) as usize;
             let chain = &chain[..chain.len().min(at + room)];
             while at < chain.len() {
                 let parent = pin.map_or(NONE, |pin: Pin| pin.0);
@@ -185,6 +189,7 @@ impl PrefixIndex {
                 let shelf = &mut self.shelves[row as usize];
                 shelf.held += len;
                 shelf.pinned += len;
+                shelf.unconfirmed += len;
                 shelf.in_use.push(&mut self.runs.entries, entry);
                 at += len as usize;
                 pin = Some(Pin(run));
@@ -193,15 +198,22 @@ impl PrefixIndex {
         pin
     }
 
-    /// The engine has computed the prefix: it stays after the request.
+    /// The engine has computed the prefix: it stays after the request, and what had to leave for
+    /// it has left.
     pub fn confirm(&mut self, row: u32, pin: Pin) {
         let mut run = pin.0;
+        let mut blocks = 0;
         while let Some(entry) = self.runs.entry_mut(run, row) {
             if entry.confirmed {
-                return; // so are all before it
+                break; // so are all before it
             }
             entry.confirmed = true;
+            blocks += self.runs.run(run).len();
             run = self.runs.run(run).parent;
+        }
+        if blocks > 0 {
+            self.shelves[row as usize].unconfirmed -= blocks;
+            self.make_room(row);
         }
     }
 
@@ -228,12 +240,13 @@ impl PrefixIndex {
                     shelf.idle.push(&mut self.runs.entries, id);
                 } else {
                     shelf.held -= len;
+                    shelf.unconfirmed -= len;
                     self.runs.let_go(run, row);
                 }
             }
             run = parent;
         }
-        self.make_room(row, 0);
+        self.make_room(row);
     }
 
     /// Forgets all that `row` holds, pinned or not; pins on it mean nothing afterwards.
@@ -306,12 +319,12 @@ impl PrefixIndex {
         head
     }
 
-    /// Lets idle blocks go until `need` more fit; how many do.
-    fn make_room(&mut self, row: u32, need: u32) -> u32 {
-        loop {
-            let shelf = &self.shelves[row as usize];
-            let over = (shelf.held + need).saturating_sub(shelf.capacity);
-            let Some(oldest) = shelf.idle.oldest().filter(|_| over > 0) else { break };
+    /// Lets idle blocks go until what is confirmed fits.
+    fn make_room(&mut self, row: u32) {
+        // A pin that outlived its row finds no shelf there, and nothing to make room on.
+        while let Some(shelf) = self.shelves.get(row as usize) {
+            let over = (shelf.held - shelf.unconfirmed).saturating_sub(shelf.capacity);
+            let Some(oldest) = shelf.idle.oldest().filter(|_| over > 0) else { return };
             let run = self.runs.entries[oldest].run;
             let len = self.runs.run(run).len();
             let shelf = &mut self.shelves[row as usize];
@@ -325,7 +338,5 @@ impl PrefixIndex {
             self.shelves[row as usize].idle.remove(&mut self.runs.entries, oldest);
             self.runs.let_go(run, row);
         }
-        let shelf = &self.shelves[row as usize];
-        shelf.capacity.saturating_sub(shelf.held).min(need)
     }
 }

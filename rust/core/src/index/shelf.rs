@@ -68,11 +68,20 @@ pub struct Shelf {
     pub in_use: List,
     pub held: u32,
     pub pinned: u32,
+    /// Of the pinned ones, those that no engine is known to have computed.
+    pub unconfirmed: u32,
     pub capacity: u32,
 }
 
 impl Shelf {
     pub fn new(capacity: u32) -> Self {
-        Self { idle: List::EMPTY, in_use: List::EMPTY, held: 0, pinned: 0, capacity }
+        Self {
+            idle: List::EMPTY,
+            in_use: List::EMPTY,
+            held: 0,
+            pinned: 0,
+            unconfirmed: 0,
+            capacity,
+        }
     }
 }

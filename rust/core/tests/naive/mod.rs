@@ -45,7 +45,7 @@ impl NaiveIndex {
 
     pub fn set_capacity(&mut self, row: u32, blocks: usize) {
         self.capacity.insert(row, blocks);
-        self.make_room(row, 0);
+        self.make_room(row);
     }
 
     /// Blocks of the chain that are pinned.
@@ -54,7 +54,8 @@ impl NaiveIndex {
         for n in 1..=known {
             self.block(row, &chain[..n]).users += 1;
         }
-        let room = self.make_room(row, chain.len() - known);
+        let capacity = self.capacity.get(&row).copied().unwrap_or(self.default_capacity);
+        let room = capacity.saturating_sub(self.pinned(row)).min(chain.len() - known);
         for n in known + 1..=known + room {
             self.block(row, &chain[..n]).users += 1;
         }
@@ -65,6 +66,7 @@ impl NaiveIndex {
         for n in 1..=chain.len() {
             self.block(row, &chain[..n]).confirmed = true;
         }
+        self.make_room(row);
     }
 
     pub fn release(&mut self, row: u32, chain: &[u64]) {
@@ -78,7 +80,7 @@ impl NaiveIndex {
                 self.rows.get_mut(&row).and_then(|blocks| blocks.remove(&chain[..n]));
             }
         }
-        self.make_room(row, 0);
+        self.make_room(row);
     }
 
     pub fn drop_row(&mut self, row: u32) {
@@ -90,10 +92,11 @@ impl NaiveIndex {
         self.rows.entry(row).or_default().entry(prefix.to_vec()).or_default()
     }
 
-    fn make_room(&mut self, row: u32, need: usize) -> usize {
+    /// Only what an engine is known to have computed takes room.
+    fn make_room(&mut self, row: u32) {
         let capacity = self.capacity.get(&row).copied().unwrap_or(self.default_capacity);
         let blocks = self.rows.entry(row).or_default();
-        while blocks.len() + need > capacity {
+        while blocks.values().filter(|block| block.confirmed).count() > capacity {
             let idle = blocks.iter().filter(|(_, block)| block.users == 0);
             let Some(oldest) = idle.min_by_key(|(_, b)| b.released).map(|(key, _)| key.clone())
             else {
@@ -101,6 +104,5 @@ impl NaiveIndex {
             };
             blocks.remove(&oldest);
         }
-        capacity.saturating_sub(blocks.len()).min(need)
     }
 }
