@@ -45,6 +45,8 @@ if _core.DEBUG_BUILD:
         stacklevel=2,
     )
 
+__version__ = _core.VERSION
+
 __all__ = [
     "ROUTERS",
     "CacheAwareRouter",

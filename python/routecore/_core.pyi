@@ -10,6 +10,7 @@ __all__ = [
     "PROFILES",
     "STATS",
     "STRATEGIES",
+    "VERSION",
     "Hold",
     "KvIndex",
     "ResidentEngineStats",
@@ -29,6 +30,7 @@ STATS: list[str]
 STRATEGIES: list[str]
 PROFILES: list[tuple[str, int]]
 DEBUG_BUILD: bool
+VERSION: str
 
 @final
 class Table:

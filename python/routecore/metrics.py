@@ -59,6 +59,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}",
     ),
 }
+# Bounds on what one engine may make us read, far above what any reports: lines, the samples among
+# them that are parsed, and bytes of one.
+_MAX_LINES, _MAX_SAMPLES, _MAX_LINE = 65_536, 2_048, 16_384
 # Its labels are the configuration; its value says nothing.
 _CACHE = "vllm:cache_config_info"
 _MEANS = frozenset({"usage", "hit_rate", "block_tokens"})
@@ -117,17 +120,25 @@ def read_metrics(text: str) -> Reading:
     """The wanted samples of a Prometheus text; a bad line is skipped, not the whole text.
 
     Raises:
-        ValueError: If there is none, so that an error page is no idle engine.
+        ValueError: If there is none, so that an error page is no idle engine; or if there are more
+            lines or samples than an engine can have.
     """
+    if text.count("\n") > _MAX_LINES:
+        raise ValueError(f"more than {_MAX_LINES} lines")
+    parsed = 0
     samples: dict[str, list[_Sample]] = {}
     skipped = 0
     wanted = _wanted()
-    for line in text.splitlines():
+    for line in text.split("\n"):
+        line = line.rstrip("\r")
         name = line.partition("{")[0].partition(" ")[0].strip()
         # An engine reports hundreds of lines; the parser need only see these.
         if name not in wanted:
             continue
-        read = _read(line)
+        parsed += 1
+        if parsed > _MAX_SAMPLES:
+            raise ValueError(f"more than {_MAX_SAMPLES} samples")
+        read = _read(line) if len(line) <= _MAX_LINE else None
         if read is None:
             skipped += 1
             continue

@@ -156,7 +156,8 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             request_id: As reported.
             prompt_tokens: `usage.prompt_tokens`.
             cached_tokens: `usage.prompt_tokens_details.cached_tokens`.
-            completion_tokens: `usage.completion_tokens`.
+            completion_tokens: `usage.completion_tokens`. As of all three, what cannot be a count
+                (negative, beyond 2**53, no integer) is passed over: engines write these.
         """
         counts = (count(n) for n in (prompt_tokens, cached_tokens, completion_tokens))
         verdict = self._core.usage(engine_url, request_id, *counts)

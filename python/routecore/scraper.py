@@ -1,5 +1,6 @@
 """Scrapes the `/metrics` of all engines at once and keeps what is fresh."""
 
+import math
 import threading
 import time
 from array import array
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Endpoints = Iterable[str | Endpoint]
 
-_MAX_BYTES = 16 * 1024 * 1024  # of one answer: far above any engine's, and a bound
+_MAX_BYTES = 2 * 1024 * 1024  # of one answer: far above any engine's, and a bound
 _MAX_OPEN = 256  # connections at a time
 _EXIT_SECONDS = 0.5  # that the process's end waits for an answer
 _IMPORTS = ("httpx", "h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio")
@@ -97,6 +98,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         self._entries: dict[str, _Entry] = {}
         # Replaced, never changed: a view handed out stays as it was, and costs nothing to make.
         self._fresh: dict[str, EngineStats] = {}
+        self._oldest = math.inf  # time of the oldest entry
         self._failures = 0
         self._skipped = 0
         self._lock = threading.Lock()
@@ -174,7 +176,13 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         return thread is not None and thread.is_alive()
 
     def get_engine_stats(self) -> EngineStatsView:
-        """Fresh stats of all endpoints, as a mapping that costs O(1) to make."""
+        """Fresh stats of all endpoints, as a mapping that costs O(1) to make.
+
+        What is too old at this moment is let go of here, whether the background thread is busy,
+        dead, or has stayed in the parent of a fork.
+        """
+        if time.monotonic() - self._oldest > self._stale_after:
+            self._drop(self._is_stale)
         return EngineStatsView(self.table.core, self._fresh)
 
     def scrape_once(self) -> None:
@@ -236,11 +244,16 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 body = bytearray()
                 async with client.stream("GET", url.rstrip("/") + self._path) as response:
                     response.raise_for_status()
-                    async for piece in response.aiter_bytes():
+                    coding = response.headers.get("content-encoding", "identity")
+                    if coding.strip().lower() != "identity":
+                        # Not asked for; and a few bytes may unpack to more than there is memory.
+                        raise ValueError(f"content encoding {coding}")
+                    async for piece in response.aiter_raw():
                         body += piece
                         if len(body) > _MAX_BYTES:
                             raise ValueError("answer too long")
-            return read_metrics(body.decode(errors="replace"))
+                await asyncio.sleep(0)  # answers of others first: reading one takes a while
+                return read_metrics(body.decode(errors="replace"))
         except Exception:  # whatever one endpoint does, the others are scraped
             self._count_failure()
             return None
@@ -257,7 +270,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             timeout=None,
             limits=httpx.Limits(max_connections=_MAX_OPEN),
             trust_env=False,
-            headers=self._headers,
+            headers={**self._headers, "Accept-Encoding": "identity"},
             verify=self._verify,
         )
 
@@ -296,6 +309,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                     urls=list(rows),
                 )
             self._fresh = fresh
+            self._oldest = min(entry.time for entry in self._entries.values())
 
     def _drop(self, gone: Callable[[str, _Entry], bool]) -> None:
         with self._lock:
@@ -305,6 +319,8 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 self.table.clear_stats(url)
             if urls:
                 self._fresh = {u: stats for u, stats in self._fresh.items() if u not in urls}
+                times = (entry.time for entry in self._entries.values())
+                self._oldest = min(times, default=math.inf)
 
 
 def _stats(reading: Reading, rate: float | None) -> EngineStats:

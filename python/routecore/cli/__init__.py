@@ -2,6 +2,7 @@
 
 import click
 
+from routecore import _core
 from routecore.cli.demo import demo
 from routecore.cli.errors import OneLineErrors
 from routecore.cli.kv_events import kv_events
@@ -14,6 +15,7 @@ from routecore.cli.strategies import strategies
     cls=OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(_core.VERSION, prog_name="routecore", message="%(prog)s %(version)s")
 def main() -> None:
     """Routing strategies for LLM routers."""
 

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from routecore.cli.errors import bad
+from routecore.cli.files import write_whole
 from routecore.cli.replay_args import key
 from routecore.errors import RouteError
 
@@ -151,7 +152,7 @@ def _page(results: list["ReplayResult"], path: Path) -> str:
     except ModuleNotFoundError:
         return "For a page with all figures: pip install 'routecore[report]'"
     try:
-        path.write_text(page(results), encoding="utf-8")
+        write_whole(path, page(results))
     except OSError as error:
         return f"No page was written: {path}: {error.strerror}; name another with --report"
     return f"All figures and curves: {path}"

@@ -1,5 +1,7 @@
 """How commands refuse bad input: one line on stderr and exit code 2."""
 
+import errno
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -22,6 +24,13 @@ class OneLineErrors(click.Group):
             sys.exit(2)
         except click.ClickException as error:
             click.echo(f"error: {error.format_message()}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            click.echo(f"error: standard output: {error.strerror}", err=True)
+            # What is left in the buffer would fail again at exit, with a traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(2)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from routecore.cli.files import check_writable, write_whole
 from routecore.errors import RouteError
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class Files(msgspec.Struct):
         """Refuse what cannot be written before minutes are spent on it."""
         asked = self._asked()
         for option, path in asked.items():
-            if path != Path("-") and (path.is_dir() or not path.parent.is_dir()):
-                reason = "Is a directory" if path.is_dir() else "No such file or directory"
-                raise RouteError(f"{option} {path}: {reason}")
+            if path != Path("-"):
+                try:
+                    check_writable(path)
+                except OSError as error:
+                    raise RouteError(f"{option} {path}: {error.strerror or error}") from None
         if list(asked.values()).count(Path("-")) > 1:
             raise RouteError(f"{' and '.join(asked)}: only one of them can be -")
         if self.report:
@@ -96,6 +99,10 @@ class Files(msgspec.Struct):
         from routecore.replay import slo, table, text
 
         rows, knees = table.compare(results, baseline), table.knees(results)
+        # Before the files: a disk that is full by now must not cost what took minutes.
+        self._say(text.lines(rows, knees, results[0].settings, baseline=baseline, wide=wide))
+        if any(result.settings.hold for result in results):
+            self._say(("", *_waits(results)))
         if self.assignments:
             each = results[0].per_request
             lines = [f"{at}\n" for at in each.endpoint.tolist()]
@@ -124,9 +131,6 @@ class Files(msgspec.Struct):
             from routecore.replay.report import page
 
             _write(self.report, page(results, baseline), "--report")
-        self._say(text.lines(rows, knees, results[0].settings, baseline=baseline, wide=wide))
-        if any(result.settings.hold for result in results):
-            self._say(("", *_waits(results)))
         verdict = text.verdict(here[1.0 if 1.0 in here else max(here)], baseline)
         self._say(wrap(verdict, 80))
         for line in missed:
@@ -137,9 +141,9 @@ class Files(msgspec.Struct):
         """Hand out what a search found."""
         from routecore.replay.tune import lines
 
+        self._say(lines(found))
         if self.json:
             _write(self.json, _json({**found.as_dict(), "skipped_lines": skipped}), "--json")
-        self._say(lines(found))
 
 
 def _json(figures: dict[str, Any]) -> str:
@@ -151,6 +155,6 @@ def _write(path: Path, text: str, option: str) -> None:
         click.echo(text, nl=False)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise RouteError(f"{option} {path}: {error.strerror or error}") from None

@@ -100,7 +100,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         try:
             found = decode(raw) or {}  # an empty YAML file is None
             msgspec.convert(found, cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise RouteError(f"{path}: nested too deeply") from None
+        except ValueError as error:  # msgspec's and UnicodeDecodeError, too; YAML's bad dates
             said = misspelt.field(str(error), cls.__struct_fields__)
             raise RouteError(f"{path}: {said}") from None
         except ImportError:
@@ -162,6 +164,10 @@ def parameters(text: str, name: str) -> dict[str, Any]:
     """
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
+    except UnicodeEncodeError:
+        raise RouteError(f"{name}={text!r}: expected UTF-8") from None
+    except RecursionError:
+        raise RouteError(f"{name}: nested too deeply") from None
     except msgspec.MsgspecError:
         pass
     found = {}
@@ -176,5 +182,5 @@ def parameters(text: str, name: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return text

@@ -16,6 +16,9 @@ IDLE_SECONDS = 2.0  # without an answer of a replay
 TRIES = 3  # of a replay, without progress
 TOTAL_SECONDS = 120.0  # of making good one loss
 COOL_SECONDS = 30.0  # after a replay that failed
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""Of one message part: a step's events are some 100 KB. A publisher that sends more is cut off."""
+
 _WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
@@ -63,6 +66,7 @@ class Publisher:
         self.live = context.socket(zmq.SUB)
         self.live.setsockopt(zmq.LINGER, 0)
         self.live.setsockopt(zmq.RCVHWM, hwm)
+        self.live.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         # An engine takes a minute to start and is to be heard within a second then.
         self.live.setsockopt(zmq.RECONNECT_IVL, 100)
         self.live.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
@@ -179,6 +183,7 @@ class Publisher:
         self._hang_up()
         self.replay = self._context.socket(zmq.DEALER)
         self.replay.setsockopt(zmq.LINGER, 0)
+        self.replay.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.replay.setsockopt(zmq.RCVHWM, 0)  # an answer that were dropped would be a gap
         self.replay.connect(self._replay_address)
         self.replay.send_multipart([b"", struct.pack(">Q", self._wanted)])

@@ -10,6 +10,9 @@ from typing import IO
 from routecore.errors import RouteError
 from routecore.replay.columns import Trace
 
+MAX_LINE = 64 << 20
+"""Bytes of one line, at most: a packed file may hold one that is larger than memory."""
+
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of each line that is not empty; .gz files are unpacked.
@@ -20,10 +23,13 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise RouteError(f"{path}:{number}: a line of more than {MAX_LINE >> 20} MB")
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.isspace():
+                if line and not line.isspace():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RouteError(f"{path}:{number + 1}: not a whole gzip file: {error}") from None
@@ -63,9 +69,11 @@ def read_rows(
             continue
         try:
             add(line)
-        except ValueError as error:  # msgspec's errors and UnicodeDecodeError are such, too
+        except (ValueError, RecursionError) as error:  # msgspec's and UnicodeDecodeError, too
             if not skip_bad:
-                raise RouteError(f"{path}:{number}: {error}") from None
+                deep = isinstance(error, RecursionError)
+                reason = "nested too deeply" if deep else error
+                raise RouteError(f"{path}:{number}: {reason}") from None
             trace.skipped += 1
     if not len(trace):
         bad = f", {trace.skipped} bad lines" if trace.skipped else ""

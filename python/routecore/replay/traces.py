@@ -1,6 +1,8 @@
 """Trace files of every format, by name or by their first line."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,16 +16,27 @@ FORMATS = ("mooncake", "azure", "bailian", "openai")
 """Names of the formats that `read_trace` knows."""
 
 
+def _decode(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return json.loads(line)  # takes the lone surrogates that msgspec refuses
+
+
 def _guess(path: Path) -> str:
-    line = next(lines(path), (1, b""))[1]
+    number, line = next(lines(path), (1, b""))
+    if not line:
+        raise RouteError(f"{path}: no requests in it")
     if b"ContextTokens" in line:
         return "azure"
     try:
-        row = msgspec.json.decode(line)
-    except ValueError:
+        row = _decode(line)
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise RouteError(f"{path}:1: neither a JSON object nor Azure's header; give the format")
+        raise RouteError(
+            f"{path}:{number}: neither a JSON object nor Azure's header; give the format"
+        )
     if "hash_ids" in row:
         return "bailian" if "chat_id" in row else "mooncake"
     if any(name in row for name in ("body", "request", *PROMPTS)):
@@ -51,7 +64,7 @@ def read_trace(
     if kind not in FORMATS:
         raise RouteError(f"unknown trace format {kind!r}; valid: {', '.join(FORMATS)}")
     if kind == "mooncake":
-        return mooncake.read(path, block or 512, skip_bad=skip_bad)
+        return mooncake.read(path, 512 if block is None else block, skip_bad=skip_bad)
     if block is not None:
         raise RouteError(f"block size: a trace of the format {kind} has its own; leave it out")
     readers = {"azure": azure.read, "bailian": bailian.read, "openai": openai_log.read}

@@ -69,6 +69,14 @@ impl Inner {
         row
     }
 
+    /// [`Inner::add`] for news of a request: a URL that is new then is time that passes.
+    pub fn met(&mut self, url: &str) -> u32 {
+        if !self.rows.contains_key(url) {
+            self.tick();
+        }
+        self.add(url)
+    }
+
     /// A new list of endpoints was met: time, for rows, passes.
     pub fn tick(&mut self) {
         self.clock += 1;
@@ -119,7 +127,8 @@ impl Inner {
     fn sweep(&mut self) {
         let idle = |&(row, _): &(usize, &Option<String>)| {
             self.used[row] + IDLE_BINDS < self.clock
-                && self.fleet.table.get(Stat::InFlight, row as u32) == 0.0
+                && self.fleet.table.get(Stat::InFlight, row as u32)
+                    <= self.fleet.load.told_elsewhere(row as u32)
         };
         let gone: Vec<String> =
             self.urls.iter().enumerate().filter(idle).filter_map(|(_, url)| url.clone()).collect();

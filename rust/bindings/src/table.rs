@@ -156,7 +156,7 @@ impl Table {
     ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
         self.with(|inner| {
-            let row = inner.add(&name);
+            let row = inner.met(&name);
             inner.fleet.sent(row, id, time);
             Ok(inner.fleet.verdict(row).map(Verdict::name))
         })
@@ -252,7 +252,7 @@ impl Table {
     fn elsewhere(&self, url: &Bound<'_, PyString>, count: u32) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {
-            let row = inner.add(&name);
+            let row = inner.met(&name);
             let Fleet { table, load, .. } = &mut inner.fleet;
             load.elsewhere(table, row, count);
             Ok(())

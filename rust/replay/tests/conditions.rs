@@ -4,7 +4,7 @@
 
 use routecore::Params;
 use routecore_replay::engine::Report;
-use routecore_replay::gateway::Usage;
+use routecore_replay::gateway::{Assigned, Usage};
 use routecore_replay::several::Several;
 use routecore_replay::{
     Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Request, Row, Trace, run,
@@ -206,4 +206,59 @@ fn the_head_of_a_trace_replays_as_if_the_rest_did_not_exist() {
     assert_eq!(ends(&long.head(45)), ends(&long)[..45]);
     assert_eq!(ends(&long.head(99)), ends(&long));
     assert!(long.head(0).is_empty());
+}
+
+#[test]
+fn idle_ages_take_no_time() {
+    let mut trace = Trace::new(64).unwrap();
+    for arrival in [0.0, 9e14] {
+        trace
+            .push(Row {
+                arrival,
+                input: 100,
+                output: 10,
+                ids: &[1, 2],
+                session: None,
+                after: &[],
+                delay: 0.0,
+            })
+            .unwrap();
+    }
+    let conditions =
+        Conditions { stats_period: 1_000.0, stats_delay: 500.0, ..Conditions::default() };
+    let mut assigned = Assigned(vec![0, 0]);
+    let outcome = run(&trace, &[EngineConfig::DEFAULT], &conditions, &mut assigned).unwrap();
+    assert!(outcome.end.iter().all(|end| end.is_finite()));
+}
+
+#[test]
+fn what_would_never_end_is_refused() {
+    let trace = Trace::new(64).unwrap();
+    let run_with = |conditions: Conditions, speed: f64| {
+        let engine = EngineConfig { speed, ..EngineConfig::DEFAULT };
+        run(&trace, &[engine], &conditions, &mut Assigned(vec![])).map(drop).map_err(|e| e.0)
+    };
+    let ok = Conditions::default;
+    for (conditions, speed, name) in [
+        (Conditions { jitter: 1e308, ..ok() }, 1.0, "jitter"),
+        (Conditions { stats_period: 1e-9, ..ok() }, 1.0, "stats period"),
+        (Conditions { stats_period: 1.0, stats_delay: 1e6, ..ok() }, 1.0, "stats period"),
+        (Conditions { stats_delay: 1e300, ..ok() }, 1.0, "stats delay"),
+        (Conditions { kv_event_delay: Some(1e16), ..ok() }, 1.0, "KV event delay"),
+        (Conditions { speedup: 1e-300, ..ok() }, 1.0, "speedup"),
+        (ok(), 1e-300, "engine speed"),
+    ] {
+        let told = run_with(conditions, speed).unwrap_err();
+        assert!(told.starts_with(name), "{told}");
+    }
+    let row = Row {
+        arrival: 0.0,
+        input: 1,
+        output: 1 << 30,
+        ids: &[1],
+        session: None,
+        after: &[],
+        delay: 0.0,
+    };
+    assert!(Trace::new(64).unwrap().push(row).is_err());
 }

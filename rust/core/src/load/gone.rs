@@ -23,6 +23,11 @@ impl Load {
         self.lapsed.retain(|lapsed| lapsed.flight.row != row);
     }
 
+    /// What other routers were last said to have in flight on the row.
+    pub fn told_elsewhere(&self, row: u32) -> f64 {
+        self.rows.get(row as usize).map_or(0.0, |load| f64::from(load.elsewhere))
+    }
+
     /// Forgets everything about a row that is about to be freed.
     pub fn forget(&mut self, row: u32) {
         self.drop_flights(row);
