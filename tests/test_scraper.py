@@ -40,16 +40,19 @@ class Engine:
 
     def __init__(self, text: str, context: ssl.SSLContext | None = None) -> None:
         self.text, self.delay, self.status = text, 0.0, 200
-        self.path, self.token = "", ""
+        self.path, self.token, self.coding = "", "", ""
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 time.sleep(engine.delay)
                 engine.path, engine.token = self.path, self.headers.get("Authorization", "")
+                assert self.headers["Accept-Encoding"] == "identity"
                 body = engine.text.encode()
                 try:
                     self.send_response(engine.status)
+                    if engine.coding:
+                        self.send_header("Content-Encoding", engine.coding)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
                     self.wfile.write(body)
@@ -184,6 +187,29 @@ def test_a_dead_endpoint_expires_and_the_living_one_stays(engine, scraper):
     assert load != load
     assert s.failures > 0
     assert s.get_health()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br"])
+def test_a_packed_answer_that_nobody_asked_for_is_not_unpacked(engine, scraper, coding):
+    bomb, other = engine(OLD), engine(NEW)
+    bomb.coding = coding
+    s = scraper([bomb.url, other.url])
+    s.scrape_once()
+    assert list(s.get_engine_stats()) == [other.url]
+    other.text = NEW + "#" * (3 << 20)
+    s.scrape_once()
+    assert s.failures == 3
+
+
+def test_stats_are_stale_by_the_readers_clock(engine, scraper):
+    one = engine(OLD)
+    s = scraper([one.url], stale_after=0.5)
+    s.scrape_once()
+    assert one.url in s.get_engine_stats()
+    one.delay = 5.0  # and no thread sweeps
+    assert eventually(lambda: one.url not in s.get_engine_stats())
+    load = column(s, "active_connections", one.url)
+    assert load != load
 
 
 def test_a_refused_connection_is_a_failure_and_not_an_error(scraper):

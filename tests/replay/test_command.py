@@ -1,6 +1,10 @@
 """`routecore replay`: what it prints and writes, and one line with exit code 2 for bad input."""
 
 import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -134,3 +138,18 @@ def test_bad_arguments_are_one_line(args: tuple[str, ...], text: str) -> None:
 def test_a_workloads_size_is_not_a_files(tmp_path: Path) -> None:
     path = mooncake(tmp_path / "t.jsonl")
     assert refused(str(path), "--rate", "3").startswith("--rate shapes a generated workload")
+
+
+def test_ctrl_c_ends_a_run_that_takes_ages(tmp_path: Path) -> None:
+    # Few requests, and a scrape for each millisecond of the hours that they decode.
+    trace = tmp_path / "trace.jsonl"
+    row = '{"timestamp": 0, "input_length": 9, "output_length": 4000000, "hash_ids": [1]}\n'
+    trace.write_text(row * 3)
+    command = ["-m", "routecore", "replay", str(trace), "--endpoints", "1", "--stats-period", "1"]
+    command += ["--strategy", "least_connections", "--kv-blocks", "1000000"]
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE) as run:
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(4)
+            raise AssertionError("it ended by itself")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130

@@ -228,7 +228,9 @@ impl Gateway for Watched<'_> {
     fn stopped(&mut self) -> bool {
         self.events += 1;
         if self.error.is_none() && self.events.is_multiple_of(SIGNALS_EVERY) {
-            self.error = attached(|py| py.check_signals()).err();
+            #[allow(clippy::redundant_closure_for_method_calls)] // the method is not general enough
+            let signalled = attached(|py| py.check_signals());
+            self.error = signalled.err();
         }
         self.error.is_some() || must_stop() || self.inner.stopped()
     }
