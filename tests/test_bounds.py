@@ -20,7 +20,7 @@ from routecore import (
 )
 from routecore.cli import main
 from routecore.cli.files import write_whole
-from routecore.integrations.settings import parameters
+from routecore.integrations.settings import Settings, parameters
 from routecore.metrics import read_metrics
 from routecore.replay import read_trace
 
@@ -150,8 +150,6 @@ def test_metrics_without_bounds_are_refused() -> None:
 
 
 def test_settings_name_where_they_stand(tmp_path: Path) -> None:
-    from routecore.integrations.production_stack.settings import Settings
-
     for name, text in (("a.yaml", "strategy: 2020-13-45"), ("a.toml", "a = " + "[" * 2_000)):
         path = tmp_path / name
         path.write_text(text)
@@ -171,7 +169,8 @@ ROW = b'{"timestamp": 0, "input_length": 600, "output_length": 9, "hash_ids": [1
         (b"", "no requests"),
         (b"\n \n", "no requests"),
         (b"[" * 100_000, "neither a JSON object"),
-        (ROW + b"[" * 100_000, ":2: nested too deeply"),
+        (ROW + b"[" * 100_000, ":2: "),
+        (b'{"body":' * 9_999, "nested too deeply|neither"),
         (ROW.replace(b"9,", b"1073741824,"), "output"),
     ],
 )

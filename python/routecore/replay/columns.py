@@ -8,6 +8,7 @@ from routecore.errors import RouteError
 
 _CHUNK = 4096
 _MOST_TOKENS = 1 << 30
+_MOST_OUTPUT = 1 << 22  # far above what any engine generates; a replay steps through each
 
 
 class Trace:
@@ -71,9 +72,12 @@ class Trace:
         Raises:
             ValueError: "field: reason", for a value out of range. Nothing is added then.
         """
-        for field, tokens in (("input_length", input_tokens), ("output_length", output_tokens)):
-            if not 1 <= tokens <= _MOST_TOKENS:
-                raise ValueError(f"{field}: expected from 1 to {_MOST_TOKENS} tokens, got {tokens}")
+        for field, tokens, most in (
+            ("input_length", input_tokens, _MOST_TOKENS),
+            ("output_length", output_tokens, _MOST_OUTPUT),
+        ):
+            if not 1 <= tokens <= most:
+                raise ValueError(f"{field}: expected from 1 to {most} tokens, got {tokens}")
         if not -1e15 < arrival_ms < 1e15:
             raise ValueError(f"timestamp: expected finite milliseconds, got {arrival_ms}")
         if not 0 <= delay_ms < 1e15:
