@@ -145,11 +145,14 @@ def test_ctrl_c_ends_a_run_that_takes_ages(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     row = '{"timestamp": 0, "input_length": 9, "output_length": 4000000, "hash_ids": [1]}\n'
     trace.write_text(row * 3)
-    command = ["-m", "routecore", "replay", str(trace), "--endpoints", "1", "--stats-period", "1"]
+    command = ["replay", str(trace), "--endpoints", "1", "--stats-period", "1"]
     command += ["--strategy", "least_connections", "--kv-blocks", "1000000"]
-    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE) as run:
+    code = "from routecore.cli import main; print(1, flush=True); main()"
+    line = [sys.executable, "-c", code, *command]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None and run.stdout.readline()
         with suppress(subprocess.TimeoutExpired):
-            run.wait(4)
+            run.wait(3)
             raise AssertionError("it ended by itself")
         run.send_signal(signal.SIGINT)
         assert run.wait(20) == 130

@@ -3,6 +3,7 @@
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -54,6 +55,7 @@ class Publisher:
     ) -> None:
         self.url, self.rank, self.address = url, rank, address
         self._context, self._core, self._replay_address = context, index.core, replay
+        self._bound = bind
         self._slot = slot
         self.connected = False
         self.since = time.monotonic()
@@ -107,6 +109,11 @@ class Publisher:
                 while self.on_live():
                     pass
                 self.connected, self._broken = False, True
+                if not self._bound:
+                    # After a message that is too large, the library would not connect again.
+                    with suppress(zmq.ZMQError):
+                        self.live.disconnect(self.address)
+                    self.live.connect(self.address)
                 self._core.disconnected(self.url, self.rank, self.can_replay)
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected, self.since = True, time.monotonic()
