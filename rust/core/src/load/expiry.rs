@@ -64,10 +64,14 @@ impl Load {
         time
     }
 
-    /// Choices made before any time was known start their lease with the first.
+    /// Choices and requests of before any time was known start their lease with the first.
     fn start(&mut self) {
         let now = self.clock.now();
         self.pending.iter_mut().for_each(|pending| pending.0 = now);
+        self.leases.iter_mut().for_each(|lease| lease.0 = now);
+        for flight in self.flights.values_mut().flatten() {
+            (flight.start, flight.since) = (now, now);
+        }
     }
 
     fn follow(&mut self, table: &mut StatTable, turn: Turn) {
