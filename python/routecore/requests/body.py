@@ -72,7 +72,7 @@ def body_of(request: Any, request_json: Any = None) -> Any:
         return None
     try:
         return msgspec.json.decode(cached)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     except RecursionError:
         return None
