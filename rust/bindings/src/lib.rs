@@ -19,6 +19,7 @@ mod router;
 mod rows;
 mod table;
 mod threads;
+mod token_ids;
 mod values;
 mod views;
 

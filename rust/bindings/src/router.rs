@@ -17,11 +17,12 @@ use crate::desk::{Care, Desk, Weights};
 use crate::errors::{guarded, to_py};
 use crate::forks::DESKS;
 use crate::health::{StandingTuple, standings};
-use crate::kv_events::{Held, KvIndex, read_tokens};
+use crate::kv_events::{Held, KvIndex};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks, Tokenized};
 use crate::table::Table;
 use crate::threads::{Inside, detached, must_stop};
+use crate::token_ids::read_tokens;
 use crate::values::is_scraped;
 use crate::views::ResidentRequestStats;
 
