@@ -311,7 +311,7 @@ def replay(
     stats_period: float = 0.0,
     stats_delay: float = 0.0,
     kv_event_delay: float | None = None,
-    changes: list[tuple[float, int, bool]] = ...,
+    changes: list[tuple[float, int, str]] = ...,
     hold: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]: ...

@@ -106,7 +106,7 @@ GROUPS = {
     "events",
     multiple=True,
     metavar="fail@120s:3",
-    help="An endpoint dies, or joins (join@…).",
+    help="An endpoint dies, joins (join@…), or answers with errors for a while (sick@120s:3:30s).",
 )
 @click.option(
     "--hold",

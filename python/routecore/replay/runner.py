@@ -21,21 +21,30 @@ from routecore.replay.workloads import WORKLOADS, generate
 PROFILES: dict[str, int] = dict(_core.PROFILES)
 """Engine profile → tokens its KV cache holds."""
 
-_EVENT = re.compile(r"(fail|join)@(\d+(?:\.\d+)?)(ms|s|m):(\d+)")
+_EVENT = re.compile(r"(fail|join|sick)@(\d+(?:\.\d+)?)(ms|s|m):(\d+)(?::(\d+(?:\.\d+)?)(ms|s|m))?")
 _UNITS = {"ms": 1.0, "s": 1e3, "m": 6e4}
 
 
-def parse_event(text: str) -> tuple[float, int, bool]:
-    """Take "fail@120s:3" or "join@5m:2" apart: simulated ms, endpoint, whether it joins.
+def parse_event(text: str) -> list[tuple[float, int, str]]:
+    """Take "fail@120s:3", "join@5m:2" or "sick@120s:3:30s" apart.
+
+    Returns:
+        What happens: simulated ms, endpoint, and one of fail, join, sick, well.
 
     Raises:
         RouteError: The text is no event.
     """
     match = _EVENT.fullmatch(text)
-    if not match:
-        raise RouteError(f"event {text!r}: expected fail@TIME:ENDPOINT or join@…, as fail@120s:3")
-    kind, number, unit, endpoint = match.groups()
-    return float(number) * _UNITS[unit], int(endpoint), kind == "join"
+    if not match or (match[1] == "sick") != (match[5] is not None):
+        raise RouteError(
+            f"event {text!r}: expected fail@TIME:ENDPOINT, join@TIME:ENDPOINT or "
+            "sick@TIME:ENDPOINT:TIME, as fail@120s:3 or sick@120s:3:30s"
+        )
+    kind, number, unit, endpoint, lasts, lasts_unit = match.groups()
+    time, at = float(number) * _UNITS[unit], int(endpoint)
+    if kind != "sick":
+        return [(time, at, kind)]
+    return [(time, at, "sick"), (time + float(lasts) * _UNITS[lasts_unit], at, "well")]
 
 
 def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +167,8 @@ def run(
         stats_delay_ms: From a scrape until routers see it.
         kv_event_delay_ms: From a change of an engine's cache until routers hear of it: compiled
             cache strategies then go by KV events. None: by what they sent where.
-        events: Endpoints that die or join, as "fail@120s:3" in simulated time.
+        events: Endpoints that die ("fail@120s:3", in simulated time), join ("join@…"), or answer
+            every new request with an error for a while ("sick@120s:3:30s").
         hold: Requests wait at the router until the endpoint chosen for them has room in its KV
             cache; compiled strategies only.
         progress: Called now and then with the number of requests routed so far.
@@ -206,7 +216,7 @@ def run(
         stats_period=stats_period_ms,
         stats_delay=stats_delay_ms,
         kv_event_delay=kv_event_delay_ms,
-        changes=[parse_event(event) for event in events],
+        changes=[change for event in events for change in parse_event(event)],
         hold=hold,
         progress=progress,
     )

@@ -193,6 +193,10 @@ impl Gateway for Watched<'_> {
         self.inner.on_end(now, id, engine, usage, ok);
     }
 
+    fn on_error(&mut self, now: f64, id: u32, engine: u32) {
+        self.inner.on_error(now, id, engine);
+    }
+
     fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
         self.inner.on_stats(now, engine, report);
     }
@@ -372,15 +376,19 @@ pub fn replay<'py>(
     stats_period: f64,
     stats_delay: f64,
     kv_event_delay: Option<f64>,
-    changes: Vec<(f64, u32, bool)>,
+    changes: Vec<(f64, u32, String)>,
     hold: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let fleet = engines.into_iter().map(engine).collect::<PyResult<Vec<_>>>()?;
-    let change = |(time, engine, joins)| {
-        if joins { Change::Join { time, engine } } else { Change::Fail { time, engine } }
+    let change = |(time, engine, kind): (f64, u32, String)| match kind.as_str() {
+        "join" => Ok(Change::Join { time, engine }),
+        "fail" => Ok(Change::Fail { time, engine }),
+        "sick" => Ok(Change::Sick { time, engine }),
+        "well" => Ok(Change::Well { time, engine }),
+        _ => Err(to_py(format!("event {kind:?}: expected fail, join, sick or well"))),
     };
-    let changes = changes.into_iter().map(change).collect();
+    let changes = changes.into_iter().map(change).collect::<PyResult<_>>()?;
     let conditions =
         Conditions { speedup, jitter, seed, stats_period, stats_delay, kv_event_delay, changes };
     let error = Locked::new(Kept::default());

@@ -30,18 +30,38 @@ pub enum Change {
         /// Which.
         engine: u32,
     },
+    /// From now on it answers every new request with an error at once; those on it go on.
+    Sick {
+        /// When.
+        time: f64,
+        /// Which.
+        engine: u32,
+    },
+    /// It is well again.
+    Well {
+        /// When.
+        time: f64,
+        /// Which.
+        engine: u32,
+    },
 }
 
 impl Change {
     /// When it happens.
     pub fn time(self) -> f64 {
-        let (Self::Fail { time, .. } | Self::Join { time, .. }) = self;
+        let (Self::Fail { time, .. }
+        | Self::Join { time, .. }
+        | Self::Sick { time, .. }
+        | Self::Well { time, .. }) = self;
         time
     }
 
     /// Whom it happens to.
     pub fn engine(self) -> u32 {
-        let (Self::Fail { engine, .. } | Self::Join { engine, .. }) = self;
+        let (Self::Fail { engine, .. }
+        | Self::Join { engine, .. }
+        | Self::Sick { engine, .. }
+        | Self::Well { engine, .. }) = self;
         engine
     }
 }
@@ -62,7 +82,7 @@ pub struct Conditions {
     /// Milliseconds from a change of an engine's cache until routers hear of it by KV events;
     /// none: they hear nothing.
     pub kv_event_delay: Option<f64>,
-    /// Engines that fail and join.
+    /// Engines that fail, join, and are sick.
     pub changes: Vec<Change>,
 }
 

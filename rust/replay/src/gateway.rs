@@ -7,6 +7,7 @@
 use routecore::admission::Limits;
 use routecore::fleet::{Lookup, Told};
 use routecore::hash::{PrefixHasher, endpoint_id, mix, session_key};
+use routecore::health::Outcome;
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
@@ -54,6 +55,10 @@ pub trait Gateway {
     fn on_first_token(&mut self, now: f64, id: u32, engine: u32);
     /// A request ended (`ok`), or failed. The token counts are those of the response's usage.
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool);
+    /// The engine answered a request with an error of its own.
+    fn on_error(&mut self, now: f64, id: u32, engine: u32) {
+        self.on_end(now, id, engine, Usage::default(), false);
+    }
     /// A scrape of an engine's stats arrived, as old as the conditions say.
     fn on_stats(&mut self, _now: f64, _engine: u32, _report: &Report) {}
     /// What an engine told of its cache arrived.
@@ -103,6 +108,8 @@ pub struct LiveRouter {
     candidates: Candidates,
     /// Engine of each candidate.
     engines: Vec<u32>,
+    /// Whether those that fail were left out of them.
+    narrowed: bool,
     /// Capacity weight of each engine; empty when all are alike.
     weights: Vec<f64>,
     by_session: bool,
@@ -136,6 +143,7 @@ impl LiveRouter {
             rows: vec![None; engines.len()],
             candidates: Candidates::default(),
             engines: Vec::new(),
+            narrowed: false,
             weights: Vec::new(),
             by_session: strategy == "session_affinity",
             by_prefix: strategy == "prefix_affinity",
@@ -180,10 +188,22 @@ impl LiveRouter {
         self
     }
 
-    /// The candidates: the engines that are there.
+    /// The candidates: the engines that are there, as far as they are well.
     fn gather(&mut self) {
         let there = self.rows.iter().enumerate().filter_map(|(at, &row)| Some((at, row?)));
-        let (engines, rows): (Vec<usize>, Vec<u32>) = there.unzip();
+        let (mut engines, mut rows): (Vec<usize>, Vec<u32>) = there.unzip();
+        let Fleet { health, table, .. } = &self.fleet;
+        self.narrowed = health.is_disturbed();
+        if self.narrowed {
+            let room = |row| health.has_room(row, table.get(Stat::InFlight, row));
+            let some = rows.iter().any(|&row| room(row));
+            let tried = health.least_recent(rows.iter().copied()).filter(|_| !some);
+            let one = health.due(rows.iter().copied()).or(tried);
+            let stays = |at: usize| one.map_or(!some || room(rows[at]), |one| at == one);
+            let kept: Vec<usize> = (0..rows.len()).filter(|&at| stays(at)).collect();
+            engines = kept.iter().map(|&at| engines[at]).collect();
+            rows = kept.iter().map(|&at| rows[at]).collect();
+        }
         let ids = engines.iter().map(|&at| id_of(at)).collect();
         let weights = engines.iter().filter_map(|&at| self.weights.get(at).copied()).collect();
         let order = (0..rows.len() as u32).collect();
@@ -237,6 +257,9 @@ impl Gateway for LiveRouter {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         let time = now * 1e-3;
         self.fleet.advance(time);
+        if self.narrowed || self.fleet.health.is_disturbed() {
+            self.gather();
+        }
         let known = self.waiting.as_mut().and_then(|waiting| waiting.take(request.id));
         let new = known.is_none();
         let (waiter, wanted) = match known {
@@ -329,7 +352,14 @@ impl Gateway for LiveRouter {
             let Usage { prompt, cached, output } = usage;
             self.fleet.usage(row, request, told(prompt), told(cached), told(output));
         }
-        self.fleet.end(row, request, now * 1e-3, ok);
+        // An engine that died is taken out by `on_down`; what else is not served, was refused.
+        let outcome = if ok { Outcome::Served } else { Outcome::Refused };
+        self.fleet.end(row, request, now * 1e-3, outcome);
+    }
+
+    fn on_error(&mut self, now: f64, id: u32, engine: u32) {
+        let Some(row) = self.rows[engine as usize] else { return };
+        self.fleet.end(row, u128::from(id), now * 1e-3, Outcome::of_status(500, None));
     }
 
     fn on_stats(&mut self, _: f64, engine: u32, report: &Report) {

@@ -37,6 +37,10 @@ impl Gateway for Several {
         self.of(id).on_end(now, id, engine, usage, ok);
     }
 
+    fn on_error(&mut self, now: f64, id: u32, engine: u32) {
+        self.of(id).on_error(now, id, engine);
+    }
+
     fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
         self.routers.iter_mut().for_each(|router| router.on_stats(now, engine, report));
     }

@@ -86,6 +86,7 @@ pub fn run(
         grain: trace.at_grain(first.block)?,
         engines: fleet.iter().map(|&config| Engine::new(config)).collect(),
         up: conditions.present(fleet.len()),
+        sick: vec![false; fleet.len()],
         in_flight: vec![0; fleet.len()],
         total_in_flight: 0,
         arrivals: Arrivals::new(trace, speedup, jitter, seed),
@@ -113,6 +114,7 @@ struct Simulation<'t, 'g> {
     grain: Grain<'t>,
     engines: Vec<Engine>,
     up: Vec<bool>,
+    sick: Vec<bool>,
     in_flight: Vec<u32>,
     total_in_flight: u32,
     arrivals: Arrivals,
@@ -202,6 +204,8 @@ impl Simulation<'_, '_> {
                 self.gateway.on_up(time, engine);
                 self.retry(time);
             }
+            Some(Change::Sick { engine, .. }) => self.sick[engine as usize] = true,
+            Some(Change::Well { engine, .. }) => self.sick[engine as usize] = false,
             _ => {}
         }
     }
@@ -264,6 +268,10 @@ impl Simulation<'_, '_> {
                 self.gateway.on_end(now, request, engine, Usage::default(), false);
                 self.gateway.on_down(now, engine);
                 continue;
+            }
+            if self.sick[engine as usize] {
+                self.gateway.on_error(now, request, engine);
+                break;
             }
             self.in_flight[engine as usize] += 1;
             self.total_in_flight += 1;
