@@ -192,7 +192,6 @@ impl Hold {
             max_tokens: max_tokens.unwrap_or(usual.max_tokens),
             max_wait: max_wait_s.unwrap_or(usual.max_wait),
             priority_seconds: priority_s.unwrap_or(usual.priority_seconds),
-            ..usual
         };
         limits.check().map_err(to_py)?;
         let hold = routecore::admission::Hold::new(limits);
@@ -222,7 +221,7 @@ impl Hold {
                 let scale = if prompt.unit == Unit::Bytes { TOKENS_PER_BYTE } else { 1.0 };
                 prompt.size as f64 * scale
             });
-            let ask = Ask { lane, tokens, priority, session: None, patience };
+            let ask = Ask { lane, tokens, priority, patience };
             let asker = Arc::new(Asker { wanted, request });
             Ok(self.inner.with(py, |inner, _| {
                 let id = inner.hold.arrive(ask, now);

@@ -268,7 +268,7 @@ impl Gateway for LiveRouter {
                 let wanted = self.wanted(request);
                 let tokens = f64::from(request.input_tokens);
                 let waiting = self.waiting.as_mut();
-                (waiting.map_or(0, |w| w.arrive(tokens, request.session, time)), wanted)
+                (waiting.map_or(0, |w| w.arrive(tokens, time)), wanted)
             }
         };
         let Self { router, fleet, candidates, engines, lookup, held, waiting, .. } = self;

@@ -57,8 +57,8 @@ impl Waiting {
         }
     }
 
-    pub fn arrive(&mut self, tokens: f64, session: Option<u64>, now: f64) -> u64 {
-        self.hold.arrive(Ask { tokens, session, ..Ask::default() }, now)
+    pub fn arrive(&mut self, tokens: f64, now: f64) -> u64 {
+        self.hold.arrive(Ask { tokens, ..Ask::default() }, now)
     }
 
     pub fn leave(&mut self, waiter: u64) {

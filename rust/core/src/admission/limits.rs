@@ -19,12 +19,6 @@ pub struct Limits {
     pub max_wait: f64,
     /// Seconds of waiting that a step of priority counts for.
     pub priority_seconds: f64,
-    /// Seconds of waiting that it counts for to go on with a session.
-    pub continuation_seconds: f64,
-    /// Seconds without a request after which a session gives up its room.
-    pub idle: f64,
-    /// Whether requests that name a session are admitted by session.
-    pub sessions: bool,
 }
 
 impl Default for Limits {
@@ -37,9 +31,6 @@ impl Default for Limits {
             max_tokens: 64 << 20,
             max_wait: 600.0,
             priority_seconds: 10.0,
-            continuation_seconds: 10.0,
-            idle: 30.0,
-            sessions: false,
         }
     }
 }
@@ -55,8 +46,6 @@ impl Limits {
             ("reserve_after_s", self.reserve_after, 0.0, 86_400.0),
             ("max_wait_s", self.max_wait, 0.0, 86_400.0),
             ("priority_s", self.priority_seconds, 0.0, 86_400.0),
-            ("continuation_s", self.continuation_seconds, 0.0, 86_400.0),
-            ("idle_s", self.idle, 0.0, 86_400.0),
             ("look_ahead", self.look_ahead as f64, 1.0, 4096.0),
             ("max_requests", self.max_requests as f64, 0.0, 1e6),
             ("max_tokens", self.max_tokens as f64, 0.0, 1e12),

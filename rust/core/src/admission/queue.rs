@@ -11,8 +11,6 @@ pub struct Ask {
     pub tokens: f64,
     /// Steps of priority; higher goes first, as if it had come earlier.
     pub priority: f64,
-    /// Its session, if it names one.
-    pub session: Option<u64>,
     /// Seconds that it is willing to wait; none: as long as all may.
     pub patience: Option<f64>,
 }
