@@ -73,20 +73,36 @@ impl Router {
     /// The URL of the endpoint that one request goes to.
     pub fn choose(&self, call: Call<'_, '_>, wanted: &Wanted) -> PyResult<Py<PyString>> {
         self.looked_up(wanted, call.request_stats, |lookup| {
-            let mut seen = match self.resident(call) {
-                Some(table) => self.at_front(call, table, wanted, lookup)?,
-                None => Seen::Other,
-            };
-            if matches!(seen, Seen::Other) {
-                seen = self.attempt(call, wanted, lookup, Care::Compare)?;
+            let mut seen = Seen::Other;
+            if let Some(table) = self.resident(call) {
+                seen = self.at_front(call, table, wanted, lookup)?;
+                if let Seen::Chosen(url) = seen {
+                    return Ok(url);
+                }
             }
-            if let Some(url) = self.settle(call, seen, wanted)? {
-                return Ok(url);
-            }
-            // The choice has left the list, or says something else by now.
-            let seen = self.attempt(call, wanted, lookup, Care::Read)?;
-            self.settle(call, seen, wanted)?.ok_or_else(|| self.none())
+            self.choose_slowly(call, seen, wanted, lookup)
         })
+    }
+
+    /// A choice that needs more than a look at the list in front.
+    #[cold]
+    #[inline(never)]
+    fn choose_slowly(
+        &self,
+        call: Call<'_, '_>,
+        mut seen: Seen,
+        wanted: &Wanted,
+        lookup: &mut Lookup,
+    ) -> PyResult<Py<PyString>> {
+        if matches!(seen, Seen::Other) {
+            seen = self.attempt(call, wanted, lookup, Care::Compare)?;
+        }
+        if let Some(url) = self.settle(call, seen, wanted)? {
+            return Ok(url);
+        }
+        // The choice has left the list, or says something else by now.
+        let seen = self.attempt(call, wanted, lookup, Care::Read)?;
+        self.settle(call, seen, wanted)?.ok_or_else(|| self.none())
     }
 
     /// The table whose columns answer the call, if they have all that the strategy reads.
