@@ -17,6 +17,8 @@ use crate::trust::Verdict;
 
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
+/// Microseconds that a prefill may be expected to take: a bound on sums, far above any.
+const MAX_PREFILL_US: f64 = 3.6e9;
 
 /// The prefix index, shared: a lookup needs no other lock.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +181,8 @@ impl Fleet {
         let work = Work {
             prompt_tokens: tokens as u64,
             uncached_tokens: uncached as u64,
-            prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)) as u64,
+            prefill_us: (1e3 * self.speed.prefill_ms(row, tokens, uncached)).min(MAX_PREFILL_US)
+                as u64,
             pin: if fits { index.pin(row, &prompt.chain) } else { None },
             text: prompt.unit == Unit::Bytes,
             media_tokens: self.sizes.media(prompt) as u64,
@@ -246,7 +249,8 @@ impl Fleet {
         let over = predicted as f64 > cached as f64 + self.block_tokens.max(1.0) + 1.0;
         self.predictions.reported += 1;
         self.predictions.over += u64::from(over);
-        self.predictions.predicted_tokens += predicted;
+        self.predictions.predicted_tokens =
+            self.predictions.predicted_tokens.saturating_add(predicted);
         self.predictions.actual_tokens = self.predictions.actual_tokens.saturating_add(cached);
         let block = self.block_tokens;
         let belief = self.belief(row);

@@ -44,7 +44,7 @@ impl Prompt {
 
     /// Tokens of its images, audio and files, as guessed from their kind and size.
     pub fn media_tokens(&self) -> f64 {
-        (self.media * unit_bytes(self.unit) as u64) as f64 / MEDIA_TOKEN_BYTES as f64
+        self.media as f64 * unit_bytes(self.unit) as f64 / MEDIA_TOKEN_BYTES as f64
     }
 }
 
@@ -107,7 +107,7 @@ impl BlockHasher {
 
     /// Counts bytes that the engine reads once more, such as a query beside each document.
     pub fn count(&mut self, bytes: u64) {
-        self.fed += bytes;
+        self.fed = self.fed.saturating_add(bytes);
     }
 
     /// Bytes that were fed.

@@ -8,6 +8,9 @@ use crate::trust::Trust;
 const TOKENS_PER_BYTE: f64 = 0.25;
 /// Shorter prompts say more of the template than of the text.
 const FEWEST_TOKENS: u64 = 64;
+/// Tokens that a prompt counts for, at most: ten times the longest context of any model. Sums over
+/// all requests in flight stay far from their ends, whatever a request says of its size.
+const MAX_TOKENS: f64 = (1_u64 << 27) as f64;
 /// Promises in a row that found nothing at all, after which a cache is taken for none.
 const MISSES: u32 = 3;
 
@@ -31,10 +34,10 @@ impl Sizes {
         let scale = self.scale(prompt);
         let (size, block) = (prompt.size as f64, f64::from(prompt.block));
         if prompt.media == 0 {
-            return (size * scale, block * scale);
+            return ((size * scale).min(MAX_TOKENS), block * scale);
         }
         let text = prompt.size.saturating_sub(prompt.media) as f64;
-        let tokens = text * scale + self.media(prompt);
+        let tokens = (text * scale + self.media(prompt)).min(MAX_TOKENS);
         (tokens, block * tokens / size.max(1.0))
     }
 
@@ -45,7 +48,7 @@ impl Sizes {
 
     /// Tokens of its images, audio and files.
     pub fn media(&self, prompt: &Prompt) -> f64 {
-        prompt.media_tokens() * self.media_scale
+        (prompt.media_tokens() * self.media_scale).min(MAX_TOKENS)
     }
 
     /// The engine counted so many tokens in the prompt.

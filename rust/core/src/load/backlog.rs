@@ -28,7 +28,7 @@ impl Backlog {
 
     pub fn add(&mut self, work: &Work) {
         let more = Self::of(work);
-        self.requests += more.requests;
+        self.requests = self.requests.saturating_add(more.requests);
         self.tokens = self.tokens.saturating_add(more.tokens);
         self.pairs = self.pairs.saturating_add(more.pairs);
         self.us = self.us.saturating_add(more.us);

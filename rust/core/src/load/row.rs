@@ -96,7 +96,7 @@ impl RowLoad {
         self.waiting.push_back(work);
         self.unsent.add(&work);
         self.queued.add(&work);
-        self.context_tokens += work.prompt_tokens;
+        self.context_tokens = self.context_tokens.saturating_add(work.prompt_tokens);
     }
 
     pub fn unpin_last(&mut self) -> Option<Pin> {
@@ -162,9 +162,9 @@ impl RowLoad {
     pub fn decodes(&mut self, flight: &mut Flight, time: f64) {
         self.prefill = self.prefill.saturating_sub(1);
         self.queued.take(&flight.work);
-        self.meter.prefilled_us += flight.work.prefill_us;
+        self.meter.prefilled_us = self.meter.prefilled_us.saturating_add(flight.work.prefill_us);
         self.decode += 1;
-        self.decoding_tokens += flight.work.prompt_tokens;
+        self.decoding_tokens = self.decoding_tokens.saturating_add(flight.work.prompt_tokens);
         flight.first_token = Some(time);
         flight.mark = self.meter;
     }
@@ -207,10 +207,10 @@ impl RowLoad {
     /// The request is on the row again, after its release was a mistake.
     pub fn restore(&mut self, flight: &Flight) {
         let tokens = flight.work.prompt_tokens;
-        self.context_tokens += tokens;
+        self.context_tokens = self.context_tokens.saturating_add(tokens);
         if flight.first_token.is_some() {
             self.decode += 1;
-            self.decoding_tokens += tokens;
+            self.decoding_tokens = self.decoding_tokens.saturating_add(tokens);
         } else {
             self.prefill += 1;
             self.queued.add(&flight.work);

@@ -106,6 +106,23 @@ fn figures_of_others_outlive_a_wrong_timestamp() {
     assert_eq!(load.stats(0, 175.0).map(|stats| stats.qps), Some(0.0));
 }
 
+#[test]
+fn requests_of_before_any_time_was_known_are_not_for_ever() {
+    for first in [-3_523.3, 0.0, 1.7e9] {
+        let (mut load, mut table) = rows(50.0);
+        load.sent(&mut table, 0, 0, f64::NAN);
+        load.reserve(&mut table, 1, 1, f64::NAN);
+        load.chosen(&mut table, 1, Work::default());
+        load.sent(&mut table, 0, 3, first);
+        load.first_token(&mut table, 0, 3, first + 1.0);
+        assert_eq!(load.in_flight(), 3, "{first}");
+        for second in 0..60_u8 {
+            load.advance(&mut table, first + f64::from(second));
+        }
+        assert_eq!((load.in_flight(), in_flight(&table)), (0, 0.0), "{first}");
+    }
+}
+
 /// What a host may pass as a time.
 fn timestamp() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -128,7 +145,8 @@ proptest! {
             // Mostly a clock that goes on; sometimes anything.
             let told = if (0.0..20.0).contains(&time) { now += time / 20.0; now } else { time };
             match kind {
-                0 | 1 => load.sent(&mut table, row, request, told),
+                0 => load.sent(&mut table, row, request, told),
+                1 => load.reserve(&mut table, row, request, told),
                 2 => drop(load.first_token(&mut table, row, request, told)),
                 3 => drop(load.end(&mut table, row, request, told, true)),
                 4 => drop(load.end(&mut table, row, request, told, false)),
