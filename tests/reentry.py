@@ -40,6 +40,7 @@ class World:
             for name in STRATEGIES
         ]
         self.trace = trace()
+        self.hold = _core.Hold(self.routers[0])
 
     @property
     def router(self) -> Any:
@@ -298,6 +299,16 @@ CASES: dict[str, Callable[[World], Any]] = {
     "ResidentRequestStats.now": lambda w: w.stats.now,
     "ResidentEngineStats.__new__": lambda w: _core.ResidentEngineStats(w.table, Hostile("x")),
     "ResidentEngineStats.table": lambda w: w.engine.table,
+    "Hold.__new__": lambda w: _core.Hold(w.routers[1]),
+    "Hold.arrive": lambda w: w.hold.arrive(Name("s"), body(), None, Name("r"), 0.0, None, 0.0),
+    "Hold.retry": lambda w: _route(w, lambda *a: w.hold.retry(*a, w.hold.due(), 0.0, 0.0, True)),
+    "Hold.explain": lambda w: _route(w, lambda *a: w.hold.explain(*a, None, body(), None, 0.0)),
+    "Hold.leave": lambda w: w.hold.leave(Number(1)),
+    "Hold.expired": lambda w: w.hold.expired(0.0),
+    "Hold.due": lambda w: w.hold.due(),
+    "Hold.wake_at": lambda w: w.hold.wake_at(0.0),
+    "Hold.before": lambda w: w.hold.before(Number(1)),
+    "Hold.counts": lambda w: w.hold.counts,
     "Trace.__new__": lambda w: _core.Trace(512),
     "Trace.__len__": lambda w: len(w.trace),
     "Trace.extend": lambda w: _core.Trace(512).extend(**columns()),
