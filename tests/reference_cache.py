@@ -226,7 +226,9 @@ class NaiveFleet:
             tokens, block = self.tokens(prompt)
             uncached = max(1.0, tokens - self.row(url, prompt).cached)
             told = self.told.get(url) or self.kv_default
-            blocks = int(told * self.lasting.get(url, 1.0) / block)
+            beyond = min(max(self.misses.get(url, 0) - 3, 0), 64)
+            lasting = self.lasting.get(url, 1.0) * 0.125**beyond
+            blocks = int(told * lasting / block)
             self.index.capacity[url] = -(-blocks // 16) * 16
             self.index.make_room(url)
             request.pinned = self.index.pin(url, prompt.chain) if tokens <= told else []
@@ -281,14 +283,10 @@ class NaiveFleet:
             self.predictions[at] += more
         lasting = self.lasting.get(url, 1.0)
         if cached:
-            self.misses[url], lasting = 0, max(lasting, 0.05)
+            self.misses[url] = 0
         if promised:
             self.misses[url] = self.misses.get(url, 0) + (not cached)
-            if self.misses[url] > 3:
-                lasting *= 0.7
-                lasting = lasting if lasting >= 1e-4 else 0.0
-            else:
-                lasting = min(max(lasting * (0.97 if over else 1.002), 0.05), 1.0)
+            lasting = min(max(lasting * (0.97 if over else 1.002), 0.05), 1.0)
         self.lasting[url] = lasting
 
     def end(self, url: str, name: str, time: float, done: bool) -> None:

@@ -60,3 +60,21 @@ def test_bodies_that_are_none(cached: Any) -> None:
         _body = cached
 
     assert body_of(Request()) is None
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda deep: [deep],
+        lambda deep: {"function": deep},
+        lambda deep: {"content": [deep]},
+        lambda deep: {"type": "tool_result", "content": [deep]},
+        lambda deep: {"source": {"type": "content", "content": [deep]}, "type": "document"},
+    ],
+)
+@pytest.mark.parametrize("place", ["messages", "input", "tools", "image_data", "system", "prompt"])
+def test_nesting_beyond_reason_is_cut_off(nest: Any, place: str) -> None:
+    deep: Any = "x"
+    for _ in range(2_000):
+        deep = nest(deep)
+    assert _core.prompt_blocks({"text": "x", place: [deep]}, 16) is not None

@@ -55,6 +55,11 @@ HINT = {"cache_control": {"type": "ephemeral"}}
         (chat(said("a\n" + LONG)), chat(said([part("a"), part(LONG)]))),
         (chat(said(LONG)), chat(said([part(LONG, **HINT)]))),
         (chat(said(LONG)), chat({"content": LONG, "role": "user"})),
+        (chat(said(None, "assistant"), said(LONG)), chat({"role": "assistant"}, said(LONG))),
+        (
+            chat(said(LONG), tools=[{"type": "function", "function": {"name": "f", "x": 1}}]),
+            chat(said(LONG), tools=[{"function": {"x": 1, "name": "f"}, "type": "function"}]),
+        ),
         (chat(said(LONG)), chat(said(LONG, name=None, tool_calls=[], refusal=None))),
         (chat(said(LONG)), chat(said(LONG, id="msg_1", status="completed", type="message"))),
         (chat(SYSTEM, said("x")), chat(said("x"), system=LONG)),

@@ -81,44 +81,42 @@ impl Sizes {
 #[derive(Debug, Clone, Copy)]
 pub struct Belief {
     /// Share of its KV cache that prefixes were seen to last for.
-    pub lasting: f64,
+    share: f64,
     /// Whether its engine tells of cached tokens.
     pub tells: bool,
     /// Whether its KV events are believed.
     pub events: Trust,
+    /// Promises in a row that found nothing.
     misses: u32,
 }
 
 impl Default for Belief {
     fn default() -> Self {
-        Self { lasting: 1.0, tells: false, events: Trust::default(), misses: 0 }
+        Self { share: 1.0, tells: false, events: Trust::default(), misses: 0 }
     }
 }
 
 impl Belief {
-    /// An answer: tokens that were predicted to be cached and that were; `over`: at least a block
-    /// less than promised.
+    /// An answer: tokens that were predicted to be cached and that were; `over`: more than a
+    /// block less than promised.
     pub fn learn(&mut self, predicted: u64, cached: u64, over: bool) {
         if cached > 0 {
             self.misses = 0;
-            // Whatever it was that kept the engine from caching is over.
-            self.lasting = self.lasting.max(0.05);
         }
         if predicted == 0 {
             return;
         }
-        self.misses += u32::from(cached == 0);
-        if self.misses > MISSES {
-            // An engine that never caches; one that does finds something now and then.
-            self.lasting *= 0.7;
-            if self.lasting < 1e-4 {
-                self.lasting = 0.0;
-            }
-            return;
-        }
+        self.misses = self.misses.saturating_add(u32::from(cached == 0));
         // What was promised and gone: the cache lasts for less than its size says. Each promise
         // that was kept lets the estimate grow back by far less, so it stays near the edge.
-        self.lasting = (self.lasting * if over { 0.97 } else { 1.002 }).clamp(0.05, 1.0);
+        self.share = (self.share * if over { 0.97 } else { 1.002 }).clamp(0.05, 1.0);
+    }
+
+    /// Share of its KV cache that prefixes last for. An engine that never caches is believed less
+    /// with each answer, until one finds something: one that caches does so now and then.
+    pub fn lasting(&self) -> f64 {
+        let beyond = self.misses.saturating_sub(MISSES).min(64);
+        self.share * 0.125_f64.powi(beyond as i32)
     }
 }
 
@@ -159,15 +157,15 @@ mod tests {
     #[test]
     fn an_engine_that_never_caches_is_believed_less_with_each_answer() {
         let mut belief = Belief::default();
-        let mut before = belief.lasting;
-        for _ in 0..60 {
+        let mut before = belief.lasting();
+        for _ in 0..30 {
             belief.learn(960, 0, true);
-            assert!(belief.lasting < before || belief.lasting == 0.0);
-            before = belief.lasting;
+            assert!(belief.lasting() < before);
+            before = belief.lasting();
         }
-        assert_eq!(belief.lasting, 0.0);
+        assert!(before < 1e-12);
         belief.learn(0, 960, false);
-        assert!(belief.lasting > 0.0);
+        assert!(belief.lasting() > 0.3);
     }
 
     #[test]
@@ -176,6 +174,6 @@ mod tests {
         for k in 0..300 {
             belief.learn(960, if k % 2 == 0 { 0 } else { 960 }, k % 2 == 0);
         }
-        assert!(belief.lasting >= 0.05);
+        assert!(belief.lasting() >= 0.05);
     }
 }

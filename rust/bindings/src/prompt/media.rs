@@ -71,10 +71,13 @@ impl<S: Sink> Reader<'_, S> {
     }
 
     /// All media of a value: one, or a list of them.
-    pub fn media_in(&mut self, value: &Bound<'_, PyAny>, kind: Kind) {
+    pub fn media_in(&mut self, value: &Bound<'_, PyAny>, kind: Kind, depth: usize) {
+        if depth > MAX_DEPTH {
+            return;
+        }
         if let Ok(list) = value.cast::<PyList>() {
             for item in list {
-                self.media_in(&item, kind);
+                self.media_in(&item, kind, depth + 1);
             }
             return;
         }

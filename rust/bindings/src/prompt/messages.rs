@@ -73,10 +73,12 @@ impl<S: Sink> Reader<'_, S> {
                 self.text(role);
             }
         }
-        if let Some(content) = &content {
-            rest -= 1;
+        rest -= usize::from(content.is_some());
+        if role.is_some() || content.is_some() {
             self.sink.take(CONTENT);
-            self.content(content, depth, system);
+            if let Some(content) = &content {
+                self.content(content, depth, system);
+            }
             self.sink.take(SEPARATOR);
         }
         if rest > 0 {
@@ -98,7 +100,7 @@ impl<S: Sink> Reader<'_, S> {
                     | "phase" | "encrypted_content",
                 ) => {}
                 Ok("type") if is(&value, "message") => {}
-                Ok("images") => self.media_in(&value, Kind::Image),
+                Ok("images") => self.media_in(&value, Kind::Image, depth),
                 Ok("output") => {
                     self.content(&value, depth + 1, false);
                     self.sink.take(SEPARATOR);

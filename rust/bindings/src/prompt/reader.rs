@@ -35,7 +35,7 @@ impl<'a, S: Sink> Reader<'a, S> {
             self.head(fields, prompt);
         }
         for (kind, value) in &fields.media {
-            self.media_in(value, *kind);
+            self.media_in(value, *kind, 0);
         }
         if let Some(embeds) = &fields.embeds {
             self.embeds(embeds);
@@ -67,9 +67,10 @@ impl<'a, S: Sink> Reader<'a, S> {
         }
         let documents = fields.documents.as_ref().filter(|_| !matches!(prompt, Prompt::Pairs(..)));
         let stored = fields.prompt.as_ref().filter(|_| matches!(prompt, Prompt::Input(_)));
-        let heads = [&fields.tools, &fields.functions].map(Option::as_ref);
-        let heads = heads.into_iter().chain([documents, fields.before.as_ref(), stored]);
-        for value in heads.flatten() {
+        for tools in [&fields.tools, &fields.functions].into_iter().flatten() {
+            self.tools(tools, 0);
+        }
+        for value in [documents, fields.before.as_ref(), stored].into_iter().flatten() {
             self.value(value, 0);
         }
         for system in [&fields.system, &fields.instructions].into_iter().flatten() {
@@ -78,6 +79,42 @@ impl<'a, S: Sink> Reader<'a, S> {
                 self.conversation(system, 0);
             } else {
                 self.turn(b"system", system);
+            }
+        }
+    }
+
+    /// Tools: each with its fields in one order, whatever the client's.
+    fn tools(&mut self, value: &Bound<'_, PyAny>, depth: usize) {
+        const ORDER: [&str; 6] =
+            ["type", "name", "description", "parameters", "input_schema", "function"];
+        if let Ok(list) = value.cast::<PyList>()
+            && depth == 0
+        {
+            for tool in list {
+                self.tools(&tool, 1);
+            }
+            return;
+        }
+        let Ok(map) = value.cast::<PyDict>() else { return self.value(value, depth) };
+        for name in ORDER {
+            if let Ok(Some(value)) = map.get_item(name)
+                && !value.is_none()
+            {
+                self.sink.take(name.as_bytes());
+                self.sink.take(SEPARATOR);
+                if name == "function" && depth < 2 {
+                    self.tools(&value, 2);
+                } else {
+                    self.value(&value, depth);
+                }
+            }
+        }
+        for (name, value) in map {
+            let known = |name: &str| ORDER.contains(&name);
+            let known = name.cast::<PyString>().is_ok_and(|n| n.to_str().is_ok_and(known));
+            if !known && !value.is_none() && !is_hint(&name) {
+                self.value(&name, depth);
+                self.value(&value, depth);
             }
         }
     }
