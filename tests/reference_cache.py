@@ -166,7 +166,7 @@ class Row:
     in_prefill: int
     in_decoding: int
     queued: int
-    queued_ms: float
+    queued_pairs: int
     context: int
     kv: float
     told: float | None
@@ -212,7 +212,9 @@ class NaiveFleet:
             in_prefill=sum(not r.started for r in sent),
             in_decoding=sum(r.started for r in sent),
             queued=sum(r.uncached for r in waiting),
-            queued_ms=sum(r.prefill_us for r in waiting) / 1e3,
+            queued_pairs=sum(
+                int(r.uncached * max(0, r.prompt_tokens - r.uncached / 2)) for r in waiting
+            ),
             context=sum(r.prompt_tokens for r in here),
             kv=self.kv.get(url, 0.0),
             told=self.told.get(url),

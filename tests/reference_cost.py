@@ -13,7 +13,7 @@ def prefix_cache(
 ) -> dict[str, float]:
     """The longest match among those within the load bound; too short a match is none."""
     load = {url: row.in_flight for url, row in q.rows.items()}
-    cap = load_factor * (sum(load.values()) + 1) / len(load)
+    cap = max(load_factor * (sum(load.values()) + 1) / len(load), min(load.values()) + 2)
     within = [url for url in load if load[url] <= cap]
     longest = max((q.rows[url].cached for url in within), default=0.0)
     if longest < max(min_match_tokens, min_match_share * q.tokens):
@@ -98,11 +98,26 @@ def sticky_until_saturated(
     }
 
 
-def prefill_ms(engine: Any, slower: float, tokens: float, uncached: float) -> float:
+def prefill_ms(
+    engine: Any, slower: float, tokens: float, uncached: float, decoding: int = 0
+) -> float:
     """What the learned engine takes to prefill the last `uncached` of `tokens`."""
-    base, per_token, per_pair = engine[0]
-    pairs = uncached * max(0.0, tokens - uncached / 2)
-    return float(slower * (base + per_token * uncached + per_pair * pairs))
+    alone, per_token, per_pair, beside = engine[0]
+    base = beside if decoding else alone
+    return float(slower * (base + per_token * uncached + per_pair * pairs(tokens, uncached)))
+
+
+def pairs(tokens: float, uncached: float) -> float:
+    """Query-key pairs of that."""
+    return uncached * max(0.0, tokens - uncached / 2)
+
+
+def queued_ms(q: Question, url: str) -> float:
+    """What prefilling all that waits there should take."""
+    row, (alone, per_token, per_pair, beside) = q.rows[url], q.engine[0]
+    base = (beside if row.in_decoding else alone) if row.queued else 0.0
+    queued: float = base + per_token * row.queued + per_pair * row.queued_pairs
+    return q.slower[url][0] * queued
 
 
 def expected_latency(
@@ -136,7 +151,7 @@ def expected_latency(
         return (
             compute(q, url, new, decode_weight, mean)
             + (2 * reuse * new / q.tokens * beside * more if q.tokens >= 1 else 0)
-            + (row.caution if known else 1) * row.queued_ms
+            + (row.caution if known else 1) * queued_ms(q, url)
             + 1.5 * now
             + decode_weight * stay / 2
             + row.in_flight * more
@@ -154,8 +169,9 @@ def mean_sent(q: Question) -> float:
 def compute(q: Question, url: str, new: float, decode_weight: float, mean: float) -> float:
     """A prefill and whom it delays: those who come later, those who decode."""
     rho = min(q.engine[3] * max(q.slower[url][2], mean) / 1e3, 0.9)
-    prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new)
-    return prefill * (1 + 4 * rho / (1 - rho) + decode_weight * q.rows[url].in_decoding)
+    decoding = q.rows[url].in_decoding
+    prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
+    return prefill * (1 + 4 * rho / (1 - rho) + decode_weight * decoding)
 
 
 class Copies:

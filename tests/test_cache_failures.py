@@ -181,8 +181,8 @@ def test_a_working_set_beyond_all_caches_is_still_spread() -> None:
 @pytest.mark.parametrize(("max_num_seqs", "apart"), [(4, 4), (256, 0)])
 def test_a_full_batch_sends_requests_where_there_is_room(max_num_seqs: int, apart: int) -> None:
     fleet, hot = Fleet("expected_latency", 2, max_num_seqs=max_num_seqs), text("hot", 20_000)
-    home = fleet.send(hot, 0.1, 0.3)
-    fleet.run(1.0)
+    home = fleet.send(hot, 0.1, 5.0)
+    fleet.run(6.0)
     for turn in range(8):
         chosen = fleet.send(hot + text(turn, 50), 0.02, 30.0)
         apart -= chosen != home

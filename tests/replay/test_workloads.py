@@ -23,6 +23,21 @@ def test_kinds_differ_as_their_names_say() -> None:
     assert prompts["agentic"] > prompts["documents"] > 2 * prompts["chat"]
 
 
+def test_mixed_prompts_and_short_answers_are_what_they_say() -> None:
+    mixed = run(generate("mixed", requests=1500)).per_request.input_tokens
+    assert np.quantile(mixed, 0.3) < 100 < 10_000 < np.quantile(mixed, 0.85)
+    short = run(generate("short", requests=1500)).per_request
+    assert short.output_tokens.max() <= 20 < 1000 < np.median(short.input_tokens)
+
+
+def test_a_burst_brings_half_a_minute_within_five_seconds() -> None:
+    each = run(generate("burst", requests=1500, rate=10)).per_request
+    starts = np.sort(each.arrival_ms[np.unique(each.session, return_index=True)[1]])
+    groups = np.split(starts, np.flatnonzero(np.diff(starts) > 10e3) + 1)
+    assert len(groups) >= 4
+    assert all(group[-1] - group[0] <= 5e3 for group in groups)
+
+
 def test_turns_reuse_prompt_and_answer_of_the_turn_before() -> None:
     trace = generate("agentic", requests=200)
     each = run(trace, endpoints=1, kv_blocks=10**6).per_request

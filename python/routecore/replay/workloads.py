@@ -116,10 +116,96 @@ def documents(requests: int, rate: float, burstiness: float, draws: Draws) -> Tr
     return trace
 
 
+def mixed(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
+    """Prompts of tens and of tens of thousands of tokens on the same engines, shared and not.
+
+    Half are one-off prompts of some 60 tokens, one in six a question about one of 40 shared papers
+    of 15k tokens, one in twelve a prompt of 20k that nobody shares, the rest turns of chats.
+    """
+    trace, ids = Trace(BLOCK, "mixed"), itertools.count()
+    papers = _shared(draws, 40, 15_000, 0.5, 60_000, ids)
+    systems = _shared(draws, 12, 1200, 0.6, 6000, ids)
+    paper_ranks, system_ranks = _zipf(draws, 40, 0.9, requests), _zipf(draws, 12, 1.0, requests)
+    # A quarter of the sessions are chats of two turns on average, and rate counts requests.
+    starts = _arrivals(draws, requests, rate / 1.25, burstiness)
+    for name, start in enumerate(starts):
+        kind, fresh = draws.random(), _Session(trace, (0, []), ids)
+        if kind < 0.5:
+            session, new, output, turns = fresh, 60, 120, 1
+        elif kind < 2 / 3:
+            session = _Session(trace, papers[paper_ranks[name]], ids)
+            new, output, turns = 60, 150, 1
+        elif kind < 0.75:
+            session, new, output, turns = fresh, 20_000, 200, 1
+        else:
+            session, new, output = _Session(trace, systems[system_ranks[name]], ids), 120, 200
+            turns = int(draws.geometric(0.5))
+        for turn in range(turns):
+            think = float(draws.exponential(6e3)) if turn else 0.0
+            prompt, answer = _tokens(draws, new, 0.6, 60_000), _tokens(draws, output, 0.7, 2000)
+            session.turn(str(name), start, prompt, answer, think)
+            if len(trace) >= requests:
+                return trace
+    return trace
+
+
+def short(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
+    """Answers of 1 to 20 tokens behind long shared prompts: labels, tool calls, terse chats.
+
+    Half are one-off inputs of some 150 tokens behind 48 instructions of 3k tokens (Zipf), half are
+    turns of chats behind 6 system prompts, 4.5 turns on average.
+    """
+    trace, ids = Trace(BLOCK, "short"), itertools.count()
+    instructions = _shared(draws, 48, 3000, 0.5, 12_000, ids)
+    systems = _shared(draws, 6, 1500, 0.4, 6000, ids)
+    instruction_ranks = _zipf(draws, 48, 0.9, requests)
+    system_ranks = _zipf(draws, 6, 0.8, requests)
+    mean_turns = 4.5
+    starts = _arrivals(draws, requests, rate * (1 + mean_turns) / (2 * mean_turns), burstiness)
+    for name, start in enumerate(starts):
+        chats = draws.random() < 1 / (1 + mean_turns)
+        prefix = systems[system_ranks[name]] if chats else instructions[instruction_ranks[name]]
+        session = _Session(trace, prefix, ids)
+        for turn in range(int(draws.geometric(1 / mean_turns)) if chats else 1):
+            think = float(draws.exponential(4e3)) if turn else 0.0
+            answer = int(draws.integers(4, 21)) if chats else int(draws.integers(1, 9))
+            session.turn(str(name), start, _tokens(draws, 150, 0.7, 4000), answer, think)
+            if len(trace) >= requests:
+                return trace
+    return trace
+
+
+BURST_S, EVERY_S = 5.0, 30.0
+
+
+def burst(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
+    """All sessions of half a minute start within 5 s, the first before anything is learned.
+
+    Questions about 60 shared documents of some 6k tokens (Zipf), 2 questions a reader.
+    """
+    trace, ids = Trace(BLOCK, "burst"), itertools.count()
+    papers, mean_turns = _shared(draws, 60, 6000, 0.7, 40_000, ids), 2.0
+    ranks = _zipf(draws, 60, 0.9, requests)
+    for name, even in enumerate(_arrivals(draws, requests, rate / mean_turns, burstiness)):
+        minute, within = divmod(even, 1e3 * EVERY_S)
+        start = minute * 1e3 * EVERY_S + within * BURST_S / EVERY_S
+        session = _Session(trace, papers[ranks[name]], ids)
+        for turn in range(int(draws.geometric(1 / mean_turns))):
+            think = float(draws.exponential(2e3)) if turn else 0.0
+            new, output = _tokens(draws, 80, 0.8, 1000), _tokens(draws, 150, 0.7, 1500)
+            session.turn(str(name), start, new, output, think)
+            if len(trace) >= requests:
+                return trace
+    return trace
+
+
 WORKLOADS: dict[str, Callable[[int, float, float, Draws], Trace]] = {
     "chat": chat,
     "agentic": agentic,
     "documents": documents,
+    "mixed": mixed,
+    "short": short,
+    "burst": burst,
 }
 """Name → generator."""
 
@@ -135,7 +221,7 @@ def generate(
     """Draw a workload.
 
     Args:
-        kind: "chat", "agentic" or "documents".
+        kind: "chat", "agentic", "documents", "mixed", "short" or "burst".
         requests: How many, over all sessions.
         rate: Requests a second that new sessions bring in, on average.
         burstiness: Coefficient of variation of the gaps between new sessions; 1 is Poisson.

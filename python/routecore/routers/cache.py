@@ -153,8 +153,9 @@ class PrefixCacheRouter(CacheRouter):
     Args:
         min_match_tokens: A shorter match does not count, tokens.
         min_match_share: Nor one that covers less of the prompt, 0 to 1.
-        load_factor: Endpoints above this times the mean load (plus one request) are passed over;
-            a hot prefix so spills, and is held by more endpoints from then on. At least 1.
+        load_factor: Endpoints above this times the mean load are passed over if another has at
+            least three requests fewer; a hot prefix so spills, and is held by more endpoints from
+            then on. At least 1.
         block_chars: See `CacheRouter`, as for the parameters after it.
     """
 

@@ -22,7 +22,7 @@ use crate::rows::Inner;
 use crate::values::is_scraped;
 
 /// Learned constants of the engines, see `Table::engine`.
-type Engine = ([f64; 3], [f64; 3], f64, f64, f64, f64);
+type Engine = ([f64; 4], [f64; 3], f64, f64, f64, f64);
 
 /// The packed stat table behind `EndpointTable`, shared by monitor, scraper and routers.
 #[pyclass(frozen)]
@@ -278,7 +278,7 @@ impl Table {
         })
     }
 
-    /// Learned: prefill (base, per token, per pair), step (base, per request, per token) in
+    /// Learned: prefill (base alone, per token, per pair, base beside decodes), step (base, per request, per token) in
     /// milliseconds, the tokens of an answer, what makes rates of what was sent, how often a
     /// computed token is used again, and the most requests that were seen decoding at once.
     #[getter]

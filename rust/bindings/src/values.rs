@@ -53,6 +53,7 @@ pub fn is_own(stat: Stat) -> bool {
         stat,
         Stat::QueuedTokens
             | Stat::QueuedMs
+            | Stat::QueuedPairs
             | Stat::ContextTokens
             | Stat::KvTokens
             | Stat::KvCapacity

@@ -46,7 +46,9 @@ stats! {
     InDecoding, "in_decoding_requests", Amount;
     /// Uncached prompt tokens sent to the endpoint whose first token has not come back.
     QueuedTokens, "queued_tokens", Amount;
-    /// Milliseconds that prefilling these should take.
+    /// Query-key pairs of these.
+    QueuedPairs, "queued_pairs", Amount;
+    /// Milliseconds that prefilling these should take, as expected when they were sent.
     QueuedMs, "queued_prefill_ms", Amount;
     /// Prompt tokens of the requests in flight; what they share counts each time.
     ContextTokens, "context_tokens", Amount;
@@ -287,6 +289,7 @@ fn blank(stat: Stat) -> f64 {
         | Stat::InDecoding
         | Stat::QueuedTokens
         | Stat::QueuedMs
+        | Stat::QueuedPairs
         | Stat::ContextTokens
         | Stat::KvTokens
         | Stat::PrefillSent

@@ -160,6 +160,11 @@ impl LiveRouter {
         Ok(live)
     }
 
+    /// What it knows of its engines.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
     fn join(&mut self, engine: usize) {
         let row = self.fleet.add(id_of(engine));
         self.fleet.table.set(Stat::KvCapacity, row, self.kv_tokens[engine]);

@@ -113,6 +113,21 @@ const fn linear(name: &'static str, constants: [f64; 6], kv_tokens: u32) -> Prof
     }
 }
 
+const QWEN3_32B: [f64; 6] = [13.65, 3.53, 50.27, 1.61e-6, 0.0264, 4.22e-5];
+
+const fn scaled(name: &'static str, times: f64) -> Profile {
+    let [floor, base, token, pair, sequence, context] = QWEN3_32B;
+    let constants = [
+        floor * times,
+        base * times,
+        token * times,
+        pair * times,
+        sequence * times,
+        context * times,
+    ];
+    linear(name, constants, 307_328)
+}
+
 /// Every profile. Linear ones: fit of NVIDIA AIConfigurator 0.12.0 tables (vLLM 0.24.0, BF16).
 /// The numbers: floor ms, base ms, µs a token, ms a pair, ms a sequence, ms a context token.
 pub const PROFILES: &[Profile] = &[
@@ -124,7 +139,12 @@ pub const PROFILES: &[Profile] = &[
     linear("llama-3.1-70b-h100-tp4", [15.06, 4.17, 61.86, 9.91e-7, 0.0333, 2.64e-5], 461_376),
     linear("llama-3.1-70b-h100-tp8", [10.22, 5.85, 38.59, 4.99e-7, 0.0222, 1.33e-5], 1_280_000),
     linear("llama-3.1-70b-a100-tp8", [17.56, 29.9, 92.17, 1.83e-6, 0.0685, 2.62e-5], 1_280_000),
-    linear("qwen3-32b-h100-tp2", [13.65, 3.53, 50.27, 1.61e-6, 0.0264, 4.22e-5], 307_328),
+    linear("qwen3-32b-h100-tp2", QWEN3_32B, 307_328),
+    // The one above, so many times quicker or slower: a small model on a large GPU, a small GPU,
+    // a CPU. Not fitted to anything: they differ in time alone.
+    scaled("3x-quicker", 1.0 / 3.0),
+    scaled("8x-slower", 8.0),
+    scaled("30x-slower", 30.0),
 ];
 
 impl Profile {

@@ -43,6 +43,8 @@ pub(super) struct Flight {
     pub work: Work,
     /// What was queued on the row before it.
     pub ahead: Backlog,
+    /// Whether anybody decoded there then.
+    pub came_beside: bool,
     /// Sums of the row when the first token came.
     pub mark: Meter,
     /// Tokens generated, if the engine told.
@@ -79,8 +81,8 @@ pub(super) struct Meter {
     pub context_seconds: f64,
     /// Requests decoding, summed over seconds.
     pub decode_seconds: f64,
-    /// Prefill finished since the start, microseconds as expected at the choice.
-    pub prefilled_us: u64,
+    /// Prefill finished since the start.
+    pub prefilled: Backlog,
 }
 
 /// A request in flight, as far as its end needs to know.
@@ -105,7 +107,9 @@ pub struct FirstToken {
     pub waited_ms: f64,
     /// Prefill that was queued on the row before it: requests, uncached tokens, query-key pairs.
     pub ahead: [f64; 3],
-    /// Requests that decode on the row.
+    /// Whether anybody decoded on the row when it was sent.
+    pub came_beside: bool,
+    /// Requests that decode there now.
     pub batch: f64,
     /// Their prompt tokens.
     pub context_tokens: f64,
@@ -116,14 +120,16 @@ pub struct FirstToken {
 /// A served request: how long it decoded, and beside what.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Served {
-    /// Milliseconds from first token to end.
+    /// Milliseconds from first token to end; next to none where the answer came in one piece.
     pub decode_ms: f64,
-    /// Of these, milliseconds in which the engine should have prefilled others.
-    pub prefill_ms: f64,
+    /// Prefill of others that the engine finished meanwhile: requests, tokens, query-key pairs.
+    pub prefilled: [f64; 3],
     /// Context tokens decoding on the row on average.
     pub context_tokens: f64,
     /// Requests decoding on the row on average.
     pub batch: f64,
     /// Tokens generated, if the engine told.
     pub generated: Option<u64>,
+    /// The whole request as a wait, where nobody told of its first token.
+    pub whole: Option<FirstToken>,
 }

@@ -143,6 +143,7 @@ impl RowLoad {
             presumed: false,
             work,
             ahead,
+            came_beside: self.decode > 0,
             mark: Meter::default(),
             generated: None,
             generation: self.generation,
@@ -162,7 +163,7 @@ impl RowLoad {
     pub fn decodes(&mut self, flight: &mut Flight, time: f64) {
         self.prefill = self.prefill.saturating_sub(1);
         self.queued.take(&flight.work);
-        self.meter.prefilled_us = self.meter.prefilled_us.saturating_add(flight.work.prefill_us);
+        self.meter.prefilled.add(&flight.work);
         self.decode += 1;
         self.decoding_tokens = self.decoding_tokens.saturating_add(flight.work.prompt_tokens);
         flight.first_token = Some(time);
@@ -179,14 +180,19 @@ impl RowLoad {
         if bounds.can_last(waited) {
             self.ttft.push(time, waited, bounds.span, bounds.sure);
         }
-        let batch = f64::from(self.decode.saturating_sub(1));
-        let others = self.decoding_tokens.saturating_sub(flight.work.prompt_tokens);
-        let context_tokens = others as f64;
+        self.waited(flight, time)
+    }
+
+    /// What its wait until now teaches.
+    fn waited(&self, flight: &Flight, time: f64) -> FirstToken {
+        let decodes = flight.first_token.is_some();
+        let own = if decodes { flight.work.prompt_tokens } else { 0 };
         FirstToken {
-            waited_ms: waited * 1e3,
+            waited_ms: (time - flight.start) * 1e3,
             ahead: flight.ahead.features(),
-            batch,
-            context_tokens,
+            came_beside: flight.came_beside,
+            batch: f64::from(self.decode.saturating_sub(u32::from(decodes))),
+            context_tokens: self.decoding_tokens.saturating_sub(own) as f64,
             work: flight.work,
         }
     }
@@ -221,20 +227,22 @@ impl RowLoad {
     pub fn serve(&mut self, flight: &Flight, time: f64, bounds: Bounds) -> Option<Served> {
         self.finished += 1;
         let lasted = time - flight.start;
-        if bounds.can_last(lasted) {
-            self.latency.push(time, lasted, bounds.span, bounds.sure);
-        }
-        if flight.presumed || !bounds.can_last(lasted) {
+        if !bounds.can_last(lasted) {
             return None;
         }
-        let seconds = time - flight.first_token?;
+        self.latency.push(time, lasted, bounds.span, bounds.sure);
+        let whole = flight.waits().then(|| self.waited(flight, time));
+        let first_token = flight.first_token.filter(|_| whole.is_none());
         let (from, to) = (&flight.mark, &self.meter);
-        (seconds > 0.0).then(|| Served {
+        let seconds = first_token.map_or(0.0, |first| time - first);
+        let over = |sum: f64| if seconds > 0.0 { sum / seconds } else { 0.0 };
+        Some(Served {
             decode_ms: seconds * 1e3,
-            prefill_ms: to.prefilled_us.saturating_sub(from.prefilled_us) as f64 / 1e3,
-            context_tokens: (to.context_seconds - from.context_seconds) / seconds,
-            batch: (to.decode_seconds - from.decode_seconds) / seconds,
+            prefilled: to.prefilled.without(&from.prefilled).features(),
+            context_tokens: over(to.context_seconds - from.context_seconds),
+            batch: over(to.decode_seconds - from.decode_seconds),
             generated: flight.generated,
+            whole,
         })
     }
 
@@ -262,6 +270,7 @@ impl RowLoad {
         table.set(Stat::InPrefill, row, prefill);
         table.set(Stat::InDecoding, row, decode);
         table.set(Stat::QueuedTokens, row, self.queued.tokens as f64);
+        table.set(Stat::QueuedPairs, row, self.queued.pairs as f64);
         table.set(Stat::QueuedMs, row, self.queued.us as f64 / 1e3);
         table.set(Stat::ContextTokens, row, self.context_tokens as f64);
     }

@@ -95,7 +95,9 @@ fn without_first_tokens_a_request_is_queued_for_its_expected_prefill_only() {
     assert_eq!([Stat::InPrefill, Stat::InDecoding].map(|s| table.get(s, 0)), [1.0, 1.0]);
     load.advance(&mut table, 20.9);
     assert_eq!([Stat::QueuedMs, Stat::QueuedTokens].map(|s| table.get(s, 0)), [0.0, 0.0]);
-    assert_eq!(load.end(&mut table, 0, 2, 30.0, true), None); // nothing to learn from a guess
+    let seen = load.end(&mut table, 0, 2, 30.0, true).unwrap();
+    let whole = seen.whole.map(|whole| whole.waited_ms); // no word of the guess
+    assert_eq!((seen.decode_ms, whole), (0.0, Some(10_000.0)));
     load.end(&mut table, 0, 3, 30.0, true);
     let figures = [Stat::InFlight, Stat::ContextTokens, Stat::QueuedMs, Stat::InDecoding];
     assert_eq!(figures.map(|s| table.get(s, 0)), [0.0; 4]);

@@ -1,116 +1,169 @@
-//! Least squares that never answers with a negative constant.
+//! Least squares that learns the scale first, then the shape, and never a negative constant.
+
+use super::scale::Scale;
 
 /// Sums lose so much of their weight with each later sample.
 const FORGET: f64 = 0.998;
 /// A sample counts as at most this many times what was expected, and at least its inverse: the
 /// rest waited for something else.
 const CLIP: f64 = 3.0;
+/// A sample this many times below what was expected did not do the work at all.
+const IDLE: f64 = 20.0;
+/// Samples that the constants count for which are known beforehand, scale and all.
+const SURE: f64 = 32.0;
 
-/// `y = c · x` for three features x, with c ≥ 0 and decaying memory.
+/// `y = c · x` for a few features x, with c ≥ 0 and decaying memory.
+///
+/// The first `SCALED` constants are known up to a common factor. The median of the last samples
+/// says which, at once; least squares then tells the constants apart, which a few samples' worth
+/// of the prior's shape keeps in place where the features do not vary.
 #[derive(Debug, Clone, Copy)]
-pub struct Fit {
-    constants: [f64; 3],
-    /// Bounds: no engine is a thousand times off the profile; garbage may say so.
-    most: [f64; 3],
-    xx: [[f64; 3]; 3],
-    xy: [f64; 3],
+pub struct Fit<const N: usize, const SCALED: usize> {
+    shape: [f64; N],
+    /// Samples, of the sizes that really come, that the shape counts for.
+    prior: f64,
+    constants: [f64; N],
+    xx: [[f64; N]; N],
+    xy: [f64; N],
+    /// Sum of the features, each sample as a share of what was expected of it.
+    sizes: [f64; N],
+    samples: f64,
+    /// Those in which there was anything of each feature.
+    counts: [f64; N],
+    scale: Scale,
 }
 
-impl Fit {
-    /// Starts at `constants`, as if `prior` samples of the size `typical` had shown each of them.
-    pub fn new(constants: [f64; 3], typical: [f64; 3], prior: f64) -> Self {
-        let expected: f64 = constants.iter().zip(typical).map(|(c, x)| c * x).sum();
-        let mut fit =
-            Self { constants, most: constants.map(|c| 1e3 * c), xx: [[0.0; 3]; 3], xy: [0.0; 3] };
-        for (k, x) in typical.into_iter().enumerate() {
-            // On its own: what the profile does not say is how the features go together.
-            fit.xx[k][k] = prior * x * x / (expected * expected);
-            fit.xy[k] = fit.xx[k][k] * constants[k];
+impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
+    /// Starts at constants of this shape, which counts for so many samples.
+    pub fn new(shape: [f64; N], prior: f64) -> Self {
+        Self {
+            shape,
+            prior,
+            constants: shape,
+            xx: [[0.0; N]; N],
+            xy: [0.0; N],
+            sizes: [0.0; N],
+            samples: 0.0,
+            counts: [0.0; N],
+            scale: Scale::default(),
         }
-        fit
     }
 
     /// What the constants say of a sample.
-    pub fn expect(&self, x: [f64; 3]) -> f64 {
+    pub fn expect(&self, x: [f64; N]) -> f64 {
         self.constants.iter().zip(x).map(|(c, x)| c * x).sum()
     }
 
     /// The constants.
-    pub fn constants(&self) -> [f64; 3] {
+    pub fn constants(&self) -> [f64; N] {
         self.constants
     }
 
-    /// Learns from one sample. Errors count relative to what was expected.
-    pub fn learn(&mut self, x: [f64; 3], y: f64) {
+    /// Samples so far, old ones for less.
+    pub fn samples(&self) -> f64 {
+        self.samples
+    }
+
+    /// Learns from one sample that weighs so much, at most 1. Errors count relative to what was
+    /// expected. `alike`: what the features beside the scaled ones stand for is as far off as
+    /// these are. Returns the factor by which the scale was moved at once.
+    pub fn learn(&mut self, mut x: [f64; N], y: f64, weight: f64, alike: bool) -> f64 {
         let expected = self.expect(x);
-        let sane = expected > 0.0 && expected.is_finite() && y.is_finite();
+        let sane =
+            expected > 0.0 && expected.is_finite() && y.is_finite() && y > 0.0 && weight > 0.0;
         if !sane || x.iter().any(|x| !x.is_finite() || *x < 0.0) {
-            return;
+            return 1.0;
         }
-        let y = y.clamp(expected / CLIP, expected * CLIP);
-        let weight = 1.0 / (expected * expected);
-        for (j, xj) in x.into_iter().enumerate() {
-            for (k, xk) in x.into_iter().enumerate() {
-                self.xx[j][k] = self.xx[j][k] * FORGET + weight * xj * xk;
+        let scaled: f64 = (0..SCALED).map(|k| self.constants[k] * x[k]).sum();
+        let mut factor = 1.0;
+        // Of what else took time, only the scaled part's share says something of the scale.
+        let of_scaled = (y - (expected - scaled)) / scaled;
+        if alike {
+            factor = self.rescale_by(y / expected);
+            x[SCALED..].iter_mut().for_each(|x| *x *= factor);
+        } else if scaled > 0.5 * expected && of_scaled > 0.0 {
+            factor = self.rescale_by(of_scaled);
+        }
+        let expected = self.expect(x);
+        let Some(y) = believed(expected, y) else { return factor };
+        let weight = weight / (expected * expected);
+        for j in 0..N {
+            for k in 0..N {
+                self.xx[j][k] = self.xx[j][k] * FORGET + weight * x[j] * x[k];
             }
-            self.xy[j] = self.xy[j] * FORGET + weight * xj * y;
+            self.xy[j] = self.xy[j] * FORGET + weight * x[j] * y;
+            self.sizes[j] = self.sizes[j] * FORGET + weight * expected * x[j];
+            let counts = if x[j] > 0.0 { weight * expected * expected } else { 0.0 };
+            self.counts[j] = self.counts[j] * FORGET + counts;
         }
+        self.samples = self.samples * FORGET + weight * expected * expected;
         self.solve();
+        factor
+    }
+
+    /// Takes in one more ratio of actual to expected; moves the scale if the median is off.
+    fn rescale_by(&mut self, ratio: f64) -> f64 {
+        let factor = self.scale.learn(ratio);
+        if factor != 1.0 {
+            self.rescale(factor);
+            if !self.scale.is_young() {
+                // What was seen before was another engine, of the same shape.
+                self.xy = self.xy.map(|xy| xy * factor);
+            }
+        }
+        factor
+    }
+
+    /// All scaled constants times this.
+    pub fn rescale(&mut self, factor: f64) {
+        let factor = factor.clamp(1e-3, 1e3);
+        for k in 0..SCALED {
+            let (least, most) = (1e-3 * self.shape[k], 1e3 * self.shape[k]);
+            self.constants[k] =
+                (self.constants[k] * factor).clamp(least.min(self.constants[k]), most);
+        }
+        // Samples are weighed by what is expected of them.
+        let fewer = 1.0 / (factor * factor);
+        for k in 0..N {
+            self.xx[k] = self.xx[k].map(|xx| xx * fewer);
+            self.xy[k] *= fewer;
+            self.sizes[k] /= factor;
+        }
     }
 
     /// Coordinate descent from the last answer; each step is the best on its line with c ≥ 0.
     fn solve(&mut self) {
-        for _ in 0..4 {
-            for k in 0..3 {
-                if self.xx[k][k] <= 0.0 {
+        let of = |c: &[f64; N]| -> f64 { (0..SCALED).map(|k| c[k] * self.sizes[k]).sum() };
+        let scale = of(&self.constants) / of(&self.shape);
+        let scale = if scale.is_finite() && scale > 0.0 { scale } else { 1.0 };
+        for _ in 0..8 {
+            for k in 0..N {
+                let own = self.xx[k][k];
+                if own <= 0.0 {
                     continue;
                 }
                 let others: f64 =
-                    (0..3).filter(|&j| j != k).map(|j| self.xx[k][j] * self.constants[j]).sum();
-                let best = (self.xy[k] - others) / self.xx[k][k];
+                    (0..N).filter(|&j| j != k).map(|j| self.xx[k][j] * self.constants[j]).sum();
+                let (prior, worth) = if k < SCALED {
+                    (scale * self.shape[k], self.prior)
+                } else {
+                    (self.shape[k], SURE)
+                };
+                let share = worth / self.counts[k].max(1.0);
+                let best = (self.xy[k] - others + share * own * prior) / (own * (1.0 + share));
                 if best.is_finite() {
-                    self.constants[k] = best.clamp(0.0, self.most[k]);
+                    self.constants[k] = best.clamp(0.0, 1e3 * self.shape[k]);
                 }
             }
         }
-        if self.constants.iter().all(|&c| c == 0.0) {
-            self.constants = self.most.map(|most| most * 1e-6);
+        if (0..SCALED).all(|k| self.constants[k] == 0.0) {
+            self.constants = self.shape.map(|shape| shape * 1e-3);
         }
     }
 }
 
-/// How many times slower than the others one row is, as far as its samples are sure of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Ratio {
-    weight: f64,
-    mean: f64,
-    square: f64,
-}
-
-impl Default for Ratio {
-    /// A few samples around 1, far apart: one quick answer makes no quick engine.
-    fn default() -> Self {
-        Self { weight: 4.0, mean: 1.0, square: 2.0 }
-    }
-}
-
-impl Ratio {
-    /// Learns from actual / expected of one sample.
-    pub fn learn(&mut self, ratio: f64) {
-        if !(ratio > 0.0 && ratio.is_finite()) {
-            return;
-        }
-        let ratio = ratio.clamp(self.mean / CLIP, self.mean * CLIP).clamp(1e-3, 1e3);
-        self.weight = self.weight * 0.99 + 1.0;
-        self.mean += (ratio - self.mean) / self.weight;
-        self.square += (ratio * ratio - self.square) / self.weight;
-    }
-
-    /// The ratio. Engines alike must not look different by chance: what lies within two standard
-    /// errors of 1 is 1.
-    pub fn value(&self) -> f64 {
-        let variance = (self.square - self.mean * self.mean).max(0.01 * self.mean * self.mean);
-        let doubt = 2.0 * (variance / self.weight.max(1.0)).sqrt();
-        if self.mean > 1.0 { (self.mean - doubt).max(1.0) } else { (self.mean + doubt).min(1.0) }
-    }
+/// The sample, brought to within what can be believed of it: what it took, clipped, or nothing where
+/// it can teach nothing.
+pub fn believed(expected: f64, y: f64) -> Option<f64> {
+    (y * IDLE > expected).then(|| y.clamp(expected / CLIP, expected * CLIP))
 }

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_newcomers_queue_counts_for_more_beside_those_that_are_known() {
-        let queues = (Stat::QueuedMs, [100.0, 150.0]);
+        let queues = (Stat::QueuedTokens, [2_000.0, 3_000.0]);
         for (caution, chosen) in [([2.0, 1.05], 1), ([2.0, 1.5], 0), ([1.05, 1.05], 0)] {
             let columns = [queues, (Stat::QueueCaution, caution)];
             assert_eq!(chosen_of_two(&columns, Profile::default()), Some(chosen), "{caution:?}");
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_batch_as_large_as_was_seen_has_room() {
-        let columns = [(Stat::InFlight, [300.0, 0.0]), (Stat::QueuedMs, [0.0, 1_000.0])];
+        let columns = [(Stat::InFlight, [300.0, 0.0]), (Stat::QueuedTokens, [0.0, 20_000.0])];
         for (sequences, chosen) in [(0.0, 1), (600.0, 0)] {
             let engine = Profile { sequences, ..Profile::default() };
             assert_eq!(chosen_of_two(&columns, engine), Some(chosen), "{sequences}");

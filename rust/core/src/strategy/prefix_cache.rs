@@ -8,9 +8,9 @@ use crate::stats::Stat;
 
 /// The endpoint that has most of the prompt in its cache, as long as its load is within bounds.
 ///
-/// 1. Endpoints with more than `load_factor` · (R + 1) / n + 1 requests, this one counted, are
-///    passed over (R in flight on n endpoints; the 1 keeps affinity at low load). A hot prefix so
-///    spills, and the endpoint it spills to has it from then on.
+/// 1. Endpoints with more than `load_factor` · (R + 1) / n requests are passed over (R in flight on n
+///    endpoints), unless that is at most 2 more than another has: a move costs a whole prefill. A
+///    hot prefix so spills, and the endpoint it spills to has it from then on.
 /// 2. Of the rest the longest match wins, if it is at least `min_match_tokens` and
 ///    `min_match_share` of the prompt; else the fewest requests in flight.
 ///
@@ -27,9 +27,12 @@ pub struct PrefixCache {
 impl PrefixCache {
     /// The load bound, and the longest match within it (0 when it is too short to count).
     fn bounds(&self, view: View<'_>, loads: &[f64]) -> (f64, f64) {
-        let known = |load: f64| if load.is_nan() { 0.0 } else { load };
+        let known = |load: f64| if load.is_finite() { load } else { 0.0 };
         let total = fold(loads, 0.0, |sum, load| sum + known(load));
-        let cap = self.load_factor * (total + 1.0) / view.len() as f64;
+        let least =
+            fold(loads, f64::INFINITY, |least, load| if load < least { load } else { least });
+        let cap =
+            (self.load_factor * (total + 1.0) / view.len() as f64).max(known(least) + ALLOWED);
         let within = |load: f64, cached: f64| if load <= cap { cached } else { 0.0 };
         let best = highest(loads, view.asked.cached, within);
         let least = self.min_match_tokens.max(self.min_match_share * view.asked.tokens);
@@ -37,6 +40,8 @@ impl PrefixCache {
     }
 }
 
+/// Requests more than on the least loaded endpoint for which nobody leaves a cache.
+const ALLOWED: f64 = 2.0;
 /// Above any load: what is over the cap, or has less of the prompt, loses to all that is not.
 const OUT: f64 = 1e12;
 

@@ -34,10 +34,11 @@ pub const TERMS: [&str; 9] =
     ["prefill", "busy", "stall", "reuse", "queue", "steps", "decode", "crowd", "room"];
 
 /// Columns that are read. [`Model::rates`] takes them apart in this order.
-pub const READS: [Stat; 11] = [
+pub const READS: [Stat; 12] = [
     Stat::InFlight,
     Stat::InDecoding,
-    Stat::QueuedMs,
+    Stat::QueuedTokens,
+    Stat::QueuedPairs,
     Stat::ContextTokens,
     Stat::KvTokens,
     Stat::KvCapacity,
@@ -81,6 +82,8 @@ pub struct Model<'a> {
 /// What a candidate's cost is made of, however much it has of the prompt.
 struct Rates {
     slow_prefill: f64,
+    /// Milliseconds of any prefill, on an engine of slowness 1.
+    base: f64,
     /// Per millisecond of prefill.
     busy: f64,
     stall: f64,
@@ -164,14 +167,19 @@ impl<'a> Model<'a> {
 
     #[inline(always)]
     fn rates(&self, values: [f64; READS.len()], added: f64) -> Rates {
-        let [requests, decoding, queued_ms, context, kv_tokens, capacity, slow_prefill, ..] =
-            values;
-        let [.., slow_step, caution, prefill_sent, requests_sent] = values;
-        let Profile { step: [base, request, token], output_tokens: output, rate, .. } =
+        let [requests, decoding, queued, pairs, context, kv_tokens, capacity, ..] = values;
+        let [.., slow_prefill, slow_step, caution, prefill_sent, requests_sent] = values;
+        let Profile { step: [floor, request, token], output_tokens: output, rate, .. } =
             self.view.engine;
+        let [alone, per_token, per_pair, beside] = self.view.engine.prefill;
+        let base = if decoding > 0.0 { beside } else { alone };
+        // What waits is prefilled in few steps, whatever it was taken for when it was sent.
+        let first = if queued > 0.0 { base } else { 0.0 };
+        let queued_ms = slow_prefill * (first + per_token * queued + per_pair * pairs);
         let per_ms = rate * 1e-3;
-        let step =
-            |requests: f64, context: f64| slow_step * (base + request * requests + token * context);
+        let step = |requests: f64, context: f64| {
+            slow_step * (floor + request * requests + token * context)
+        };
         let rho = (per_ms * prefill_sent.max(self.mean_sent)).min(BUSIEST);
         let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
         // Requests in flight have on average half of their answer.
@@ -179,7 +187,7 @@ impl<'a> Model<'a> {
         let stay = output * step(requests + 1.0, context + self.view.asked.tokens + grown);
         let crowd = slow_step * self.crowd;
         // As many decode there as come while one decodes.
-        let beside = per_ms * requests_sent * output * step(requests, context);
+        let others = per_ms * requests_sent * output * step(requests, context);
         let capacity = if capacity > 0.0 { capacity } else { self.view.engine.kv_tokens };
         let kept = (kv_tokens + grown + added) / capacity;
         let batch = (requests + 1.0) * self.per_sequence;
@@ -187,9 +195,10 @@ impl<'a> Model<'a> {
         let over = over(if batch > kept { batch } else { kept });
         Rates {
             slow_prefill,
+            base,
             busy: BUSY * rho / (1.0 - rho),
             stall: self.decode_weight * decoding,
-            reuse: self.later * beside * crowd,
+            reuse: self.later * others * crowd,
             rest: [
                 (1.0 + self.wary * (caution - 1.0)) * queued_ms,
                 STEPS_WAITED * now,
@@ -203,9 +212,9 @@ impl<'a> Model<'a> {
     /// Prefill, busy and stall, if so many tokens have to be computed.
     #[inline(always)]
     fn compute(&self, rates: &Rates, uncached: f64) -> [f64; 3] {
-        let [base, token, pair] = self.view.engine.prefill;
+        let [_, token, pair, _] = self.view.engine.prefill;
         let pairs = pairs(self.view.asked.tokens, uncached);
-        let prefill = rates.slow_prefill * (base + token * uncached + pair * pairs);
+        let prefill = rates.slow_prefill * (rates.base + token * uncached + pair * pairs);
         [prefill, prefill * rates.busy, prefill * rates.stall]
     }
 
