@@ -3,9 +3,9 @@
 A script: `python benches/replay_unlike.py [--seeds 3] [--only PATTERN] [--rivals FILE]`. Traffic of
 very mixed prompts, of short answers and in bursts, on 4, 8 and 16 engines that take a third, 1, 8
 and 30 times as long as the prior says, at 0.7, 1 and 1.15 of the knee. Prints Markdown: mean TTFT,
-E2E and p99 TTFT over those of whoever is best in that cell and figure, chosen with hindsight among all other
-strategies, `dynamo_cost` at four weights. `--rivals` keeps their figures in a file for the next
-time.
+E2E and p99 TTFT over those of whoever is best in that cell and figure, chosen with hindsight among
+all other strategies, `dynamo_cost` at four weights. `--rivals` keeps their figures in a file for
+the next time.
 """
 
 import argparse
