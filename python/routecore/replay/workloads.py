@@ -143,7 +143,7 @@ def mixed(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
         for turn in range(turns):
             think = float(draws.exponential(6e3)) if turn else 0.0
             prompt, answer = _tokens(draws, new, 0.6, 60_000), _tokens(draws, output, 0.7, 2000)
-            session.turn(str(name), start, prompt, answer, think)
+            session.turn(name, start, prompt, answer, think)
             if len(trace) >= requests:
                 return trace
     return trace
@@ -169,7 +169,7 @@ def short(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
         for turn in range(int(draws.geometric(1 / mean_turns)) if chats else 1):
             think = float(draws.exponential(4e3)) if turn else 0.0
             answer = int(draws.integers(4, 21)) if chats else int(draws.integers(1, 9))
-            session.turn(str(name), start, _tokens(draws, 150, 0.7, 4000), answer, think)
+            session.turn(name, start, _tokens(draws, 150, 0.7, 4000), answer, think)
             if len(trace) >= requests:
                 return trace
     return trace
@@ -193,7 +193,7 @@ def burst(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
         for turn in range(int(draws.geometric(1 / mean_turns))):
             think = float(draws.exponential(2e3)) if turn else 0.0
             new, output = _tokens(draws, 80, 0.8, 1000), _tokens(draws, 150, 0.7, 1500)
-            session.turn(str(name), start, new, output, think)
+            session.turn(name, start, new, output, think)
             if len(trace) >= requests:
                 return trace
     return trace
