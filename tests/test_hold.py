@@ -59,7 +59,9 @@ def test_who_finds_no_room_waits_for_an_end() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert host.router.hold.counts.waiting == 2
-        assert host.router.explain(*host.sources(), None, body(4)).waits is not None
+        found = host.router.explain(*host.sources(), None, body(4))
+        assert found.waits is not None
+        assert "600 added, room for 990; 2 requests wait" in str(found)
         assert first.ticket is not None
         first.ticket.first_token()
         first.ticket.done(600, 0, 10)
@@ -212,6 +214,9 @@ def test_any_strategy_can_hold_but_not_without_our_monitor() -> None:
     host.monitor.table.load_columns({"kv_capacity_tokens": _column(ROOM)})
     assert isinstance(router.admit(host.endpoints, None, stats, None, body(1)), Go)
     assert isinstance(router.admit(host.endpoints, None, stats, None, body(2)), Wait)
+    waits = router.explain(host.endpoints, None, stats, None, body(3)).waits
+    assert waits is not None, "room is a matter of the prompt, whatever the strategy goes by"
+    assert (waits.added_tokens, waits.waiting) == (600, 1)
     with pytest.raises(RouteError, match="RequestStatsMonitor"):
         router.admit(host.endpoints, None, {}, None, body(3))
     with pytest.raises(RouteError, match="max_wait_s: expected"):

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from production_stack_host import (
     CALLBACKS,
     URLS,
     endpoints,
+    figure,
     good,
     run,
 )
@@ -70,6 +73,8 @@ def test_requests_wait_for_room_where_that_is_asked_for(
     app = stand_in.start("prefixaware", CALLBACKS, URLS[:1])
     monitor = app.state.request_stats_monitor
     hold = app.state.router.decision.router.hold
+    names = ("decisions_total", "waited_seconds_count", "waited_seconds_sum")
+    before = [figure(f"routecore_{name}", strategy="expected_latency") for name in names]
 
     async def two() -> None:
         monitor.on_new_request(URLS[0], "before", time.time())
@@ -77,11 +82,61 @@ def test_requests_wait_for_room_where_that_is_asked_for(
         asked = asyncio.create_task(stand_in.handle(large, "1", good))
         while not hold.counts.waiting:
             await asyncio.sleep(0)
+        assert figure("routecore_waiting_requests", host="production_stack") == 1
         monitor.on_request_complete(URLS[0], "before", time.time())
         assert await asyncio.wait_for(asked, 5) == URLS[0]
 
     run(two())
     assert (hold.counts.admitted, hold.counts.held) == (1, 1)
+    after = [figure(f"routecore_{name}", strategy="expected_latency") for name in names]
+    assert [y - x for x, y in zip(before[:2], after[:2], strict=True)] == [1, 1]
+    assert after[2] - before[2] == pytest.approx(hold.counts.waited_s)
+    assert figure("routecore_waiting_requests", host="production_stack") == 0
+
+
+def test_who_may_not_wait_gets_429_and_when_to_come_again(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class HTTPException(Exception):
+        def __init__(self, status_code: int, detail: str, headers: dict[str, str]) -> None:
+            self.status_code, self.detail, self.headers = status_code, detail, headers
+
+    monkeypatch.setitem(sys.modules, "fastapi", SimpleNamespace(HTTPException=HTTPException))
+    monkeypatch.setenv("ROUTECORE_HOLD", "true")
+    monkeypatch.setenv("ROUTECORE_HOLD_LIMITS", "max_requests=0")
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "expected_latency")
+    monkeypatch.setenv("ROUTECORE_PARAMS", "kv_tokens=600,seed=1")
+    app = stand_in.start("prefixaware", CALLBACKS, URLS[:1])
+    monitor = app.state.request_stats_monitor
+    rejected = [
+        figure("routecore_rejected_requests_total", reason=reason)
+        for reason in ("requests", "tokens", "seconds")
+    ]
+    fallbacks = figure("routecore_decisions_total", outcome="fallback")
+    monitor.on_new_request(URLS[0], "before", time.time())
+    large = {"prompt": "a question that nobody else has asked so far " * 40}
+    with pytest.raises(HTTPException, match="too many requests wait") as raised:
+        run(stand_in.handle(large, "1", good))
+    assert raised.value.status_code == 429
+    assert int(raised.value.headers["Retry-After"]) >= 1
+    after = [
+        figure("routecore_rejected_requests_total", reason=reason)
+        for reason in ("requests", "tokens", "seconds")
+    ]
+    assert [y - x for x, y in zip(rejected, after, strict=True)] == [1, 0, 0]
+    assert figure("routecore_decisions_total", outcome="fallback") == fallbacks
+    assert monitor.in_flight == 1, "nothing is left of the one that was rejected"
+    monitor.on_request_complete(URLS[0], "before", time.time())
+
+
+def test_a_hold_that_cannot_work_is_said(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ROUTECORE_HOLD", "true")
+    stand_in.start("prefixaware", CALLBACKS, URLS)
+    assert "hold has no effect" not in caplog.text
+    stand_in.start("roundrobin", CALLBACKS, URLS)
+    assert "hold has no effect with routing logic roundrobin" in caplog.text
 
 
 def test_another_hashtrie_is_asked_in_place_of_ours(stand_in: Any) -> None:

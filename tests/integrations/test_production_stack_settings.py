@@ -74,6 +74,15 @@ def test_a_file_names_the_strategy_and_a_variable_overrides_it(
             {"ROUTECORE_CONFIG": "bad.toml"},
             "bad.toml: Object contains unknown field `strateggy`; did you mean `strategy`?",
         ),
+        (
+            {"ROUTECORE_HOLD": "true", "ROUTECORE_HOLD_LIMITS": "max_wait=5"},
+            "hold_limits: Object contains unknown field `max_wait`; did you mean `max_wait_s`?",
+        ),
+        (
+            {"ROUTECORE_HOLD": "true", "ROUTECORE_HOLD_LIMITS": "max_wait_s=-5"},
+            "hold: max_wait_s: expected from 0 to 86400, got -5",
+        ),
+        ({"ROUTECORE_HOLD_LIMITS": "max_wait_s=5"}, "hold_limits: need hold = true"),
         ({"ROUTECORE_STRATGY": "random"}, "did you mean ROUTECORE_STRATEGY?"),
         (
             {"ROUTECORE_STRATEGY": "prefix_affinity", "ROUTECORE_PARAMS": "load_factor=0.5"},

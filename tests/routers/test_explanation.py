@@ -1,5 +1,6 @@
 """An explanation as people read it: ranked, marked, with units."""
 
+import msgspec
 import pytest
 from routecore import (
     ROUTERS,
@@ -9,6 +10,7 @@ from routecore import (
     RouteError,
     new_instance,
 )
+from routecore.hold import Waits
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 
 URLS = tuple(f"http://engine-{at}:8000" for at in range(4))
@@ -76,6 +78,22 @@ def test_what_could_not_be_chosen_is_marked_and_last() -> None:
 def test_equal_scores_name_no_better_end() -> None:
     assert made(1.0, 1.0).lower_is_better is None
     assert made(2.0, 1.0, 3.0).lower_is_better is None  # a bound decided, not the score
+
+
+def test_what_the_request_waits_for_is_said() -> None:
+    found = made(1.0, 2.0)
+    assert "waits" not in str(found)
+    waits = Waits(URLS[0], 123_456.4, 600.0, 131_072.0, 1)
+    lines = str(msgspec.structs.replace(found, waits=waits)).splitlines()
+    assert len(lines) == 5
+    assert lines[1] == (
+        f"waits for room at {URLS[0]}: 123,456 tokens in use, 600 added, room for 131,072; "
+        "1 request waits"
+    )
+    waits = msgspec.structs.replace(waits, url="<b>", waiting=1_200)
+    page = msgspec.structs.replace(found, waits=waits)._repr_html_()
+    assert "<br>waits for room at &lt;b&gt;: " in page
+    assert "1,200 requests wait</caption>" in page
 
 
 def test_notebooks_get_an_escaped_table() -> None:

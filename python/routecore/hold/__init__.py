@@ -3,6 +3,7 @@
 from routecore.hold.queue import Hold
 from routecore.hold.ticket import Ticket
 from routecore.hold.verdicts import (
+    REJECT_REASONS,
     Go,
     HoldCounts,
     HoldLimits,
@@ -15,6 +16,7 @@ from routecore.hold.verdicts import (
 )
 
 __all__ = [
+    "REJECT_REASONS",
     "Go",
     "Hold",
     "HoldCounts",

@@ -1,6 +1,6 @@
 """What is said of a request that may have to wait, and the bounds."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -9,6 +9,7 @@ from routecore.hold.ticket import Ticket
 
 RejectReason = Literal["requests", "tokens", "seconds"]
 """Which bound was reached: requests that wait, their prompt tokens, or seconds of waiting."""
+REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 
 
 class HoldLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,15 +4,18 @@ from collections import Counter as Counted
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from routecore.health import REASONS
+from routecore.hold import REJECT_REASONS, Hold, RejectReason
 
 # A decision takes microseconds; a bucket of milliseconds means that something is wrong.
 _BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
+# Of waits for room: from none at all to the longest that there is by default.
+_WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class Monitor(Protocol):
@@ -38,6 +41,8 @@ class _Families(NamedTuple):
     decisions: Counter
     seconds: Histogram
     actual: Counter
+    waited: Histogram
+    rejected: Counter
     load: "_Load"
 
 
@@ -46,6 +51,7 @@ class _Load:
 
     def __init__(self) -> None:
         self.monitors: WeakSet[Any] = WeakSet()
+        self.holds: WeakKeyDictionary[Hold, tuple[str, str]] = WeakKeyDictionary()
 
     def collect(self) -> Iterator[Metric]:
         monitors = list(self.monitors)
@@ -76,6 +82,18 @@ class _Load:
             "Times that an endpoint was left alone because its requests failed.",
             value=sum(getattr(monitor, "ejections", 0) for monitor in monitors),
         )
+        if self.holds:
+            waiting: Counted[tuple[str, str]] = Counted()
+            for hold, labels in list(self.holds.items()):
+                waiting[labels] += hold.counts.waiting
+            family = GaugeMetricFamily(
+                "routecore_waiting_requests",
+                "Requests that wait at the router until there is room for them.",
+                labels=["host", "strategy"],
+            )
+            for labels, count in waiting.items():
+                family.add_metric(labels, count)
+            yield family
         known = [monitor.predictions for monitor in monitors if hasattr(monitor, "predictions")]
         if known:
             yield CounterMetricFamily(
@@ -116,6 +134,19 @@ def _families(registry: CollectorRegistry) -> _Families:
             labels,
             registry=registry,
         ),
+        Histogram(
+            "routecore_waited_seconds",
+            "Time that a request waited at the router for room, of those that went.",
+            labels,
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        ),
+        Counter(
+            "routecore_rejected_requests",
+            "Requests that were not let wait, or not any longer, by the bound that was reached.",
+            [*labels, "reason"],
+            registry=registry,
+        ),
         load,
     )
 
@@ -130,8 +161,8 @@ class Telemetry:
     """
 
     def __init__(self, host: str, strategy: str, registry: CollectorRegistry | None = None) -> None:
-        families = _families(REGISTRY if registry is None else registry)
-        labels = (host, strategy)
+        families = self._families = _families(REGISTRY if registry is None else registry)
+        labels = self._labels = (host, strategy)
         self._strategy = families.decisions.labels(*labels, "strategy")
         self._fallback = families.decisions.labels(*labels, "fallback")
         self._shadow = families.decisions.labels(*labels, "shadow")
@@ -151,6 +182,25 @@ class Telemetry:
     def fell_back(self) -> None:
         """The strategy failed and the request was routed without it."""
         self._fallback.inc()
+
+    def holds(self, hold: Hold) -> None:
+        """Show who waits there, for as long as it lives, and what became of them."""
+        families, labels = self._families, self._labels
+        families.load.holds[hold] = labels
+        self._waited = families.waited.labels(*labels)
+        # Each reason always: a series that comes and goes cannot be alerted on.
+        self._rejected = {
+            reason: families.rejected.labels(*labels, reason) for reason in REJECT_REASONS
+        }
+
+    def admitted(self, waited: float) -> None:
+        """The strategy chose, once there was room: after so many seconds."""
+        self._strategy.inc()
+        self._waited.observe(waited)
+
+    def rejected(self, reason: RejectReason) -> None:
+        """The request was told to come again later."""
+        self._rejected[reason].inc()
 
     def used(self, cached: float) -> None:
         """Prompt tokens that the engine reports as read from its cache."""

@@ -112,7 +112,8 @@ class CompiledRouter(Holding, RoutingInterface):
         )
         waits = None
         if self._hold is not None and isinstance(request_stats, _core.ResidentRequestStats):
-            waits = self._hold.explain((endpoints, engine_stats, request_stats), keys)
+            asked = self._prompt(request, request_json)
+            waits = self._hold.explain((endpoints, engine_stats, request_stats), asked)
         return Explanation(strategy=self.strategy, url=url, candidates=scores, waits=waits)
 
     def route_batch(

@@ -93,6 +93,18 @@ class Explanation(msgspec.Struct, frozen=True):
         about = "; ".join(part for part in (", ".join(units), which[self.lower_is_better]) if part)
         return f"{self.strategy} -> {self.url}" + (f"   ({about})" if about else "")
 
+    def _waiting(self) -> list[str]:
+        """What the request would wait for: a line, if it would."""
+        waits = self.waits
+        if waits is None:
+            return []
+        others = {0: "nobody waits", 1: "1 request waits"}
+        return [
+            f"waits for room at {waits.url}: {waits.in_use_tokens:,.0f} tokens in use, "
+            f"{waits.added_tokens:,.0f} added, room for {waits.room_tokens:,.0f}; "
+            + others.get(waits.waiting, f"{waits.waiting:,} requests wait")
+        ]
+
     def _columns(self) -> list[str]:
         """The terms that are not 0 for every endpoint, in the order of the score."""
         named = {t.name: None for c in self.candidates for t in c.terms}
@@ -110,7 +122,10 @@ class Explanation(msgspec.Struct, frozen=True):
             yield [f"{mark} {candidate.url}{about}", _figure(candidate.score), *cells]
 
     def __str__(self) -> str:
-        """A ranked table: `*` marks the winner, `-` endpoints that could not be chosen."""
+        """A ranked table: `*` marks the winner, `-` endpoints that could not be chosen.
+
+        A line above it says what the request would wait for, if it would.
+        """
         rows = [["", "score", *self._columns()], *self._rows()]
         widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
         lines = (
@@ -120,7 +135,7 @@ class Explanation(msgspec.Struct, frozen=True):
             ).rstrip()
             for row in rows
         )
-        return "\n".join([self._heading(), *lines])
+        return "\n".join([self._heading(), *self._waiting(), *lines])
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""
@@ -129,7 +144,7 @@ class Explanation(msgspec.Struct, frozen=True):
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self._rows()
         )
-        caption = html.escape(self._heading())
+        caption = "<br>".join(html.escape(line) for line in [self._heading(), *self._waiting()])
         return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
 
 

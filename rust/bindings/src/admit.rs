@@ -6,44 +6,24 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use routecore::admission::{Ask, Floor, Limits, Reason, Rejected};
-use routecore::fleet::{Lookup, SharedIndex};
+use routecore::Key;
+use routecore::admission::{Ask, Floor, Limits, Reason};
+use routecore::fleet::Lookup;
 use routecore::hash::session_key;
 use routecore::prompt::Unit;
-use routecore::{Fleet, Key};
 
-use crate::choice::{Kind, Wanted, count, weigh};
+use crate::choice::{Kind, Wanted, weigh};
 use crate::decide::{Call, called};
 use crate::desk::Care;
 use crate::errors::{guarded, to_py};
-use crate::known_list::KnownList;
-use crate::known_state::State;
-use crate::locked::{Locked, Quiet};
+use crate::locked::Locked;
 use crate::prompt;
 use crate::router::Router;
 use crate::table::{Table, id_of, text};
+use crate::tries::{Asker, Round, Verdict, Waiters, rejection};
 
 /// Tokens of a byte, to bound what waits; room is counted by what the fleet has learned.
 const TOKENS_PER_BYTE: f64 = 0.25;
-/// No endpoint can be chosen: not a matter of waiting.
-const NOBODY: &str = "endpoints";
-
-/// What is known of a request that waits.
-struct Asker {
-    wanted: Wanted,
-    /// Under which id it holds its place; none where the host reports under one unknown here.
-    request: Option<u128>,
-}
-
-#[derive(Default)]
-struct Inner {
-    hold: routecore::admission::Hold,
-    askers: HashMap<u64, Arc<Asker>>,
-}
-
-/// A verdict as Python reads it: waiter, URL if it goes, seconds waited, reason if it is rejected,
-/// seconds after which to come again. Those who wait on have none.
-type Verdict = (u64, Option<Py<PyString>>, f64, Option<&'static str>, f64);
 /// Waiting, their prompt tokens, admitted, of these held, seconds waited, rejected, left.
 type Counts = (usize, u64, u64, u64, f64, Vec<(&'static str, u64)>, u64);
 /// Where a request would go, tokens in use there, added by it, and there is room for.
@@ -53,85 +33,7 @@ type Wait = (Py<PyString>, f64, f64, f64);
 #[pyclass(frozen)]
 pub struct Hold {
     router: Py<Router>,
-    inner: Locked<Inner>,
-}
-
-/// One look at the fleet, for several waiters.
-struct Round<'a> {
-    known: &'a KnownList,
-    rows: &'a [u32],
-    kind: Kind,
-    index: &'a SharedIndex,
-    now: f64,
-    time: f64,
-}
-
-impl Round<'_> {
-    /// One try. `first`: it has just arrived.
-    #[allow(clippy::too_many_arguments)]
-    fn offer(
-        &self,
-        router: &mut routecore::Router,
-        state: &mut State,
-        fleet: &mut Fleet,
-        inner: &mut Inner,
-        lookup: &mut Lookup,
-        (id, first): (u64, bool),
-        quiet: &Quiet<'_>,
-    ) -> Option<Verdict> {
-        let asker = Arc::clone(inner.askers.get(&id)?);
-        let Asker { wanted, request } = &*asker;
-        if let Some(prompt) = wanted.prompt() {
-            lookup.find(&self.index.read(), prompt);
-        }
-        let hold = &mut inner.hold;
-        let row_of = |&at: &u32| self.rows[at as usize];
-        let floor = Floor { table: &fleet.table, engine: fleet.engine() };
-        let all = self.rows.iter().copied().filter(|&row| fleet.table.is_eligible(row));
-        let tried = !first || hold.is_tried(id);
-        if tried && !hold.is_shut(floor, all, self.now) {
-            let now = Some(&*fleet);
-            let offered = weigh(
-                router,
-                self.known,
-                state,
-                now,
-                self.kind,
-                wanted,
-                lookup,
-                |view, at, pos| {
-                    let rows = at.iter().map(row_of);
-                    let added = |pos| view.added(pos);
-                    let go = hold.offer(floor, rows, id, pos, added, self.now)?;
-                    Some((go, at[go.pos] as usize, view.cached(go.pos)))
-                },
-            );
-            let Some(offered) = offered else {
-                hold.leave(id);
-                inner.askers.remove(&id);
-                return Some((id, None, 0.0, Some(NOBODY), 0.0));
-            };
-            if let Some((go, at, cached)) = offered {
-                let learned = if wanted.held.is_empty() { 0.0 } else { lookup.learned(go.pos) };
-                count(state, Some(fleet), self.kind, (at, cached, learned), wanted);
-                if let Some(request) = *request {
-                    fleet.reserve(self.rows[at], request, self.time);
-                }
-                inner.askers.remove(&id);
-                let url = quiet.another(&self.known.strings()[at]);
-                return Some((id, Some(url), go.waited, None, 0.0));
-            }
-        }
-        if first && let Err(rejected) = hold.keep(id, self.now) {
-            inner.askers.remove(&id);
-            return Some(rejection(id, rejected));
-        }
-        None
-    }
-}
-
-fn rejection(id: u64, rejected: Rejected) -> Verdict {
-    (id, None, 0.0, Some(rejected.reason.name()), rejected.retry_after)
+    inner: Locked<Waiters>,
 }
 
 /// What can serve the request: the model that its body names.
@@ -195,7 +97,7 @@ impl Hold {
         };
         limits.check().map_err(to_py)?;
         let hold = routecore::admission::Hold::new(limits);
-        let inner = Inner { hold, askers: HashMap::new() };
+        let inner = Waiters { hold, askers: HashMap::new() };
         Ok(Self { router, inner: Locked::new(inner) })
     }
 

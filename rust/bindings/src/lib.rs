@@ -20,6 +20,7 @@ mod rows;
 mod table;
 mod threads;
 mod token_ids;
+mod tries;
 mod values;
 mod views;
 

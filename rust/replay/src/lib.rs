@@ -2,9 +2,9 @@
 //!
 //! Time is in milliseconds from the first arrival. Read in this order: [`trace`] (requests and
 //! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
-//! one engine), [`engine`] (its scheduler), [`events`] (what it tells of its cache), [`gateway`] (what a live router does and
-//! knows), [`arrivals`], [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop),
-//! [`report`] (figures).
+//! one engine), [`engine`] (its scheduler), [`events`] (what it tells of its cache), [`gateway`]
+//! (what a live router does and knows), [`live`] (one with a strategy of the core), [`arrivals`],
+//! [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop), [`report`] (figures).
 
 pub mod arrivals;
 pub mod conditions;
@@ -13,6 +13,7 @@ pub mod events;
 pub mod gateway;
 mod hold;
 pub mod kv;
+pub mod live;
 pub mod report;
 pub mod several;
 pub mod sim;
@@ -21,7 +22,8 @@ pub mod trace;
 
 pub use conditions::{Change, Conditions};
 pub use engine::EngineConfig;
-pub use gateway::{Gateway, LiveRouter, Request};
+pub use gateway::{Gateway, Request};
+pub use live::LiveRouter;
 pub use report::Summary;
 pub use several::Several;
 pub use sim::{Outcome, run};

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.hold import Rejected
+from routecore.hold import HoldLimits, Rejected
 from routecore.integrations.engine_caches import engine_caches
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
@@ -38,6 +38,8 @@ EQUALS = {
 }
 
 
+# The host awaits these, so that requests can wait in them.
+_AWAITED = ("session", "prefixaware", "kvaware", "loadaware")
 _SPLIT = ("disaggregated_prefill", "disaggregated_prefill_orchestrated")
 
 
@@ -67,7 +69,19 @@ class Decision:
         if logic not in _SPLIT:
             _check_labels(self.router, host.labels())
         self.telemetry = Telemetry("production_stack", self.strategy)
-        self.holds = settings.hold and isinstance(self.router, CompiledRouter)
+        by_ring = self.is_equal and logic == "session"
+        can_wait = logic in _AWAITED and isinstance(self.router, CompiledRouter) and not by_ring
+        self.holds = settings.hold and can_wait and settings.mode == "active"
+        if settings.hold and not self.holds:
+            _log.warning(
+                "routecore: hold has no effect with routing logic %s, strategy %s, mode %s",
+                logic,
+                settings.strategy,
+                settings.mode,
+            )
+        if self.holds:
+            self.router.set_hold(HoldLimits(**settings.hold_limits))
+            self.telemetry.holds(self.router.hold)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
         self._logs = Seldom()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
@@ -140,6 +154,8 @@ class Decision:
             HTTPException: 429, too many wait or for too long.
         """
         try:
+            if self.caches is not None:
+                self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
             # The host reports the request under an id of its own, right after this.
@@ -147,12 +163,14 @@ class Decision:
                 endpoints, engine_stats, request_stats, request, given, ticket=False
             )
         except Rejected as full:
+            self.telemetry.rejected(full.reason)
             fastapi: Any = importlib.import_module("fastapi")  # the host's
             after = {"Retry-After": f"{full.retry_after_s:.0f}"}
             raise fastapi.HTTPException(full.status, str(full), headers=after) from None
         except Exception as error:
             self._failed(error)
             return self.choose(endpoints, engine_stats, request_stats, request, body)
+        self.telemetry.admitted(go.waited_s)
         url: str = go.url
         return url
 

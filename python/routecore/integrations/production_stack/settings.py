@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 from routecore.errors import RouteError
-from routecore.integrations import settings
+from routecore.hold import HoldLimits
+from routecore.integrations import misspelt, settings
 from routecore.interface import RoutingInterface
 from routecore.prefill_decode import PrefillDecodeRouter
 from routecore.routers import ROUTERS
@@ -21,6 +24,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
         cache_discovery: Keep the endpoint objects of a static discovery between requests.
         hold: Requests wait until the endpoint chosen for them has room in its KV cache, with the
             routing logics that the host awaits; see docs/hold.md.
+        hold_limits: Fields of `routecore.HoldLimits`, its bounds.
     """
 
     known: ClassVar[Mapping[str, type[RoutingInterface]]] = {
@@ -31,6 +35,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     strategy: str = EQUAL
     cache_discovery: bool = True
     hold: bool = False
+    hold_limits: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -44,6 +49,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         found.checked()
     elif found.params:
         raise RouteError(f"params {sorted(found.params)}: need a strategy to belong to")
+    try:
+        msgspec.convert(found.hold_limits, HoldLimits)
+    except msgspec.ValidationError as error:
+        said = misspelt.field(str(error), HoldLimits.__struct_fields__)
+        raise RouteError(f"hold_limits: {said}") from None
+    if found.hold_limits and not found.hold:
+        raise RouteError("hold_limits: need hold = true")
     return found
 
 
