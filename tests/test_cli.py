@@ -158,6 +158,27 @@ def test_the_live_demo_runs_three_strategies_and_says_how_far_it_is() -> None:
     assert "µs" not in result.stdout
 
 
+def test_the_live_demo_kills_an_engine_and_shows_it() -> None:
+    few = ("--endpoints", "2", "--seconds", "1.5", "--speed", "8", "--rate", "10")
+    result = call("demo", *few, "--strategy", "random", "--kill", "2s:1")
+    assert result.exit_code == 0, result.output
+    assert "engine 1 is killed" in result.stdout
+    assert "engine 1 is out (connect)" in result.stdout
+    assert "1 (connect)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (("--kill", "20:3"), "TIME:ENGINE"),
+        (("--sick", "20s:8"), "engines 0 to 7"),
+        (("--kill", "20s:3", "--seconds", "6"), "--seconds 6"),
+    ],
+)
+def test_troubles_that_make_no_sense_are_refused(args: tuple[str, ...], names: str) -> None:
+    assert names in refused("demo", *args)
+
+
 def test_an_interrupted_live_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from routecore.demo import runner
 

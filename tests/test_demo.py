@@ -13,10 +13,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from routecore import EndpointInfo, EndpointTable, RequestStatsMonitor, RoundRobinRouter
 from routecore.demo.engine import Engine, block_keys, toy_tokens
-from routecore.demo.gateway import Gateway
-from routecore.demo.runner import last_usage, run, serve
+from routecore.demo.gateway import Gateway, last_usage
+from routecore.demo.runner import run
 from routecore.demo.scheduler import BlockCache, Profile, Scheduler, Sequence
+from routecore.demo.serving import serve
 from routecore.demo.traffic import conversations, trace
+from routecore.demo.trouble import Trouble
 from routecore.metrics import read_metrics
 
 TEXT = "".join(f"{i:04d}" for i in range(1024))  # 1,024 tokens, 64 different blocks
@@ -187,6 +189,26 @@ def test_a_run_measures_every_strategy() -> None:
         assert figures["ttft_p99_ms"] >= figures["ttft_p50_ms"] > 0
         assert figures["decision_p50_us"] > 0
         assert figures["token_hit_rate"] > 0
+
+
+def test_engines_that_break_are_left_alone_and_come_back() -> None:
+    jobs = conversations(rate=20, seconds=40, seed=1)
+    breaks = [Trouble("kill", 4.0, 0, 4.0), Trouble("sick", 4.0, 1, 4.0)]
+    found = asyncio.run(
+        run(jobs, ["least_connections"], endpoints=3, seconds=4, speed=8, troubles=breaks)
+    )[0]
+    told = [line.split(": ", 1)[1] for line in found.news]
+    for line in (
+        "engine 0 is killed",
+        "engine 0 is out (connect)",
+        "engine 0 is back",
+        "engine 1 answers 500",
+        "engine 1 is out (status)",
+        "engine 1 is back",
+    ):
+        assert line in told, told
+    assert 0 < found.errors < 0.2 * found.requests
+    assert found.out == {}
 
 
 def test_ctrl_c_ends_early_with_what_was_measured() -> None:

@@ -1,6 +1,5 @@
 """The command `routecore demo`: a replay drawn live, or with --live a fleet over HTTP."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from routecore.cli.demo_live import SECONDS
+from routecore.cli.demo_live import live as send_live
 from routecore.cli.errors import bad
 from routecore.cli.files import write_whole
 from routecore.cli.replay_args import key
@@ -24,7 +25,7 @@ _ENGINE = "qwen3-32b-h100-tp2"
 _WORKLOAD = "documents"
 _SPEEDUP = 2.0
 _LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
-_LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events")
+_LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events", "kill", "sick")
 
 
 @click.command()
@@ -51,7 +52,7 @@ _LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
-    default=6.0,
+    default=SECONDS,
     show_default=True,
     help="Live: wall-clock seconds of arrivals per strategy.",
 )
@@ -73,6 +74,18 @@ _LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events")
 @click.option("--requests", type=click.Path(path_type=Path), help="Live: OpenAI bodies, JSONL.")
 @click.option(
     "--kv-events", is_flag=True, help="Live: engines publish KV events, routers use them."
+)
+@click.option(
+    "--kill",
+    multiple=True,
+    metavar="TIME:ENGINE[:DURATION]",
+    help="Live: an engine refuses connections from a simulated time on, as 20s:3 or 20s:3:10s.",
+)
+@click.option(
+    "--sick",
+    multiple=True,
+    metavar="TIME:ENGINE[:DURATION]",
+    help="Live: an engine answers 500, as 20s:3:10s. Repeatable, as --kill.",
 )
 @click.pass_context
 def demo(
@@ -105,7 +118,9 @@ def demo(
     except RouteError as error:
         bad(str(error))
     if live:
-        _live(names or [*_LIVE_STRATEGIES], endpoints, seed, as_json, **traffic)
+        if not given("seconds"):
+            traffic["seconds"] = None
+        send_live(names or [*_LIVE_STRATEGIES], endpoints, seed, as_json, **traffic)
     else:
         _replay(names or [*ROUTERS], endpoints, seed, report, as_json)
 
@@ -197,65 +212,3 @@ def _drawing(
             screen.update(Text("\n".join([*intro, "", *text(results), left])), refresh=True)
 
         yield draw
-
-
-def _live(
-    names: list[str],
-    endpoints: int,
-    seed: int,
-    as_json: bool,
-    *,
-    seconds: float,
-    rate: float,
-    speed: float,
-    trace: Path | None,
-    requests: Path | None,
-    kv_events: bool,
-) -> None:
-    """Send the same traffic over HTTP through each strategy in turn."""
-    if trace and requests:
-        bad("--trace and --requests exclude each other")
-    try:
-        from rich.console import Console
-        from rich.live import Live
-
-        from routecore.demo import report, runner, traffic
-    except ModuleNotFoundError as error:
-        bad(f"the live demo needs {error.name}: pip install 'routecore[demo]'")
-    arrivals: dict[str, Any] = {"rate": rate, "seconds": seconds * speed, "seed": seed}
-    try:
-        if trace:
-            jobs = traffic.trace(trace, **arrivals)
-        elif requests:
-            jobs = traffic.requests(requests, **arrivals)
-        else:
-            jobs = traffic.conversations(**arrivals)
-    except ValueError as error:
-        bad(str(error))
-    settings: dict[str, Any] = {
-        "endpoints": endpoints,
-        "seconds": seconds,
-        "speed": speed,
-        "seed": seed,
-        "kv_events": kv_events,
-    }
-    title = f"{endpoints} simulated engines, {rate:g} requests/s, times in simulated ms"
-    on_change: Callable[[list[runner.Result]], None]
-    if as_json:
-        results = asyncio.run(runner.run(jobs, names, **settings))
-        figures = [result.as_dict() for result in results]
-        click.echo(json.dumps({**settings, "rate": rate, "results": figures}))
-    elif sys.stdout.isatty():
-        console = Console()
-        with Live(report.table([], title), console=console, transient=True) as screen:
-            on_change = lambda now: screen.update(report.table(now, title))  # noqa: E731
-            results = asyncio.run(runner.run(jobs, names, **settings, on_change=on_change))
-        console.print(report.table(results, title))
-    else:
-        on_change = report.Lines(click.echo, len(names))
-        results = asyncio.run(runner.run(jobs, names, **settings, on_change=on_change))
-        Console(width=max(80, Console().width)).print(report.table(results, title))
-    if any(result.interrupted for result in results):
-        done = sum(not result.interrupted for result in results)
-        click.echo(f"interrupted: {done} of {len(names)} strategies were run to the end", err=True)
-        raise click.exceptions.Exit(130)

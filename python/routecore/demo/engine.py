@@ -67,6 +67,7 @@ class Engine:
         self, *, model: str = "demo", speed: float = 1.0, scheduler: Scheduler | None = None
     ) -> None:
         self.model, self.speed = model, speed
+        self.sick = False  # while it is, it answers every request with a 500
         self.scheduler = scheduler or Scheduler()
         self._ids = itertools.count(1)
         self._ticker: asyncio.Task[None] | None = None
@@ -93,6 +94,8 @@ class Engine:
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _complete(self, request: Request) -> Response:
+        if self.sick:
+            return _refuse("this engine is sick", 500)
         try:
             body = json.loads(await request.body())
             text = prompt_text(body)
@@ -193,5 +196,5 @@ def usage(sequence: Sequence) -> dict[str, Any]:
     }
 
 
-def _refuse(reason: str) -> Response:
-    return JSONResponse({"error": {"message": reason, "code": 400}}, status_code=400)
+def _refuse(reason: str, status: int = 400) -> Response:
+    return JSONResponse({"error": {"message": reason, "code": status}}, status_code=status)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from routecore.health import Reason
 from routecore.stats import EndpointInfo
 
 
@@ -70,15 +71,15 @@ class Gateway:
             upstream = await self.session.post(
                 url + request.url.path, data=raw, headers={"content-type": "application/json"}
             )
-        except aiohttp.ClientError as error:
-            call.end(failed=True)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            call.fail(_reason(error))
             return _error(502, f"{url}: {error}")
         except BaseException:
-            call.end(failed=True)
+            call.fail("client")
             raise
         if upstream.status >= 500:
             upstream.close()
-            call.end(failed=True)
+            call.answered(upstream.status, upstream.headers.get("retry-after"))
             return _error(502, f"{url}: answered {upstream.status}")
         return _Relay(
             call,
@@ -99,13 +100,21 @@ class _Call:
         self._load[url] += 1
         self._monitor.on_new_request(url, request_id, time.time())
 
-    def end(self, *, failed: bool) -> None:
-        """Served or failed; later calls change nothing."""
-        if self._open:
-            self._open = False
-            self._load[self._url] -= 1
-            done = self._monitor.on_request_failed if failed else self._monitor.on_request_complete
-            done(self._url, self._id, time.time())
+    def answered(self, status: int, retry_after: str | None = None) -> None:
+        """The answer is complete; of two ends the first counts."""
+        if self._close():
+            seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+            self._monitor.on_request_complete(self._url, self._id, time.time(), status, seconds)
+
+    def fail(self, reason: Reason) -> None:
+        """There is no answer, or only a part; of two ends the first counts."""
+        if self._close():
+            self._monitor.on_request_failed(self._url, self._id, time.time(), reason)
+
+    def _close(self) -> bool:
+        was_open, self._open = self._open, False
+        self._load[self._url] -= was_open
+        return was_open
 
     def _learn(self, used: dict[str, Any]) -> None:
         cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
@@ -115,7 +124,6 @@ class _Call:
 
     async def relay(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         first = True
-        failed = True
         tail = b""
         try:
             async for piece in upstream.content.iter_any():
@@ -124,10 +132,13 @@ class _Call:
                     self._monitor.on_request_response(self._url, self._id, time.time())
                 tail = (tail + piece)[-2048:]
                 yield piece
-            failed = upstream.status >= 400
             self._learn(last_usage(tail))
+            self.answered(upstream.status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.fail(_reason(error))
+            raise
         finally:
-            self.end(failed=failed)
+            self.fail("client")
             upstream.close()
 
 
@@ -142,8 +153,14 @@ class _Relay(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._call.end(failed=True)
+            self._call.fail("client")
             self._upstream.close()
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "connect"
+    return "timeout" if isinstance(error, TimeoutError) else "broken"
 
 
 def last_usage(tail: bytes) -> dict[str, Any]:

@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import functools
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import uvicorn
 
 from routecore import (
     ROUTERS,
@@ -24,7 +22,9 @@ from routecore import (
 from routecore.demo.engine import Engine, prompt_text, toy_tokens
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
+from routecore.demo.serving import serve, serving
 from routecore.demo.traffic import Job
+from routecore.demo.trouble import Afflictions, Trouble
 from routecore.monitor import SingletonMeta
 from routecore.routers.cache import CacheRouter
 
@@ -54,6 +54,9 @@ class Result:
     mean_load: float = 0.0
     running: bool = False
     interrupted: bool = False  # by Ctrl-C: its figures are of a part of the traffic
+    out: dict[int, str] = field(default_factory=dict)  # engines that are left alone now, and why
+    ejections: int = 0  # how often an engine was left alone
+    news: list[str] = field(default_factory=list)  # what broke, and when
 
     def as_dict(self) -> dict[str, Any]:
         """The figures of the final table; None where nothing was measured."""
@@ -63,6 +66,9 @@ class Result:
             "errors": self.errors,
             "unfinished": self.unfinished,
             "interrupted": self.interrupted,
+            "ejections": self.ejections,
+            "out": {str(engine): reason for engine, reason in self.out.items()},
+            "news": self.news,
             "ttft_p50_ms": _scaled(quantile(self.ttft, 0.5), 1e3),
             "ttft_p99_ms": _scaled(quantile(self.ttft, 0.99), 1e3),
             "token_hit_rate": self.cached_tokens / self.prompt_tokens
@@ -87,36 +93,6 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # Ctrl-C belongs to the run, not to each of its servers
-
-
-@contextlib.asynccontextmanager
-async def serve(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application on a free loopback port; gives its URL."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app,
-            log_level="critical",
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-        server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
-
-
 async def run(
     jobs: list[Job],
     strategies: list[str],
@@ -127,6 +103,7 @@ async def run(
     seed: int = 0,
     kv_tokens: int = 131_072,
     kv_events: bool = False,
+    troubles: Sequence[Trouble] = (),
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
     """Send the jobs through each strategy; Ctrl-C ends early with what was measured.
@@ -141,6 +118,7 @@ async def run(
         kv_tokens: KV cache of an engine.
         kv_events: Let the engines publish KV events; cache strategies then go by them, and what
             they said is compared with each hit.
+        troubles: What breaks, for each strategy anew.
         on_change: Told the results so far, several times a second.
     """
     stop = asyncio.Event()
@@ -157,10 +135,9 @@ async def run(
                 Engine(speed=speed, scheduler=Scheduler(kv_tokens=kv_tokens, log=log))
                 for log in logs
             ]
-            infos = [
-                EndpointInfo(url=await stack.enter_async_context(serve(engine.app)))
-                for engine in fleet
-            ]
+            servers = [await stack.enter_async_context(serving(engine.app)) for engine in fleet]
+            infos = [EndpointInfo(url=server.url) for server in servers]
+            breaks = Afflictions(troubles, list(zip(fleet, servers, strict=True)), speed)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
             )
@@ -181,7 +158,11 @@ async def run(
                 results.append(result)
                 with _installed(gateway, name, infos, seed, index):
                     drive = _Drive(session, url, gateway, result, speed)
-                    await drive.run(jobs, seconds, stop, lambda: on_change(results))
+                    breaks.begin(drive.note)
+                    try:
+                        await drive.run(jobs, seconds, stop, lambda: on_change(results))
+                    finally:
+                        await breaks.end()
                 result.running, result.interrupted = False, stop.is_set()
                 on_change(results)
     finally:
@@ -278,11 +259,17 @@ class _Drive:
         self._session, self._url, self._gateway = session, url, gateway
         self._result, self._speed = result, speed
         self._closing = False
+        self._begin = time.perf_counter()
+
+    def note(self, what: str) -> None:
+        """Something broke, or is well again."""
+        at = (time.perf_counter() - self._begin) * self._speed
+        self._result.news.append(f"{at:.1f} s: {what}")
 
     async def run(
         self, jobs: list[Job], seconds: float, stop: asyncio.Event, changed: Callable[[], None]
     ) -> None:
-        begin = time.perf_counter()
+        begin = self._begin = time.perf_counter()
         self._end = begin + seconds
         tasks = [asyncio.create_task(self._converse(job, begin)) for job in jobs]
         try:
@@ -309,9 +296,20 @@ class _Drive:
     def _sample(self) -> None:
         loads = self._gateway.in_flight.values()
         self._result.decisions_us = self._gateway.decisions_us
+        self._see_health()
         if time.perf_counter() < self._end:
             self._result.max_load += max(loads)
             self._result.mean_load += sum(loads) / len(loads)
+
+    def _see_health(self) -> None:
+        monitor, result = self._gateway.monitor, self._result
+        found = ((at, monitor.standing(e.url)) for at, e in enumerate(self._gateway.endpoints))
+        now = {at: standing.reason for at, standing in found if standing and standing.until}
+        for at in now.keys() - result.out.keys():
+            self.note(f"engine {at} is out ({now[at]})")
+        for at in result.out.keys() - now.keys():
+            self.note(f"engine {at} is back")
+        result.out, result.ejections = now, monitor.ejections
 
     async def _converse(self, job: Job, begin: float) -> None:
         await asyncio.sleep(max(0.0, begin + job.start / self._speed - time.perf_counter()))
