@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class Router:
     async def chat(self, text: str, **more: Any) -> int:
         status, _ = await self.post("/v1/chat/completions", json=chat(text, **more))
         return status
+
+    async def headers(self, path: str, **options: Any) -> tuple[int, Mapping[str, str]]:
+        async with self._client.post(self.url + path, **options) as answer:
+            await answer.read()
+            return answer.status, answer.headers
 
     async def metric(self, name: str, *labels: str) -> float:
         async with self._client.get(self.url + "/metrics") as answer:
@@ -206,6 +211,41 @@ def test_a_failover_reaches_a_live_engine_and_clears_the_dead_one(tmp_path: Path
                 assert codes == {200: 24}
                 assert "attempt 2/2" in router.log()
                 await router.until("vllm:num_requests_running", 0)
+
+    asyncio.run(test())
+
+
+def test_a_full_engine_lets_requests_wait_and_turns_away_who_is_too_many(tmp_path: Path) -> None:
+    env = {
+        "ROUTECORE_STRATEGY": "expected_latency",
+        "ROUTECORE_HOLD": "true",
+        "ROUTECORE_HOLD_LIMITS": "max_requests=1,room=0.05",
+    }
+
+    async def test() -> None:
+        async with (
+            fleet(1) as (_, urls),
+            started(tmp_path, urls, "--routing-logic", "prefixaware", **env) as router,
+        ):
+
+            def ask(n: int) -> asyncio.Task[tuple[int, Mapping[str, str]]]:
+                body = chat(f"{n:05d} " * 25_000, max_tokens=2_000)
+                return asyncio.create_task(router.headers("/v1/chat/completions", json=body))
+
+            first = ask(1)
+            await router.until("routecore_in_flight_requests", 1)
+            second = ask(2)
+            await router.until("routecore_waiting_requests", 1)
+            status, headers = await ask(3)
+            assert status == 429, router.log()
+            assert int(headers["Retry-After"]) >= 1
+            assert [(await first)[0], (await second)[0]] == [200, 200]
+            await router.until("routecore_in_flight_requests", 0)
+            assert await router.metric("routecore_waiting_requests") == 0
+            assert await router.metric("routecore_waited_seconds_count") == 2
+            assert await router.metric("routecore_waited_seconds_sum") > 0
+            assert await router.metric("routecore_rejected_requests_total", '"requests"') == 1
+            assert await router.metric("routecore_decisions_total", '"fallback"') == 0
 
     asyncio.run(test())
 

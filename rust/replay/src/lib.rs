@@ -4,7 +4,8 @@
 //! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
 //! one engine), [`engine`] (its scheduler), [`events`] (what it tells of its cache), [`gateway`]
 //! (what a live router does and knows), [`live`] (one with a strategy of the core), [`arrivals`],
-//! [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop), [`report`] (figures).
+//! [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop), [`outcome`] and [`report`]
+//! (figures).
 
 pub mod arrivals;
 pub mod conditions;
@@ -14,6 +15,7 @@ pub mod gateway;
 mod hold;
 pub mod kv;
 pub mod live;
+pub mod outcome;
 pub mod report;
 pub mod several;
 pub mod sim;
@@ -24,8 +26,9 @@ pub use conditions::{Change, Conditions};
 pub use engine::EngineConfig;
 pub use gateway::{Gateway, Request};
 pub use live::LiveRouter;
+pub use outcome::Outcome;
 pub use report::Summary;
 pub use several::Several;
-pub use sim::{Outcome, run};
+pub use sim::run;
 pub use timing::Timing;
 pub use trace::{Row, Trace};

@@ -1,6 +1,6 @@
 //! Figures of a replay.
 
-use crate::sim::{NOWHERE, Outcome};
+use crate::outcome::{NOWHERE, Outcome};
 use crate::trace::Trace;
 
 /// A distribution; `NaN` where there is no value.
