@@ -230,6 +230,31 @@ def test_a_slow_endpoint_does_not_delay_the_others(engine, scraper):
     assert slow.url not in s.get_engine_stats()
 
 
+LABELS = ",".join(f'l{i}="xxxx"' for i in range(90))
+LONG = f"vllm:num_requests_running{{{LABELS}}} 1\n"
+
+
+def test_answers_that_take_long_to_read_starve_nobody(engine, scraper):
+    slow, quick = engine(LONG * 200), engine(NEW)  # some 0.1 s each
+    quick.delay = 0.1  # it answers while the others are being read
+    urls = [f"{slow.url}/{i}" for i in range(12)]
+    s = scraper([*urls, quick.url], timeout=60.0)
+    stored: list[str] = []
+    store = s._store
+    s._store = lambda answers: (stored.extend(answers), store(answers))
+    s.scrape_once()
+    assert sorted(stored) == sorted([*urls, quick.url])
+    assert stored.index(quick.url) < 6
+
+
+def test_reading_one_answer_takes_bounded_time(engine, scraper, monkeypatch):
+    monkeypatch.setattr("routecore.scraper._READ_SECONDS", 0.03)
+    slow, quick = engine(LONG * 200), engine(NEW)
+    s = scraper([slow.url, quick.url], timeout=60.0)
+    s.scrape_once()
+    assert (list(s.get_engine_stats()), s.failures) == ([quick.url], 1)
+
+
 def test_garbage_and_nan_samples_are_skipped_and_counted(engine, scraper):
     one = engine(
         "vllm:num_requests_running NaN\n"

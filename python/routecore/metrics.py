@@ -4,7 +4,7 @@ vLLM, SGLang, TGI and TensorRT-LLM (its own server, and Triton's) are known.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 # Bounds on what one engine may make us read, far above what any reports: lines, the samples among
 # them that are parsed, and bytes of one.
 _MAX_LINES, _MAX_SAMPLES, _MAX_LINE = 65_536, 2_048, 16_384
+_STEP_LINES = 1_024  # that are passed over before others get a turn
 # Its labels are the configuration; its value says nothing.
 _CACHE = "vllm:cache_config_info"
 _MEANS = frozenset({"usage", "hit_rate", "block_tokens"})
@@ -123,13 +124,26 @@ def read_metrics(text: str) -> Reading:
         ValueError: If there is none, so that an error page is no idle engine; or if there are more
             lines or samples than an engine can have.
     """
+    steps = read_in_steps(text)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            reading: Reading = end.value
+            return reading
+
+
+def read_in_steps(text: str) -> Generator[None, None, Reading]:
+    """`read_metrics` for a thread that has more to do: yields after every millisecond or so."""
     if text.count("\n") > _MAX_LINES:
         raise ValueError(f"more than {_MAX_LINES} lines")
     parsed = 0
     samples: dict[str, list[_Sample]] = {}
     skipped = 0
     wanted = _wanted()
-    for line in text.split("\n"):
+    for at, line in enumerate(text.split("\n")):
+        if at % _STEP_LINES == 0:
+            yield
         line = line.rstrip("\r")
         name = line.partition("{")[0].partition(" ")[0].strip()
         # An engine reports hundreds of lines; the parser need only see these.
@@ -138,6 +152,7 @@ def read_metrics(text: str) -> Reading:
         parsed += 1
         if parsed > _MAX_SAMPLES:
             raise ValueError(f"more than {_MAX_SAMPLES} samples")
+        yield
         read = _read(line) if len(line) <= _MAX_LINE else None
         if read is None:
             skipped += 1

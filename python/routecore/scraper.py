@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from routecore.errors import RouteError
 from routecore.interface import Endpoint
-from routecore.metrics import Reading, hit_rate, read_metrics
+from routecore.metrics import Reading, hit_rate, read_in_steps
 from routecore.monitor import SingletonMeta
 from routecore.process import watch
 from routecore.stats import EngineStats
@@ -29,6 +29,9 @@ Endpoints = Iterable[str | Endpoint]
 
 _MAX_BYTES = 2 * 1024 * 1024  # of one answer: far above any engine's, and a bound
 _MAX_OPEN = 256  # connections at a time
+# Seconds of computing that the reading of one answer may take, far above any engine's, and what
+# of it is done before the other answers get a turn.
+_READ_SECONDS, _TURN_SECONDS = 0.25, 0.005
 _EXIT_SECONDS = 0.5  # that the process's end waits for an answer
 _IMPORTS = ("httpx", "h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio")
 _of_parents: list[object] = []  # loops of threads that a fork left behind
@@ -192,7 +195,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
 
         async def once() -> None:
             async with self._client() as client:
-                await self._scrape(client)
+                await self._scrape(client, {}, None)
 
         # In a thread of its own, because the caller's may have an event loop already.
         with ThreadPoolExecutor(1, "routecore-scraper") as pool:
@@ -201,22 +204,32 @@ class EngineStatsScraper(metaclass=SingletonMeta):
     async def _run(self, stop: "asyncio.Event") -> None:
         import asyncio
 
+        running: dict[str, asyncio.Task[None]] = {}
         async with self._client() as client:
             while not stop.is_set():
                 try:
-                    await self._scrape(client)
+                    await self._scrape(client, running, self._timeout)
                 except Exception:  # an endpoints() that fails must not end scraping
                     self._count_failure()
                     self._drop(self._is_stale)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), self._interval)
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
 
-    async def _scrape(self, client: "httpx.AsyncClient") -> None:
+    async def _scrape(
+        self,
+        client: "httpx.AsyncClient",
+        running: "dict[str, asyncio.Task[None]]",
+        patience: float | None,
+    ) -> None:
+        """One round. Scrapes that last longer than `patience` are left `running` into the next."""
         import asyncio
 
         urls = dict.fromkeys(e if isinstance(e, str) else e.url for e in self._endpoints())
         answers: dict[str, Reading] = {}
-        gate = asyncio.Semaphore(_MAX_OPEN)
+        gate, turn = asyncio.Semaphore(_MAX_OPEN), asyncio.Lock()
         loop = asyncio.get_running_loop()
 
         def flush() -> None:
@@ -224,39 +237,46 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             answers.clear()
 
         async def scrape(url: str) -> None:
-            async with gate:
-                reading = await self._scrape_one(client, url)
+            try:
+                async with gate:
+                    text = await self._fetch(client, url)
+                reading = await _read(text, turn)
+            except Exception:  # whatever one endpoint does, the others are scraped
+                return self._count_failure()
+            finally:
+                running.pop(url, None)
             if reading is not None:
                 answers[url] = reading
                 if len(answers) == 1:
                     loop.call_later(_FLUSH_SECONDS, flush)
 
         self._drop(lambda url, _entry: url not in urls)
-        await asyncio.gather(*map(scrape, urls))
+        for url in running.keys() - urls:
+            running[url].cancel()
+        for url in urls:
+            if url not in running:
+                running[url] = asyncio.create_task(scrape(url))
+        if running:
+            await asyncio.wait(list(running.values()), timeout=patience)
         flush()
         self._drop(self._is_stale)
 
-    async def _scrape_one(self, client: "httpx.AsyncClient", url: str) -> Reading | None:
+    async def _fetch(self, client: "httpx.AsyncClient", url: str) -> str:
         import asyncio
 
-        try:
-            async with asyncio.timeout(self._timeout):
-                body = bytearray()
-                async with client.stream("GET", url.rstrip("/") + self._path) as response:
-                    response.raise_for_status()
-                    coding = response.headers.get("content-encoding", "identity")
-                    if coding.strip().lower() != "identity":
-                        # Not asked for; and a few bytes may unpack to more than there is memory.
-                        raise ValueError(f"content encoding {coding}")
-                    async for piece in response.aiter_raw():
-                        body += piece
-                        if len(body) > _MAX_BYTES:
-                            raise ValueError("answer too long")
-                await asyncio.sleep(0)  # answers of others first: reading one takes a while
-                return read_metrics(body.decode(errors="replace"))
-        except Exception:  # whatever one endpoint does, the others are scraped
-            self._count_failure()
-            return None
+        async with asyncio.timeout(self._timeout):
+            body = bytearray()
+            async with client.stream("GET", url.rstrip("/") + self._path) as response:
+                response.raise_for_status()
+                coding = response.headers.get("content-encoding", "identity")
+                if coding.strip().lower() != "identity":
+                    # Not asked for; and a few bytes may unpack to more than there is memory.
+                    raise ValueError(f"content encoding {coding}")
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > _MAX_BYTES:
+                        raise ValueError("answer too long")
+        return body.decode(errors="replace")
 
     def _client(self) -> "httpx.AsyncClient":
         import logging
@@ -321,6 +341,26 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 self._fresh = {u: stats for u, stats in self._fresh.items() if u not in urls}
                 times = (entry.time for entry in self._entries.values())
                 self._oldest = min(times, default=math.inf)
+
+
+async def _read(text: str, turn: "asyncio.Lock") -> Reading:
+    """Read an answer in turns with the others, in between which sockets are served."""
+    import asyncio
+
+    steps, spent = read_in_steps(text), 0.0
+    while True:
+        async with turn:
+            start = time.thread_time()
+            while time.thread_time() - start < _TURN_SECONDS:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    reading: Reading = end.value
+                    return reading
+            spent += time.thread_time() - start
+            if spent > _READ_SECONDS:
+                raise ValueError(f"not read within {_READ_SECONDS} s")
+            await asyncio.sleep(0)
 
 
 def _stats(reading: Reading, rate: float | None) -> EngineStats:
