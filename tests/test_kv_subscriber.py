@@ -3,8 +3,10 @@
 import logging
 import resource
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -224,6 +226,30 @@ def test_a_slow_subscriber_loses_and_recovers(make: Callable[..., Sockets]) -> N
             time.sleep(0.1)
         assert index.is_exact(A)
         assert index.blocks == 1
+
+
+def test_what_a_busy_subscriber_has_not_read_waits_in_the_engine() -> None:
+    free = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.XPUB) as engine:
+        engine.setsockopt(zmq.LINGER, 0)
+        engine.setsockopt(zmq.SNDHWM, 1)
+        engine.setsockopt(zmq.SNDTIMEO, 500)
+        engine.setsockopt(zmq.XPUB_NODROP, 1)
+        port = engine.bind_to_random_port("tcp://127.0.0.1")
+        with listening(KVSource(A, f"tcp://127.0.0.1:{port}")) as subscriber:
+            assert engine.poll(5_000)
+            engine.recv()
+            subscriber._calls.append(lambda: free.wait(30.0))
+            subscriber._wake()
+            sent = 0
+            with suppress(zmq.Again):
+                while sent < 400:
+                    engine.send_multipart([b"", struct.pack(">Q", sent), b"x" * (1 << 20)])
+                    sent += 1
+            # Its 32 messages, the one in hand on each side, and what the system buffers.
+            assert 32 <= sent < 100
+            free.set()
+            wait(lambda: count(subscriber, "unreadable") == sent)  # and none is lost
 
 
 def test_ranks_publish_on_ports_of_their_own() -> None:

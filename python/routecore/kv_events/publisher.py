@@ -17,8 +17,10 @@ IDLE_SECONDS = 2.0  # without an answer of a replay
 TRIES = 3  # of a replay, without progress
 TOTAL_SECONDS = 120.0  # of making good one loss
 COOL_SECONDS = 30.0  # after a replay that failed
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Of one message part: a step's events are some 100 KB. A publisher that sends more is cut off."""
+TURN_BYTES = 4 * 1024 * 1024  # of one publisher before the next one's turn
+REPLAYED = 10_000  # answers of a replay that may wait: as many as engines keep
 
 _WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
@@ -35,7 +37,7 @@ class Publisher:
         replay: Where it answers replays, if it does.
         topic: Subscription.
         bind: Bind the address instead of connecting.
-        hwm: Messages that may wait in the socket; beyond that they are lost, and seen as a gap.
+        hwm: Messages that may wait in the socket; what is beyond waits in the engine.
         slot: Called for leave to start a replay; False means later.
     """
 
@@ -74,6 +76,7 @@ class Publisher:
         self.live.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         # A peer that vanished without a word is noticed, and connected to anew.
         self.live.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self.live.setsockopt(zmq.HEARTBEAT_TIMEOUT, 30_000)  # while the socket is full, too
         self.live.setsockopt(zmq.SUBSCRIBE, topic.encode())
         self.monitor = self.live.get_monitor_socket(_WATCHED)
         try:
@@ -102,7 +105,7 @@ class Publisher:
 
     def on_monitor(self) -> bool:
         """Connection events; True if more may wait."""
-        for event in _drain(self.monitor):
+        for event in _drain(self.monitor, _Waits()):
             kind = parse_monitor_message(event)["event"]
             if kind == zmq.EVENT_DISCONNECTED:
                 # What the old connection brought comes before the news of its end.
@@ -126,22 +129,22 @@ class Publisher:
 
     def on_live(self) -> bool:
         """Live messages; True if more may wait."""
-        messages = []
-        for frames in _drain(self.live):
+        messages, waits = [], _Waits()
+        for frames in _drain(self.live, waits):
             # topic, sequence number, payload; other shapes are no events
             if len(frames) == 3 and len(frames[1]) == 8:
                 messages.append((int.from_bytes(frames[1]), frames[2]))
         if messages:
             self.last_event = time.monotonic()
             self._ask(self._core.live(self.url, self.rank, messages, self.can_replay))
-        return len(messages) >= PER_TURN
+        return waits.more
 
     def on_replay(self) -> bool:
         """Answers of a replay; True if more may wait."""
         if self.replay is None:
             return False
-        messages, ended = [], False
-        for frames in _drain(self.replay):
+        messages, ended, waits = [], False, _Waits()
+        for frames in _drain(self.replay, waits):
             seq, payload = read_reply(frames)
             if seq is None:
                 continue
@@ -157,7 +160,7 @@ class Publisher:
                 return False
         if ended:
             self._end(True)
-        return len(messages) >= PER_TURN
+        return waits.more
 
     def tick(self, now: float) -> None:
         """Start what waits for leave; give up what takes too long."""
@@ -191,7 +194,7 @@ class Publisher:
         self.replay = self._context.socket(zmq.DEALER)
         self.replay.setsockopt(zmq.LINGER, 0)
         self.replay.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self.replay.setsockopt(zmq.RCVHWM, 0)  # an answer that were dropped would be a gap
+        self.replay.setsockopt(zmq.RCVHWM, REPLAYED)  # an answer that is dropped is a gap
         self.replay.connect(self._replay_address)
         self.replay.send_multipart([b"", struct.pack(">Q", self._wanted)])
         self._deadline = time.monotonic() + IDLE_SECONDS
@@ -212,12 +215,24 @@ class Publisher:
             self._give_up = give_up  # one loss after another is one: it must end too
 
 
-def _drain(socket: "zmq.Socket[bytes]") -> Any:
+class _Waits:
+    """Whether a turn ended before the socket was empty."""
+
+    more = False
+
+
+def _drain(socket: "zmq.Socket[bytes]", waits: _Waits) -> Any:
+    taken = 0
     for _ in range(PER_TURN):
         try:
-            yield socket.recv_multipart(zmq.NOBLOCK)
+            frames = socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
+        yield frames
+        taken += sum(map(len, frames))
+        if taken >= TURN_BYTES:
+            break
+    waits.more = True
 
 
 def read_reply(frames: list[bytes]) -> tuple[int | None, bytes]:

@@ -42,7 +42,9 @@ class KVEventSubscriber:
     Args:
         sources: Where the engines publish.
         index: The index to keep; a new one if left out.
-        hwm: Messages per publisher that may wait unread.
+        hwm: Messages per publisher that may wait here unread; what is beyond waits in the engine,
+            which keeps 100,000 (vLLM's `hwm`). With parts of 4 MB at most this bounds the memory:
+            128 MB per publisher, if payloads were as large as they may be.
 
     Raises:
         RouteError: If an address cannot be used, or an endpoint is given twice.
@@ -53,7 +55,7 @@ class KVEventSubscriber:
         sources: Iterable[KVSource] = (),
         *,
         index: KVIndex | None = None,
-        hwm: int = 10_000,
+        hwm: int = 32,
     ) -> None:
         self.index = KVIndex() if index is None else index
         self._hwm = hwm
