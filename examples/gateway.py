@@ -2,6 +2,7 @@
 
     ENGINES=http://engine-1:8000,http://engine-2:8000 uvicorn --app-dir examples gateway:app
 
+HOLD=1 lets requests wait until an engine has room, and answers 429 where too many do.
 Needs: pip install starlette uvicorn httpx
 """
 
@@ -11,13 +12,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-from routecore import Fleet, RouteError
+from routecore import Fleet, Rejected, RouteError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-fleet = Fleet(os.environ.get("ENGINES", "http://127.0.0.1:8000").split(","))
+engines = os.environ.get("ENGINES", "http://127.0.0.1:8000").split(",")
+fleet = Fleet(engines, hold=bool(os.environ.get("HOLD")))
 client = httpx.AsyncClient(timeout=httpx.Timeout(600, connect=2))
 
 
@@ -48,6 +50,9 @@ async def serve(request: Request) -> Response:
     try:
         pieces = forward(request.url.path, json.loads(content), content)
         answer = await anext(pieces)
+    except Rejected as full:  # where the fleet has a hold
+        after = {"Retry-After": f"{full.retry_after_s:.0f}"}
+        return JSONResponse({"error": {"message": str(full)}}, full.status, after)
     except ValueError as error:  # no JSON; a RouteError is one, too
         code = 502 if isinstance(error, RouteError) else 400
         return JSONResponse({"error": {"message": str(error)}}, code)

@@ -3,13 +3,23 @@
 import asyncio
 import importlib.util
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
-from routecore import EndpointInfo, Fleet, HealthPolicy, RouteError, RoutingInterface
+from routecore import (
+    EndpointInfo,
+    Fleet,
+    HealthPolicy,
+    HoldLimits,
+    Rejected,
+    RouteError,
+    RoutingInterface,
+)
 from routecore.demo.engine import Engine
 from routecore.demo.runner import serve
 from routecore.fleet import reason_of
@@ -225,3 +235,72 @@ def test_the_example_gateway_says_when_nobody_answers(monkeypatch: pytest.Monkey
         await module.client.aclose()
 
     asyncio.run(inside())
+
+
+def question(number: int) -> dict[str, Any]:
+    """A prompt of 600 tokens that nobody shares, in a cache of 1,000."""
+    return {"prompt": [number * 10_000 + at for at in range(600)], "max_tokens": 1}
+
+
+def held_fleet(**limits: Any) -> Fleet:
+    params = {"kv_tokens": 1_000, "seed": 1}
+    return Fleet(URLS[:1], params=params, hold=HoldLimits(**limits) if limits else True)
+
+
+def test_with_a_hold_requests_wait_for_room() -> None:
+    fleet = held_fleet(max_requests=1)
+    order: list[int] = []
+
+    async def ask(number: int, done: asyncio.Event) -> float:
+        async with fleet.request(question(number), headers={"x-user": "u"}) as request:
+            order.append(number)
+            assert fleet.monitor.in_flight == 1
+            await done.wait()
+            request.first_token()
+            request.usage(600, 0, 1)
+            return request.waited_s
+
+    async def scenario() -> None:
+        done = asyncio.Event()
+        tasks = []
+        for number in (1, 2):
+            tasks.append(asyncio.create_task(ask(number, done)))
+            await asyncio.sleep(0)
+        assert order == [1]
+        assert fleet.explain(question(3)).waits is not None
+        with pytest.raises(Rejected, match="too many requests wait"):
+            await ask(3, done)
+        with pytest.raises(RouteError, match="async with"), fleet.request(question(4)):
+            pass
+        done.set()
+        first, second = await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        assert (first, order) == (0.0, [1, 2])
+        assert second > 0
+
+    asyncio.run(scenario())
+    assert fleet.monitor.in_flight == 0
+    assert not fleet.table.column("kv_tokens").any()
+
+
+def test_a_wait_that_is_cancelled_or_in_a_thread_leaves_nothing_behind() -> None:
+    fleet = held_fleet()
+
+    async def ask(number: int) -> None:
+        async with fleet.request(question(number)):
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(2), 0.05)
+
+    with fleet.request(question(1)) as request:
+        assert request.waited_s == 0
+        asyncio.run(scenario())
+        later = threading.Thread(target=lambda: fleet.request(question(3)).__enter__())
+        later.start()
+        while fleet.router.hold.counts.waiting == 0:
+            time.sleep(0.001)
+    later.join(5)
+    counts = fleet.router.hold.counts
+    assert (counts.admitted, counts.left, counts.waiting) == (2, 1, 0)
+    assert fleet.monitor.in_flight == 1

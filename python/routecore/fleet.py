@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace, TracebackType
@@ -9,6 +10,8 @@ from typing import Any, Self
 
 from routecore.errors import RouteError
 from routecore.health import HealthPolicy, Reason
+from routecore.hold import Go, HoldLimits
+from routecore.hold.queue import Sources
 from routecore.interface import Endpoint
 from routecore.monitor import RequestStatsMonitor
 from routecore.routers import ROUTERS
@@ -56,9 +59,12 @@ class Fleet:
         lease_timeout: Seconds after which a request that never ended leaves the load.
         health: When endpoints that fail are left alone; the defaults if left out.
         scrape_every: Seconds between two scrapes of each engine's `/metrics`; None for never.
+        hold: Whether requests wait until the endpoint chosen for them has room in its KV cache, or
+            the bounds of their waiting.
 
     Raises:
-        RouteError: No endpoints, an unknown strategy, or parameters that it does not take.
+        RouteError: No endpoints, an unknown strategy, parameters that it does not take, or a bound
+            that is out of range.
     """
 
     def __init__(
@@ -71,9 +77,13 @@ class Fleet:
         lease_timeout: float = 600.0,
         health: HealthPolicy | None = None,
         scrape_every: float | None = None,
+        hold: bool | HoldLimits = False,
     ) -> None:
         self.table = EndpointTable()
         self.router = _router(strategy, params or {})
+        self._holds = hold is not False
+        if self._holds:
+            self.router.set_hold(hold if isinstance(hold, HoldLimits) else HoldLimits())
         self.monitor = new_instance(
             RequestStatsMonitor,
             window,
@@ -106,6 +116,9 @@ class Fleet:
         self, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
     ) -> "FleetRequest":
         """A request to send: a context manager, for `with` and `async with` alike.
+
+        In a fleet with a hold, entering it waits until there is room: `async with` on an event
+        loop, `with` in a thread. It raises `Rejected` where a bound of the hold is reached.
 
         Args:
             body: The parsed body, as it will be sent to the engine.
@@ -144,6 +157,19 @@ class Fleet:
         request = None if headers is None else SimpleNamespace(headers=headers)
         return endpoints, engines, stats, request, body
 
+    def _sources(self) -> Sources:
+        """What a request that waits goes by, at each try."""
+        endpoints, engines, stats, *_ = self._arguments(self._endpoints, None, None)
+        return endpoints, engines, stats
+
+    def _wait(
+        self, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None
+    ) -> tuple[dict[str, Any], str]:
+        """How to ask the router for a place, and the id under which it is counted."""
+        name = str(next(self._numbers))
+        request = None if headers is None else SimpleNamespace(headers=headers)
+        return {"request": request, "request_json": body, "request_id": name}, name
+
     def _choose(
         self,
         endpoints: tuple[Endpoint, ...],
@@ -155,6 +181,11 @@ class Fleet:
         name = str(next(self._numbers))
         self.monitor.on_new_request(url, name, time.monotonic())
         return url, name
+
+
+def _on_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")  # where nobody has imported it, no loop runs
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def _router(strategy: "str | CompiledRouter", params: Mapping[str, Any]) -> CompiledRouter:
@@ -179,6 +210,7 @@ class FleetRequest:
 
     Attributes:
         url: The endpoint to send it to; known inside the block.
+        waited_s: Seconds that it waited for room, in a fleet with a hold.
         tried: Endpoints that failed it, in order.
     """
 
@@ -191,13 +223,18 @@ class FleetRequest:
         self._status: int | None = None
         self._retry_after: float | None = None
         self.url = ""
+        self.waited_s = 0.0
         self.tried: list[str] = []
 
     def __enter__(self) -> Self:
-        if self._name is not None:
-            raise RouteError("a request is sent once: make another with fleet.request(…)")
-        fleet = self._fleet
-        self.url, self._name = fleet._choose(fleet.endpoints, self._body, self._headers)
+        fleet = self._unsent()
+        if not fleet._holds:
+            self.url, self._name = fleet._choose(fleet.endpoints, self._body, self._headers)
+            return self
+        if _on_event_loop():  # it would wait for ends that the loop cannot tell of meanwhile
+            raise RouteError("a fleet with a hold: expected `async with` on an event loop")
+        asked, name = fleet._wait(self._body, self._headers)
+        self._goes(fleet.router.acquire_sync(fleet._sources, **asked), name)
         return self
 
     def __exit__(
@@ -213,7 +250,12 @@ class FleetRequest:
         monitor.on_request_complete(self.url, self._counted(), now, self._status, self._retry_after)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        fleet = self._unsent()
+        if not fleet._holds:
+            return self.__enter__()
+        asked, name = fleet._wait(self._body, self._headers)
+        self._goes(await fleet.router.acquire(fleet._sources, **asked), name)
+        return self
 
     async def __aexit__(
         self,
@@ -222,6 +264,15 @@ class FleetRequest:
         trace: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    def _unsent(self) -> Fleet:
+        if self._name is not None:
+            raise RouteError("a request is sent once: make another with fleet.request(…)")
+        return self._fleet
+
+    def _goes(self, go: Go, name: str) -> None:
+        self.url, self.waited_s, self._name = go.url, go.waited_s, name
+        self._fleet.monitor.on_new_request(go.url, name, time.monotonic())
 
     def first_token(self) -> None:
         """The first token came back; later calls change nothing."""
@@ -257,6 +308,8 @@ class FleetRequest:
 
     def retry(self, reason: Reason | BaseException = "unknown") -> str:
         """Fail it here and choose another endpoint, one that has not failed it yet.
+
+        It does not wait again, hold or not.
 
         Args:
             reason: Why, or the exception that says so.

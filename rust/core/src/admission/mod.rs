@@ -99,7 +99,7 @@ struct Reserve {
 pub struct Go {
     /// Position among the candidates.
     pub pos: usize,
-    /// Seconds that the request waited.
+    /// Seconds that the request waited; 0 if it could go at once.
     pub waited: f64,
 }
 
@@ -251,7 +251,7 @@ impl Hold {
 
     fn goes(&mut self, id: u64, pos: usize, now: f64) -> Option<Go> {
         let waiter = self.take(id)?;
-        let waited = (now - waiter.arrived).max(0.0);
+        let waited = if waiter.kept { (now - waiter.arrived).max(0.0) } else { 0.0 };
         self.counts.admitted += 1;
         if waiter.kept {
             self.counts.held += 1;
