@@ -151,7 +151,9 @@ def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path: Path) -> None:
 
 
 def test_the_live_demo_runs_three_strategies_and_says_how_far_it_is() -> None:
-    result = call("demo", "--live", "--endpoints", "2", "--seconds", "0.3", "--speed", "8")
+    result = call(
+        "demo", "--live", "--endpoints", "2", "--seconds", "0.3", "--speed", "8", "--hold"
+    )
     assert result.exit_code == 0, result.output
     for name in ("round_robin", "least_connections", "expected_latency"):
         assert f"/3 {name}: " in result.stdout

@@ -11,7 +11,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from routecore import EndpointInfo, EndpointTable, RequestStatsMonitor, RoundRobinRouter
+from routecore import (
+    EndpointInfo,
+    EndpointTable,
+    ExpectedLatencyRouter,
+    HoldLimits,
+    RequestStatsMonitor,
+    RoundRobinRouter,
+)
 from routecore.demo.engine import Engine, block_keys, toy_tokens
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.runner import run
@@ -254,5 +261,53 @@ def test_failed_and_abandoned_requests_leave_the_load() -> None:
                     await asyncio.sleep(0.02)
             assert monitor.in_flight == 0
             assert set(live.in_flight.values()) == {0}
+
+    asyncio.run(inside())
+
+
+def test_requests_wait_at_the_gateway_and_leave_with_their_clients() -> None:
+    async def inside() -> None:
+        monitor = RequestStatsMonitor(60.0, table=EndpointTable())
+        router = ExpectedLatencyRouter(kv_tokens=1_000, seed=1)
+        router.set_hold(HoldLimits(max_requests=1))
+        async with serve(Engine().app) as url, aiohttp.ClientSession() as session:
+            gateway = Gateway([EndpointInfo(url=url)], session, hold=True)
+            gateway.use(router, monitor, dict)
+
+            async def ask(number: int) -> tuple[int, str | None]:
+                body = {"prompt": f"{number:04d}" * 600, "max_tokens": 10_000, "stream": True}
+                async with session.post(f"{door}/v1/completions", json=body) as answer:
+                    if answer.status == 200:
+                        await answer.content.readany()
+                        await left.wait()
+                    return answer.status, answer.headers.get("retry-after")
+
+            async def until(met: Callable[[], bool]) -> None:
+                for _ in range(200):
+                    if met():
+                        return
+                    await asyncio.sleep(0.02)
+                pytest.fail(f"{router.hold.counts}, {monitor.in_flight} in flight")
+
+            left = asyncio.Event()
+            async with serve(gateway.app) as door:
+                first = asyncio.create_task(ask(1))
+                await until(lambda: monitor.in_flight == 1)
+                second = asyncio.create_task(ask(2))
+                await until(lambda: router.hold.counts.waiting == 1)
+                status, after = await ask(3)
+                assert status == 429
+                assert int(after or 0) >= 1
+                second.cancel()
+                await until(lambda: router.hold.counts.waiting == 0)
+                assert router.hold.counts.left == 1
+                fourth = asyncio.create_task(ask(4))
+                await until(lambda: router.hold.counts.waiting == 1)
+                left.set()
+                assert (await first)[0] == 200
+                assert (await asyncio.wait_for(fourth, 10))[0] == 200
+                await until(lambda: monitor.in_flight == 0)
+            assert (router.hold.counts.admitted, router.hold.counts.held) == (2, 1)
+            assert len(gateway.decisions_us) == 1
 
     asyncio.run(inside())

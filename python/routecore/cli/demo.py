@@ -25,7 +25,10 @@ _ENGINE = "qwen3-32b-h100-tp2"
 _WORKLOAD = "documents"
 _SPEEDUP = 2.0
 _LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
-_LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events", "kill", "sick")
+_LIVE_ONLY = (
+    *("seconds", "rate", "speed", "trace", "requests"),
+    *("kv_events", "hold", "kill", "sick"),
+)
 
 
 @click.command()
@@ -74,6 +77,9 @@ _LIVE_ONLY = ("seconds", "rate", "speed", "trace", "requests", "kv_events", "kil
 @click.option("--requests", type=click.Path(path_type=Path), help="Live: OpenAI bodies, JSONL.")
 @click.option(
     "--kv-events", is_flag=True, help="Live: engines publish KV events, routers use them."
+)
+@click.option(
+    "--hold", is_flag=True, help="Live: requests wait until the engine chosen for them has room."
 )
 @click.option(
     "--kill",

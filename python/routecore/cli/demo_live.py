@@ -62,6 +62,7 @@ def live(
     trace: Path | None,
     requests: Path | None,
     kv_events: bool,
+    hold: bool,
     kill: tuple[str, ...],
     sick: tuple[str, ...],
 ) -> None:
@@ -93,6 +94,7 @@ def live(
         "speed": speed,
         "seed": seed,
         "kv_events": kv_events,
+        "hold": hold,
     }
     send = functools.partial(runner.run, jobs, names, **settings, troubles=troubles)
     title = f"{endpoints} simulated engines, {rate:g} requests/s, times in simulated ms"

@@ -1,5 +1,6 @@
 """A small ASGI gateway that calls router and monitor as production-stack does."""
 
+import asyncio
 import contextlib
 import inspect
 import json
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from routecore.health import Reason
+from routecore.hold import Go, Rejected
 from routecore.stats import EndpointInfo
 
 
@@ -27,13 +29,20 @@ class Gateway:
     Args:
         endpoints: Where requests may go.
         session: Client used towards the engines.
+        hold: Requests wait until the endpoint chosen for them has room in its KV cache.
     """
 
-    def __init__(self, endpoints: list[EndpointInfo], session: aiohttp.ClientSession) -> None:
-        self.endpoints, self.session = endpoints, session
+    def __init__(
+        self,
+        endpoints: list[EndpointInfo],
+        session: aiohttp.ClientSession,
+        *,
+        hold: bool = False,
+    ) -> None:
+        self.endpoints, self.session, self.hold = endpoints, session, hold
         self.router: Any = None
         self.monitor: Any = None
-        self.engine_stats: Callable[[], Mapping[str, Any]] = dict
+        self._sources: Callable[[], tuple[Any, Any, Any]]
         self.decisions_us: list[float] = []
         # Prompt tokens that an endpoint holds by its own events, where somebody listens to them.
         self.held: Callable[[str, dict[str, Any]], int] | None = None
@@ -42,7 +51,13 @@ class Gateway:
 
     def use(self, router: Any, monitor: Any, engine_stats: Callable[[], Mapping[str, Any]]) -> None:
         """Go on with another router, its monitor and its source of engine stats."""
-        self.router, self.monitor, self.engine_stats = router, monitor, engine_stats
+        self.router, self.monitor = router, monitor
+        # Those who wait when another router comes go on with what they began with.
+        self._sources = lambda: (
+            self.endpoints,
+            engine_stats(),
+            monitor.get_request_stats(time.time()),
+        )
         self.decisions_us = []
         self.in_flight = dict.fromkeys(self.in_flight, 0)
 
@@ -52,21 +67,17 @@ class Gateway:
             body = json.loads(raw)
         except ValueError as error:
             return _error(400, f"body is no JSON: {error}")
-        stats = self.monitor.get_request_stats(time.time())
-        start = time.perf_counter()
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
         try:
-            url = self.router.route_request(
-                self.endpoints, self.engine_stats(), stats, request, body
-            )
-            if inspect.isawaitable(url):
-                url = await url
+            url = await (self._place if self.hold else self._choose)(request, body, request_id)
+        except Rejected as full:
+            return _error(full.status, str(full), {"retry-after": f"{full.retry_after_s:.0f}"})
         except ValueError as error:
             return _error(503, str(error))
-        self.decisions_us.append((time.perf_counter() - start) * 1e6)
         headers = {"x-endpoint": url}
         if self.held is not None:
             headers["x-kv-held"] = str(self.held(url, body))
-        call = _Call(self, url, request.headers.get("x-request-id") or uuid.uuid4().hex)
+        call = _Call(self, url, request_id)
         try:
             upstream = await self.session.post(
                 url + request.url.path, data=raw, headers={"content-type": "application/json"}
@@ -88,6 +99,33 @@ class Gateway:
             media_type=upstream.content_type,
             headers=headers,
         )
+
+    async def _choose(self, request: Request, body: Any, _: str) -> str:
+        """Where the request goes, at once."""
+        sources = self._sources()
+        start = time.perf_counter()
+        url = self.router.route_request(*sources, request, body)
+        if inspect.isawaitable(url):
+            url = await url
+        self.decisions_us.append((time.perf_counter() - start) * 1e6)
+        return str(url)
+
+    async def _place(self, request: Request, body: Any, request_id: str) -> str:
+        """Where the request goes, once there is room. Its place goes with its client."""
+        this = asyncio.current_task()
+        # The body is read: all that can come is that the client leaves.
+        leaving = asyncio.ensure_future(request.receive())
+        leaving.add_done_callback(lambda left: left.cancelled() or (this and this.cancel()))
+        start = time.perf_counter()
+        try:
+            go: Go = await self.router.acquire(
+                self._sources, request=request, request_json=body, request_id=request_id
+            )
+        finally:
+            leaving.cancel()
+        if not go.waited_s:  # else it is the wait that was timed
+            self.decisions_us.append((time.perf_counter() - start) * 1e6)
+        return go.url
 
 
 class _Call:
@@ -172,5 +210,5 @@ def last_usage(tail: bytes) -> dict[str, Any]:
     return {}
 
 
-def _error(status: int, reason: str) -> Response:
-    return JSONResponse({"error": {"message": reason, "code": status}}, status_code=status)
+def _error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"message": reason, "code": status}}, status, headers)

@@ -103,6 +103,7 @@ async def run(
     seed: int = 0,
     kv_tokens: int = 131_072,
     kv_events: bool = False,
+    hold: bool = False,
     troubles: Sequence[Trouble] = (),
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
@@ -118,6 +119,7 @@ async def run(
         kv_tokens: KV cache of an engine.
         kv_events: Let the engines publish KV events; cache strategies then go by them, and what
             they said is compared with each hit.
+        hold: Let requests wait at the gateway until there is room for them.
         troubles: What breaks, for each strategy anew.
         on_change: Told the results so far, several times a second.
     """
@@ -141,7 +143,7 @@ async def run(
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
             )
-            gateway = Gateway(infos, session)
+            gateway = Gateway(infos, session, hold=hold)
             index = None
             if kv_events:
                 index = stack.enter_context(_listening(infos, publishers))
