@@ -237,6 +237,30 @@ def test_the_example_gateway_says_when_nobody_answers(monkeypatch: pytest.Monkey
     asyncio.run(inside())
 
 
+def test_the_example_gateway_lets_requests_wait_and_turns_away_who_is_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def inside() -> None:
+        monkeypatch.setenv("HOLD", "1")
+        module = gateway(monkeypatch, "http://127.0.0.1:1")
+        assert module.fleet._holds
+        limits = HoldLimits(max_requests=0)
+        params = {"kv_tokens": 1_000, "seed": 1}
+        module.fleet = Fleet(["http://127.0.0.1:1"], params=params, hold=limits)
+        async with (
+            module.fleet.request(question(1)),
+            serve(module.app) as door,
+            aiohttp.ClientSession() as session,
+            session.post(f"{door}/v1/completions", json=question(2)) as answer,
+        ):
+            assert answer.status == 429
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "too many requests wait" in await answer.text()
+        await module.client.aclose()
+
+    asyncio.run(inside())
+
+
 def question(number: int) -> dict[str, Any]:
     """A prompt of 600 tokens that nobody shares, in a cache of 1,000."""
     return {"prompt": [number * 10_000 + at for at in range(600)], "max_tokens": 1}
