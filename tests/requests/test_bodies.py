@@ -261,6 +261,49 @@ def test_text_counts_wherever_it_stands(body: Any) -> None:
 
 @pytest.mark.parametrize(
     "body",
+    [
+        lambda many, last: chat(*[said("hello there")] * many, said(last)),
+        lambda many, last: chat(said([part("hello there")] * many + [part(last)])),
+        lambda many, last: chat(*[{}] * many, said(last)),
+        lambda many, last: {"prompt": ["hello there"] * many + [last]},
+        lambda many, last: {"input": ["hello there"] * many + [last]},
+        lambda many, last: {"query": "q", "documents": ["hello there"] * many + [last]},
+        lambda many, last: chat(said("x"), tools=[{"type": "function"}] * many + [{"name": last}]),
+        lambda many, last: {"text": "x", "image_data": ["aaaa"] * many + [last]},
+        lambda many, last: chat(said("x", more=[[]] * many + [last])),
+        lambda many, last: {"prompt": [7] * 16 * many + [len(last)] * 16},
+    ],
+)
+def test_of_a_body_with_countless_parts_the_first_are_read(body: Any) -> None:
+    assert read(body(1_000, "a"))[0] != read(body(1_000, LONG * 9))[0]
+    blocks, size = read(body(100_000, "a"))
+    assert (blocks, size) == read(body(100_000, LONG * 9))
+    assert len(blocks) <= 65_536
+
+
+def test_what_is_not_read_counts_by_the_mean_of_what_is() -> None:
+    few, many = (read(chat(*[said("hello there")] * n))[1] for n in (50_000, 1_000_000))
+    assert many == pytest.approx(20 * few, rel=0.01)
+    assert read({"prompt": [7] * 3_000_000})[1] == 3_000_000
+    assert read({"prompt": "x" * 50_000_000})[1] == pytest.approx(12_500_000, rel=0.01)
+
+
+@pytest.mark.parametrize("long", [said, lambda text: said([part(text)])])
+def test_a_long_text_is_read_whole_whatever_its_letters(long: Any) -> None:
+    text = "".join(map(chr, range(0x100, 0x8000))) * 6  # pieces are cut in the middle of blocks
+    size = len(text.encode())
+    blocks, tokens = read(chat(long(text)))
+    assert abs(len(blocks) - size // 64) <= 1
+    assert tokens == pytest.approx(size / 4, abs=16)
+    at = 150_000
+    other = text[:at] + "x" + text[at + 1 :]
+    same = len(text[:at].encode()) // 4
+    assert same - 32 <= shared(chat(long(text)), chat(long(other))) <= same + 16
+    assert read(chat(long("\ud800" + text)))[0] != blocks
+
+
+@pytest.mark.parametrize(
+    "body",
     [{}, {"model": "m"}, {"tools": [1]}, {"text": {"format": 1}}, {"messages": None}, [], "x"],
     ids=str,
 )

@@ -77,9 +77,17 @@ impl BlockHasher {
         self.chain.reserve((bytes / self.bytes).min(MAX_BLOCKS));
     }
 
+    /// Whether all blocks that are kept of a prompt are there: what follows is only counted.
+    pub fn is_full(&self) -> bool {
+        self.chain.len() >= MAX_BLOCKS
+    }
+
     /// Feeds the next bytes: text, or token ids as little-endian `u32`.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        self.fed += bytes.len() as u64;
+        self.fed = self.fed.saturating_add(bytes.len() as u64);
+        if self.is_full() {
+            return;
+        }
         if !self.part.is_empty() {
             let (now, later) = bytes.split_at((self.bytes - self.part.len()).min(bytes.len()));
             self.part.extend_from_slice(now);

@@ -77,6 +77,9 @@ impl<S: Sink> Reader<'_, S> {
         }
         if let Ok(list) = value.cast::<PyList>() {
             for item in list {
+                if !self.may_read() {
+                    return;
+                }
                 self.media_in(&item, kind, depth + 1);
             }
             return;
@@ -115,7 +118,7 @@ impl<S: Sink> Reader<'_, S> {
 
     /// Folds every text that carries content into what is found.
     fn look(&mut self, value: &Bound<'_, PyAny>, kind: Kind, found: &mut Found, depth: usize) {
-        if depth > MAX_DEPTH || self.sink.is_full() {
+        if depth > MAX_DEPTH || !self.may_read() {
             return;
         }
         if let Ok(text) = value.cast::<PyString>() {
@@ -143,12 +146,18 @@ impl<S: Sink> Reader<'_, S> {
                             | "uuid"
                     )
                 );
+                if self.is_over() {
+                    return;
+                }
                 if !attribute {
                     self.look(&item, kind, found, depth + 1);
                 }
             }
         } else if let Ok(list) = value.cast::<PyList>() {
             for item in list {
+                if self.is_over() {
+                    return;
+                }
                 self.look(&item, kind, found, depth + 1);
             }
         }

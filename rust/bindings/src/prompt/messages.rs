@@ -10,7 +10,7 @@ use routecore::media::Kind;
 
 use super::media;
 use super::reader::{MAX_DEPTH, Reader};
-use super::text::{SEPARATOR, Sink, with_bytes};
+use super::text::{SEPARATOR, Sink, pieces};
 
 // A message begins with these names, in this order, whatever its own.
 const ROLE: &[u8] = b"role\x1f";
@@ -33,16 +33,19 @@ impl<S: Sink> Reader<'_, S> {
             return 1;
         }
         let mut conversations = 0;
+        let (before, mut count) = (self.sink.taken(), 0);
         for item in list {
-            if self.sink.is_full() {
+            if !self.may_read() {
                 break;
             }
+            count += 1;
             if item.is_instance_of::<PyList>() {
                 conversations += self.conversation(&item, depth + 1);
             } else {
                 self.message(&item, depth + 1);
             }
         }
+        self.count_rest(before, count, list.len());
         conversations.max(1)
     }
 
@@ -89,6 +92,9 @@ impl<S: Sink> Reader<'_, S> {
     /// What a message has beside role and content.
     fn beside(&mut self, map: &Bound<'_, PyDict>, depth: usize) {
         for (name, value) in map {
+            if self.is_over() {
+                return;
+            }
             if value.is_none() || value.cast::<PyList>().is_ok_and(PyListMethods::is_empty) {
                 continue;
             }
@@ -115,7 +121,7 @@ impl<S: Sink> Reader<'_, S> {
 
     /// A text, or parts; without what separates it from the next.
     pub fn content(&mut self, value: &Bound<'_, PyAny>, depth: usize, system: bool) {
-        if depth > MAX_DEPTH || self.sink.is_full() {
+        if depth > MAX_DEPTH || self.is_over() {
             return;
         }
         if let Ok(text) = value.cast::<PyString>() {
@@ -123,7 +129,7 @@ impl<S: Sink> Reader<'_, S> {
         } else if let Ok(parts) = value.cast::<PyList>() {
             let mut open = false;
             for part in parts {
-                if self.sink.is_full() {
+                if !self.may_read() {
                     return;
                 }
                 open |= self.part(&part, depth + 1, system, open);
@@ -176,21 +182,28 @@ impl<S: Sink> Reader<'_, S> {
     fn words(&mut self, text: &Bound<'_, PyString>, system: bool, newline: bool) -> bool {
         let limit = self.limit();
         let sink = &mut *self.sink;
-        let fed = with_bytes(text, limit, |mut bytes| {
-            if system && bytes.starts_with(BILLING) {
-                let line = bytes.iter().position(|&byte| byte == b'\n');
-                bytes = line.map_or(&[], |at| &bytes[at + 1..]);
-                if bytes.is_empty() {
-                    return false;
+        let mut fed = false;
+        let read = pieces(text, limit, |mut bytes| {
+            if !fed {
+                if system && bytes.starts_with(BILLING) {
+                    let line = bytes.iter().position(|&byte| byte == b'\n');
+                    bytes = line.map_or(&[], |at| &bytes[at + 1..]);
+                    if bytes.is_empty() {
+                        return false;
+                    }
                 }
-            }
-            if newline {
-                sink.take(b"\n");
+                if newline {
+                    sink.take(b"\n");
+                }
+                fed = true;
             }
             sink.take(bytes);
-            true
+            !sink.is_full()
         });
-        fed.unwrap_or(false)
+        if fed {
+            self.count_beyond(text, read);
+        }
+        fed
     }
 }
 

@@ -5,28 +5,52 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use routecore::media::Kind;
 
 use super::fields::{Fields, Prompt};
-use super::text::{SEPARATOR, Sink, with_bytes};
+use super::text::{SEPARATOR, Sink, pieces};
 
 /// Nesting beyond this is not read.
 pub const MAX_DEPTH: usize = 16;
+/// Values of a body that are read, lists of token ids aside. No prompt that anything can cache has as
+/// many, and a body of a million takes no longer than this.
+const MAX_VALUES: u32 = 1 << 16;
 
 /// Puts what it reads into a sink.
 pub struct Reader<'a, S> {
     pub sink: &'a mut S,
     /// Characters of a text that are looked at.
     limit: usize,
+    /// Values that may still be read.
+    left: u32,
     /// What images are hashed with, so that nobody can prepare two that are alike.
     pub seed: u64,
 }
 
 impl<'a, S: Sink> Reader<'a, S> {
     pub fn new(sink: &'a mut S, limit: usize, seed: u64) -> Self {
-        Self { sink, limit, seed }
+        Self { sink, limit, left: MAX_VALUES, seed }
     }
 
     /// Characters of a text that are looked at.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.saturating_sub(self.sink.taken() as usize)
+    }
+
+    /// Whether nothing more is read: more would change nothing that is kept, or it is too much.
+    pub fn is_over(&self) -> bool {
+        self.left == 0 || self.sink.is_full()
+    }
+
+    /// Takes leave to read a value.
+    pub fn may_read(&mut self) -> bool {
+        let over = self.is_over();
+        self.left = self.left.saturating_sub(1);
+        !over
+    }
+
+    /// Of a list of `all` items `read` were read, since the sink had taken `before` bytes: the rest
+    /// counts by their mean.
+    pub fn count_rest(&mut self, before: u64, read: usize, all: usize) {
+        let mean = (self.sink.taken() - before) as f64 / read.max(1) as f64;
+        self.sink.count((mean * all.saturating_sub(read) as f64) as u64);
     }
 
     /// Reads all that an engine renders; how many prompts it is.
@@ -91,6 +115,9 @@ impl<'a, S: Sink> Reader<'a, S> {
             && depth == 0
         {
             for tool in list {
+                if !self.may_read() {
+                    return;
+                }
                 self.tools(&tool, 1);
             }
             return;
@@ -110,6 +137,9 @@ impl<'a, S: Sink> Reader<'a, S> {
             }
         }
         for (name, value) in map {
+            if self.is_over() {
+                return;
+            }
             let known = |name: &str| ORDER.contains(&name);
             let known = name.cast::<PyString>().is_ok_and(|n| n.to_str().is_ok_and(known));
             if !known && !value.is_none() && !is_hint(&name) {
@@ -129,9 +159,15 @@ impl<'a, S: Sink> Reader<'a, S> {
             read(self, value, 0);
             return 1;
         };
+        let (before, mut count) = (self.sink.taken(), 0);
         for item in list {
+            if !self.may_read() {
+                break;
+            }
             read(self, &item, 1);
+            count += 1;
         }
+        self.count_rest(before, count, list.len());
         list.len() as u32
     }
 
@@ -152,9 +188,15 @@ impl<'a, S: Sink> Reader<'a, S> {
             .ok()
             .filter(|list| list.get_item(0).is_ok_and(|item| !item.is_instance_of::<PyDict>()));
         let Some(texts) = texts else { return self.conversation(value, 0) };
+        let (before, mut count) = (self.sink.taken(), 0);
         for item in texts {
+            if !self.may_read() {
+                break;
+            }
             self.conversation(&item, 1);
+            count += 1;
         }
+        self.count_rest(before, count, texts.len());
         texts.len() as u32
     }
 
@@ -170,9 +212,20 @@ impl<'a, S: Sink> Reader<'a, S> {
 
     /// A text and what separates it from the next.
     pub fn text(&mut self, text: &Bound<'_, PyString>) {
+        let limit = self.limit();
         let sink = &mut *self.sink;
-        with_bytes(text, self.limit, |bytes| sink.take(bytes));
+        let read = pieces(text, limit, |bytes| {
+            sink.take(bytes);
+            !sink.is_full()
+        });
+        self.count_beyond(text, read);
         self.sink.take(SEPARATOR);
+    }
+
+    /// Characters of a text beyond those that were read count as a byte each.
+    pub fn count_beyond(&mut self, text: &Bound<'_, PyString>, read: usize) {
+        let beyond = text.len().unwrap_or(0).saturating_sub(read);
+        self.sink.count(beyond as u64);
     }
 
     fn plain(&mut self, value: &Bound<'_, PyAny>, depth: usize) {
@@ -184,7 +237,7 @@ impl<'a, S: Sink> Reader<'a, S> {
 
     /// Any JSON value. What is null is not there; hints for the cache are no content.
     pub fn value(&mut self, value: &Bound<'_, PyAny>, depth: usize) {
-        if self.sink.is_full() || depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || !self.may_read() {
             return;
         }
         if let Ok(text) = value.cast::<PyString>() {
@@ -204,7 +257,7 @@ impl<'a, S: Sink> Reader<'a, S> {
                 }
                 self.value(&name, depth + 1);
                 self.value(&item, depth + 1);
-                if self.sink.is_full() {
+                if self.is_over() {
                     return;
                 }
             }
@@ -212,12 +265,15 @@ impl<'a, S: Sink> Reader<'a, S> {
             let ids = self.leading_ids(list);
             for item in list.iter().skip(ids) {
                 self.value(&item, depth + 1);
-                if self.sink.is_full() {
+                if self.is_over() {
                     return;
                 }
             }
         } else if let Ok(tuple) = value.cast::<PyTuple>() {
             for item in tuple {
+                if self.is_over() {
+                    return;
+                }
                 self.value(&item, depth + 1);
             }
         } else if let Ok(number) = value.cast::<PyFloat>() {
@@ -228,6 +284,7 @@ impl<'a, S: Sink> Reader<'a, S> {
     /// Feeds the token ids that a list starts with, many at a time; how many there are.
     fn leading_ids(&mut self, list: &Bound<'_, PyList>) -> usize {
         let mut bytes = [0; 4096];
+        let before = self.sink.taken();
         let (mut fed, mut full) = (0, 0);
         for item in list {
             let Ok(number) = item.cast_exact::<PyInt>() else { break };
@@ -238,7 +295,8 @@ impl<'a, S: Sink> Reader<'a, S> {
                 self.sink.take(&bytes);
                 full = 0;
                 if self.sink.is_full() {
-                    break;
+                    self.count_rest(before, fed, list.len());
+                    return list.len();
                 }
             }
         }
@@ -249,7 +307,9 @@ impl<'a, S: Sink> Reader<'a, S> {
     /// A text with images in it: `![](data:image/png;base64,…)`.
     fn marked(&mut self, value: &Bound<'_, PyAny>, depth: usize) {
         const MARK: &str = "](data:";
-        let text = value.cast::<PyString>().ok().and_then(|text| text.to_cow().ok());
+        let text = value.cast::<PyString>().ok();
+        let text = text.filter(|text| text.len().is_ok_and(|n| n <= self.limit()));
+        let text = text.and_then(|text| text.to_cow().ok());
         let Some(mut rest) = text.as_deref().filter(|text| text.contains(MARK)) else {
             return self.value(value, depth);
         };

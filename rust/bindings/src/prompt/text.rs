@@ -53,7 +53,10 @@ impl Sink for BlockHasher {
         self.feed_media(digest, tokens);
     }
 
-    // Never full: what is behind the last block still counts in the size.
+    // What is behind the last block counts in the size, unread.
+    fn is_full(&self) -> bool {
+        self.is_full()
+    }
 
     fn taken(&self) -> u64 {
         self.fed()
@@ -62,6 +65,30 @@ impl Sink for BlockHasher {
     fn count(&mut self, bytes: u64) {
         self.count(bytes);
     }
+}
+
+/// Characters that are encoded at a time.
+const PIECE: usize = 1 << 16;
+
+/// Bytes of a string's first `limit` characters, in pieces, as long as `f` wants more; how many
+/// characters that were.
+pub fn pieces(text: &Bound<'_, PyString>, limit: usize, mut f: impl FnMut(&[u8]) -> bool) -> usize {
+    let all = text.len().unwrap_or(0).min(limit);
+    if all <= PIECE {
+        with_bytes(text, limit, f);
+        return all;
+    }
+    let mut at = 0;
+    while at < all {
+        let end = all.min(at + PIECE);
+        let slice = pyo3::types::PySlice::new(text.py(), at as isize, end as isize, 1);
+        let piece = text.as_any().get_item(slice).ok().and_then(|p| p.cast_into::<PyString>().ok());
+        at = end;
+        if piece.and_then(|piece| with_bytes(&piece, PIECE, &mut f)) != Some(true) {
+            break;
+        }
+    }
+    at
 }
 
 /// Bytes of a string's first `limit` characters; lone surrogates keep bytes of their own.
