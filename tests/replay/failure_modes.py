@@ -185,6 +185,22 @@ def failure_and_restart(strategy: str, seed: int) -> Figures:
     }
 
 
+def killed(strategy: str, seed: int) -> Figures:
+    """An endpoint dies with requests on it and stays away; those without a token are sent again."""
+    found = replay(_chats(), strategy, seed, events=["fail@30s:3"])
+    return {"failed": found.failed / found.requests}
+
+
+def sick(strategy: str, seed: int) -> Figures:
+    """An endpoint answers every request with an error for 20 s, and nobody sends them again."""
+    found = replay(_chats(), strategy, seed, events=["sick@30s:3:20s"])
+    late = _between(found, 60, 80)
+    return {
+        "failed": found.failed / found.requests,
+        "share after": float((found.per_request.endpoint[late] == 3).mean()),
+    }
+
+
 def goes_back(strategy: str, seed: int) -> bool:
     """Whether a prompt goes back to the one of two endpoints that lost it with its restart."""
     trace, ids = Trace(BLOCK, "restart"), list(range(100))
@@ -248,6 +264,8 @@ MODES: dict[str, Callable[[str, int], Figures]] = {
     "half 2x slower": lambda s, seed: unequal_speeds(s, seed, 2),
     "half 4x slower": lambda s, seed: unequal_speeds(s, seed, 4),
     "failure": failure_and_restart,
+    "killed": killed,
+    "sick": sick,
     "working set 0.5": lambda s, seed: thrash(s, seed, 0.5),
     "working set 1": lambda s, seed: thrash(s, seed, 1),
     "working set 2": lambda s, seed: thrash(s, seed, 2),

@@ -191,7 +191,7 @@ impl Speed {
             let speed = self.row(row);
             speed.before = speed.before.max(open.time);
             if open.steps >= 1.0 {
-                self.learn_whole(table, row, &open, open.work);
+                self.learn_whole(table, row, &open);
             } else if open.teaches() {
                 self.learn_prefill(table, row, &open);
             }
@@ -247,8 +247,7 @@ impl Speed {
         let steps = seen.generated.map_or(self.output_tokens, |n| n as f64 - 1.0);
         if let Some(whole) = &seen.whole {
             let open = Open::new(whole, 0.0, f64::NAN).and_steps(steps);
-            let x = std::array::from_fn(|k| whole.ahead[k] + open.work[k]);
-            self.learn_whole(table, row, &open, x);
+            self.learn_whole(table, row, &open);
         } else if seen.decode_ms <= AT_ONCE_MS {
             if let Some(open) = &mut self.row(row).open {
                 *open = open.and_steps(steps);
@@ -275,19 +274,20 @@ impl Speed {
 
     /// Learns from an answer that came in one piece: prefill and steps cannot be told apart, so
     /// all that it says is how quick the engine is in all, and that only while nothing else does.
-    fn learn_whole(&mut self, table: &mut StatTable, row: u32, open: &Open, x: [f64; 3]) {
+    /// It was decoded beside others: when their answers came says nothing of when it was begun.
+    fn learn_whole(&mut self, table: &mut StatTable, row: u32, open: &Open) {
         if self.prefill.samples() > 0.0 || !open.teaches() {
             return;
         }
-        let Open { batch, context_tokens, steps, .. } = *open;
+        let Open { batch, context_tokens, steps, waited: (took_ms, x), .. } = *open;
         let beside = if batch > 0.0 { STEPS_WAITED } else { 0.0 };
         let step = self.step.expect([1.0, batch + 1.0, context_tokens]);
         let expected = self.work(x) + (steps + beside) * step;
         let slow = self.row(row).step.value(1.0);
-        if let Some(took) = believed(slow * expected, open.took_ms) {
+        if let Some(took) = believed(slow * expected, took_ms) {
             self.row(row).step.learn(expected, took, expected);
         }
-        let factor = self.whole.learn(open.took_ms / (slow * expected));
+        let factor = self.whole.learn(took_ms / (slow * expected));
         if factor != 1.0 {
             self.step.rescale(factor);
             rescale_sent(table, factor);

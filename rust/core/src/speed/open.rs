@@ -13,6 +13,8 @@ pub struct Open {
     pub time: f64,
     /// Milliseconds that the engine was at it: since it was free of what stood before.
     pub took_ms: f64,
+    /// Longest that one of them waited, and the work of all that was ahead of it and its own.
+    pub waited: (f64, [f64; 3]),
     /// Whether a decode step was under way that it had to wait for.
     pub interrupts: bool,
     /// What decodes beside them.
@@ -33,6 +35,7 @@ impl Open {
         Self {
             time,
             took_ms: if fresh { seen.waited_ms } else { since },
+            waited: (seen.waited_ms, std::array::from_fn(|k| seen.ahead[k] + of(seen)[k])),
             interrupts: fresh && seen.came_beside,
             batch: seen.batch,
             context_tokens: seen.context_tokens,
@@ -52,6 +55,9 @@ impl Open {
         let other = Self::new(seen, self.time, before);
         if other.took_ms > self.took_ms {
             (self.took_ms, self.interrupts) = (other.took_ms, other.interrupts);
+        }
+        if other.waited.0 > self.waited.0 {
+            self.waited = other.waited;
         }
         let [base, tokens, pairs] = self.work;
         self.work = [base, tokens + other.work[1], pairs + other.work[2]];
