@@ -102,9 +102,15 @@ def prefill_ms(
     engine: Any, slower: float, tokens: float, uncached: float, decoding: int = 0
 ) -> float:
     """What the learned engine takes to prefill the last `uncached` of `tokens`."""
-    alone, per_token, per_pair, beside = engine[0]
-    base = beside if decoding else alone
+    _, per_token, per_pair, beside = engine[0]
+    base = beside if decoding else idle_ms(engine)
     return float(slower * (base + per_token * uncached + per_pair * pairs(tokens, uncached)))
+
+
+def idle_ms(engine: Any) -> float:
+    """Any prefill on an idle engine; never more than where a step has to be waited for."""
+    (alone, _, _, beside), (step_ms, request_ms, _) = engine[:2]
+    return float(min(alone, beside + 1.5 * (step_ms + request_ms)))
 
 
 def pairs(tokens: float, uncached: float) -> float:
@@ -114,8 +120,8 @@ def pairs(tokens: float, uncached: float) -> float:
 
 def queued_ms(q: Question, url: str) -> float:
     """What prefilling all that waits there should take."""
-    row, (alone, per_token, per_pair, beside) = q.rows[url], q.engine[0]
-    base = (beside if row.in_decoding else alone) if row.queued else 0.0
+    row, (_, per_token, per_pair, beside) = q.rows[url], q.engine[0]
+    base = (beside if row.in_decoding else idle_ms(q.engine)) if row.queued else 0.0
     queued: float = base + per_token * row.queued + per_pair * row.queued_pairs
     return q.slower[url][0] * queued
 
@@ -171,7 +177,9 @@ def compute(q: Question, url: str, new: float, decode_weight: float, mean: float
     rho = min(q.engine[3] * max(q.slower[url][2], mean) / 1e3, 0.9)
     decoding = q.rows[url].in_decoding
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
-    return prefill * (1 + 4 * rho / (1 - rho) + decode_weight * decoding)
+    # Those who come later find others there.
+    busy = min(prefill_ms(q.engine, q.slower[url][0], q.tokens, new, other) for other in (0, 1))
+    return prefill * (1 + decode_weight * decoding) + busy * 4 * rho / (1 - rho)
 
 
 class Copies:

@@ -101,7 +101,6 @@ def test_goodput_does_not_collapse_before_that_of_round_robin() -> None:
     assert all(a >= b for a, b in zip(goodput, simple, strict=False)), (goodput, simple)
 
 
-@pytest.mark.xfail(strict=True, reason="known miss: 0.24 good requests a second against 0.26")
 def test_contexts_of_twice_the_caches_do_as_well_as_with_round_robin() -> None:
     good = "good requests a second"
     assert ours(modes.thrash, 2)[good] >= mean_of(modes.thrash, "round_robin", 2)[good]

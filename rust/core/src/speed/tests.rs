@@ -350,3 +350,39 @@ fn answers_in_one_piece_teach_how_quick_an_engine_is_in_all_and_nothing_drifts()
         }
     }
 }
+
+#[test]
+fn answers_in_one_piece_do_not_look_quicker_where_there_are_more_of_them() {
+    let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
+    for n in 1..4_000_u32 {
+        // Both take 400 ms, whatever else they do; row 0 has eight at once, row 1 two.
+        let now = f64::from(n) * 0.05;
+        for (row, at_once) in [(0, 8.0), (1, 2.0)] {
+            if row == 1 && n % 4 != 0 {
+                continue;
+            }
+            let seen = FirstToken {
+                waited_ms: 400.0,
+                ahead: [0.0; 3],
+                came_beside: true,
+                batch: at_once - 1.0,
+                context_tokens: 500.0 * at_once,
+                work: work(800.0, 800.0),
+            };
+            speed.first_token(&mut table, row, &seen, now);
+            let seen = Served {
+                decode_ms: 0.1,
+                prefilled: [0.0; 3],
+                context_tokens: 0.0,
+                batch: at_once,
+                generated: Some(8),
+                whole: None,
+            };
+            speed.served(&mut table, row, &seen);
+        }
+    }
+    for stat in [Stat::PrefillSlowness, Stat::StepSlowness] {
+        let [often, seldom] = [0, 1].map(|row| table.get(stat, row));
+        assert!((seldom / often - 1.0).abs() < 0.1, "{often} {seldom}");
+    }
+}

@@ -18,7 +18,7 @@ use crate::stats::Stat;
 /// a decode step s(n requests, X context tokens), X that of all in flight. ô is the mean length of answers, and a request
 /// makes everybody's step longer by Δ = s(n + 1, X + L) − s(n, X). Per endpoint, the sum of:
 /// - prefill: its own, p(u, L), u what is not cached;
-/// - busy: what that delays those who come later, 4 · p · ρ / (1 − ρ), ρ the share of its time
+/// - busy: what that delays those who come later and find others there, 4 · p · ρ / (1 − ρ), ρ the share of its time
 ///   that this engine prefills, or that all do on average if that is more, 0.9 at most;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - reuse: its context comes back with later turns, w · 2 · ô · r̄ · Δ for each of them, r̄ the
@@ -153,6 +153,19 @@ mod tests {
             let columns = [queues, (Stat::QueueCaution, caution)];
             assert_eq!(chosen_of_two(&columns, Profile::default()), Some(chosen), "{caution:?}");
         }
+    }
+
+    #[test]
+    fn an_idle_engine_never_costs_more_whatever_its_prefills_took_when_it_was_idle() {
+        let columns = [
+            (Stat::InFlight, [0.0, 3.0]),
+            (Stat::InDecoding, [0.0, 3.0]),
+            (Stat::ContextTokens, [0.0, 3_000.0]),
+            (Stat::PrefillSent, [60_000.0, 60_000.0]),
+        ];
+        let prefill = [175.0, 0.0, 0.0, 0.0];
+        let engine = Profile { prefill, rate: 1.0 / 30.0, ..Profile::default() };
+        assert_eq!(chosen_of_two(&columns, engine), Some(0));
     }
 
     #[test]

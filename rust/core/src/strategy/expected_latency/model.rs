@@ -82,8 +82,9 @@ pub struct Model<'a> {
 /// What a candidate's cost is made of, however much it has of the prompt.
 struct Rates {
     slow_prefill: f64,
-    /// Milliseconds of any prefill, on an engine of slowness 1.
+    /// Milliseconds of any prefill, on an engine of slowness 1: now, and for who comes later.
     base: f64,
+    later_base: f64,
     /// Per millisecond of prefill.
     busy: f64,
     stall: f64,
@@ -172,7 +173,10 @@ impl<'a> Model<'a> {
         let Profile { step: [floor, request, token], output_tokens: output, rate, .. } =
             self.view.engine;
         let [alone, per_token, per_pair, beside] = self.view.engine.prefill;
-        let base = if decoding > 0.0 { beside } else { alone };
+        // An idle engine is never slower than one where a step has to be waited for: what is learned
+        // of both comes from different times.
+        let idle = alone.min(beside + STEPS_WAITED * (floor + request));
+        let base = if decoding > 0.0 { beside } else { idle };
         // What waits is prefilled in few steps, whatever it was taken for when it was sent.
         let first = if queued > 0.0 { base } else { 0.0 };
         let queued_ms = slow_prefill * (first + per_token * queued + per_pair * pairs);
@@ -196,6 +200,8 @@ impl<'a> Model<'a> {
         Rates {
             slow_prefill,
             base,
+            // Whoever comes later finds others there, wherever this one goes.
+            later_base: idle.min(beside),
             busy: BUSY * rho / (1.0 - rho),
             stall: self.decode_weight * decoding,
             reuse: self.later * others * crowd,
@@ -214,8 +220,10 @@ impl<'a> Model<'a> {
     fn compute(&self, rates: &Rates, uncached: f64) -> [f64; 3] {
         let [_, token, pair, _] = self.view.engine.prefill;
         let pairs = pairs(self.view.asked.tokens, uncached);
-        let prefill = rates.slow_prefill * (rates.base + token * uncached + pair * pairs);
-        [prefill, prefill * rates.busy, prefill * rates.stall]
+        let work = token * uncached + pair * pairs;
+        let prefill = rates.slow_prefill * (rates.base + work);
+        let later = rates.slow_prefill * (rates.later_base + work);
+        [prefill, later * rates.busy, prefill * rates.stall]
     }
 
     #[inline(always)]
