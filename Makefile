@@ -110,9 +110,9 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1
 # Paths of whoever builds are nobody else's business, and would make builds differ.
-PRIVATE := --remap-path-prefix=$(CURDIR)=routecore \
-  --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates \
-  --remap-path-prefix=$(HOME)=home
+# Of several that fit, the last one counts.
+PRIVATE := --remap-path-prefix=$(HOME)=home --remap-path-prefix=$(CURDIR)=routecore \
+  --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 fuzz: ## fuzz TARGET for so many SECONDS by coverage; see fuzz/README.md
