@@ -23,6 +23,7 @@ class Prompt:
     size: int
     block: int
     text: bool
+    sequences: int = 1
 
 
 def rendered(value: Any) -> Iterator[bytes]:
@@ -233,7 +234,8 @@ class NaiveFleet:
             blocks = int(told * lasting / block)
             self.index.capacity[url] = -(-blocks // 16) * 16
             self.index.make_room(url)
-            request.pinned = self.index.pin(url, prompt.chain) if tokens <= told else []
+            fits = tokens <= told * prompt.sequences
+            request.pinned = self.index.pin(url, prompt.chain) if fits else []
             request.prompt_tokens, request.uncached = int(tokens), int(uncached)
             request.prefill_us = int(1e3 * prefill_ms(tokens, uncached))
             request.text = prompt.text
