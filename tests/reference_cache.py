@@ -65,7 +65,8 @@ def prompt_of(body: Any, block_chars: int, block_tokens: int) -> Prompt | None:
     apart = (*(body.get(name) for name in ("model", "lora_name", "cache_salt")), ids)
     step = block * unit
     chain = [(apart, data[:end]) for end in range(step, len(data) + 1, step)]
-    return Prompt(chain, len(data) // unit, block, not ids)
+    batch = isinstance(asked, list) and bool(asked) and isinstance(asked[0], str)
+    return Prompt(chain, len(data) // unit, block, not ids, len(asked) if batch else 1)
 
 
 @dataclass

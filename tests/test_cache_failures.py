@@ -174,7 +174,9 @@ def test_a_working_set_beyond_all_caches_is_still_spread() -> None:
     for i in range(600):
         chosen[fleet.send(text(i % 80, 1000), 0.1, 0.4)] += 1
         fleet.run(fleet.now + 0.02)
-        assert all(fleet.table.core.held(e.url)[0] <= 320 for e in fleet.endpoints)
+        # What requests in flight use comes on top until their prompts are computed.
+        for held, in_use, _ in (fleet.table.core.held(e.url) for e in fleet.endpoints):
+            assert held - in_use <= 320
     assert max(chosen.values()) <= 1.5 * 150
 
 

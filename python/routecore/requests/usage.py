@@ -56,7 +56,8 @@ def count(value: Any) -> int | None:
     """A count of tokens; None for anything that cannot be one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if 0 <= value <= _MOST else None
+    # JSON may write 7 as 7.0; there is no half of a token.
+    return int(value) if 0 <= value <= _MOST and value == int(value) else None
 
 
 def usage_in(told: Any) -> Usage | None:

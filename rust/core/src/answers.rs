@@ -43,7 +43,7 @@ impl Fleet {
             outcome = Outcome::Failed(Reason::Client, None);
         }
         let done = outcome == Outcome::Served;
-        let over = self.load.time_of(time);
+        let over = self.load.heard(&mut self.table, row, time);
         let is_answer = done && found.is_some_and(|found| is_answer(&found, over));
         if let Some(seen) = self.load.take_by(row, request) {
             // Where no time passes it says nothing; who left says nothing against the endpoint.
@@ -199,6 +199,13 @@ mod tests {
         let ([_, token, ..], [step, ..], output) = learned(&fleet);
         assert!(token < before / 4.0, "{token}");
         assert!(step < 6.0 && output < 250.0, "{step} {output}");
+        assert!(held(&fleet) > 2_000.0);
+    }
+
+    #[test]
+    fn an_answer_after_a_silence_takes_as_long_as_it_took() {
+        let mut fleet = fleet();
+        request(&mut fleet, [5.0, 5_000.0], None, Outcome::Served); // nothing else meanwhile
         assert!(held(&fleet) > 2_000.0);
     }
 

@@ -214,7 +214,7 @@ impl Fleet {
     pub fn sent(&mut self, row: u32, request: u128, time: f64) {
         self.health.tick(time);
         self.health.sent(row);
-        let now = self.load.time_of(time);
+        let now = self.load.heard(&mut self.table, row, time);
         self.speed.pass(&mut self.table, row, now);
         self.load.sent(&mut self.table, row, request, time);
         self.settle();

@@ -248,6 +248,11 @@ impl Load {
         served
     }
 
+    /// Hears a host's timestamp of the row; its time by our clock.
+    pub fn heard(&mut self, table: &mut StatTable, row: u32, told: f64) -> f64 {
+        self.hear(table, row, told, f64::INFINITY)
+    }
+
     /// A host's timestamp as a time of our clock; changes nothing.
     pub fn time_of(&self, told: f64) -> f64 {
         self.clock.at(told)
