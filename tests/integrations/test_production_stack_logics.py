@@ -242,6 +242,7 @@ def test_the_orchestrated_router_sees_the_prompt_and_the_answers_start(stand_in:
         prefill = app.state.router.select_prefill_endpoint(endpoints(*URLS[:3])).url
         app.state.router.select_decode_endpoint(endpoints(URLS[3]))
         chosen.append(prefill)
+        await asyncio.sleep(0.02)
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"a token"})
         stats = monitor.get_request_stats(time.time())
