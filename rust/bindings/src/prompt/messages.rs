@@ -15,7 +15,7 @@ use super::text::{SEPARATOR, Sink, pieces};
 // A message begins with these names, in this order, whatever its own.
 const ROLE: &[u8] = b"role\x1f";
 const CONTENT: &[u8] = b"content\x1f";
-/// A line that Claude Code puts before its system text, other in each request: engines drop it.
+/// A line that some clients put before their system text, other in each request: engines drop it.
 const BILLING: &[u8] = b"x-anthropic-billing-header";
 
 impl<S: Sink> Reader<'_, S> {
