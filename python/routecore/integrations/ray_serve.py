@@ -15,11 +15,11 @@ import logging
 import random
 import time
 from typing import Any
-from weakref import WeakSet
 
 from routecore.errors import RouteError
 from routecore.health import Reason
 from routecore.integrations.fleet import Fleet
+from routecore.integrations.ray_beside import beside
 from routecore.integrations.ray_outcome import listen
 from routecore.integrations.ray_prompt import body_of
 from routecore.integrations.ray_seat import UNTOLD, Accepted, Seat
@@ -80,7 +80,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
             self._telemetry.chosen(read.mode)
-            _beside(name, self)
+            beside(name, self)
         except (RouteError, TypeError) as error:
             _log.error("routecore %r: %s. Power of two routes until this is mended.", name, error)
 
@@ -306,24 +306,6 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         for replica_id in self._seats:
             self._reported(replica_id, cache.get(replica_id))
         self._telemetry.report()
-
-
-_living: dict[str, WeakSet[Any]] = {}
-
-
-def _beside(name: str, new: RoutecoreRequestRouter) -> None:
-    """Say that handles made before go on with a router of other settings."""
-    known = _living.setdefault(name, WeakSet())
-    assert new._fleet is not None
-    for old in known:
-        if old._fleet is not None and old._fleet.settings != new._fleet.settings:
-            _log.warning(
-                "routecore %r: an older router of this deployment lives on in this process, with "
-                "%s; handles made before keep it. Deploy under another name to change them.",
-                name,
-                old._fleet.settings.strategy,
-            )
-    known.add(new)
 
 
 def _two(candidates: list[Any]) -> list[list[Any]]:

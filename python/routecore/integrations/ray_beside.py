@@ -1,0 +1,27 @@
+"""Routers of one deployment that live in the same process.
+
+Apart from the router's own module, which Ray hands to other processes by value: what lives here
+stays here.
+"""
+
+import logging
+from typing import Any
+from weakref import WeakSet
+
+_log = logging.getLogger("ray.serve.routecore")
+_living: dict[str, WeakSet[Any]] = {}
+
+
+def beside(name: str, new: Any) -> None:
+    """Say that handles made before go on with a router of other settings."""
+    known = _living.setdefault(name, WeakSet())
+    assert new._fleet is not None
+    for old in known:
+        if old._fleet is not None and old._fleet.settings != new._fleet.settings:
+            _log.warning(
+                "routecore %r: an older router of this deployment lives on in this process, with "
+                "%s; handles made before keep it. Deploy under another name to change them.",
+                name,
+                old._fleet.settings.strategy,
+            )
+    known.add(new)
