@@ -112,7 +112,7 @@ async def engine(options: argparse.Namespace, core: int) -> AsyncIterator[Engine
         *("taskset", "-c", str(core), options.engine_python),
         *("-m", "vllm.entrypoints.openai.api_server", "--model", options.model),
         *("--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port)),
-        *("--max-model-len", "8192", "--enforce-eager", "--dtype", "bfloat16"),
+        *("--max-model-len", "8192", "--enforce-eager", "--dtype", options.dtype),
         *("--enable-prefix-caching", "--block-size", "32", "--max-num-seqs", "16"),
         *("--num-gpu-blocks-override", str(options.blocks), "--enable-prompt-tokens-details"),
         *("--kv-events-config", json.dumps(publish)),
@@ -292,6 +292,7 @@ def main() -> None:
     parse.add_argument("--seconds", type=float, default=60.0, help="of arrivals in a run")
     parse.add_argument("--blocks", type=int, default=1000, help="KV blocks of 32 tokens an engine")
     parse.add_argument("--kinds", type=lambda s: s.split(";"), help="; between: default all")
+    parse.add_argument("--dtype", default="float32", help="bfloat16 only where the CPU has it")
     parse.add_argument("--logs", default="/tmp", help="folder for the logs")
     asyncio.run(bench(parse.parse_args()))
 
