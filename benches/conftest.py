@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from routecore import SingletonABCMeta
-from routecore.monitor import SingletonMeta
-from routecore.table import default_table
+from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.table import default_table
 
 
 @pytest.fixture(autouse=True)

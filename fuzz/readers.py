@@ -11,9 +11,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["routecore"]):
+    from routecore.endpoints.metrics import read_metrics
     from routecore.errors import RouteError
-    from routecore.integrations.settings import Settings, parameters
-    from routecore.metrics import read_metrics
+    from routecore.integrations.shared.settings import Settings, parameters
     from routecore.replay import FORMATS, read_trace
     from routecore.routers.compiled import body_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from routecore import ROUTERS, EndpointInfo, RequestStatsMonitor
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 from singletons import forget_singletons
 
 Body = dict[str, Any]

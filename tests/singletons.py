@@ -1,8 +1,8 @@
 """The objects of which a process has one each."""
 
 from routecore import SingletonABCMeta
-from routecore.monitor import SingletonMeta
-from routecore.table import default_table
+from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.table import default_table
 
 
 def forget_singletons() -> None:

@@ -15,7 +15,7 @@ from routecore import (
     SessionAffinityRouter,
     SingletonABCMeta,
 )
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 
 TRACE = Path(__file__).parents[2] / "shared/traces/mooncake_conversation_trace.jsonl.gz"
 

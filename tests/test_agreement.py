@@ -16,8 +16,8 @@ from routecore import (
     RouteError,
     SingletonABCMeta,
 )
-from routecore.monitor import SingletonMeta
-from routecore.table import EndpointTable
+from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.table import EndpointTable
 
 COUNT = st.one_of(st.integers(0, 6), st.sampled_from([None, math.nan, math.inf, -1.5, 1e6]))
 SHARE = st.one_of(st.floats(0, 1), st.sampled_from([None, math.nan, -math.inf, 1.7, -0.5]))

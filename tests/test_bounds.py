@@ -20,8 +20,8 @@ from routecore import (
 )
 from routecore.cli import main
 from routecore.cli.files import write_whole
-from routecore.integrations.settings import Settings, parameters
-from routecore.metrics import read_metrics
+from routecore.endpoints.metrics import read_metrics
+from routecore.integrations.shared.settings import Settings, parameters
 from routecore.replay import read_trace
 
 A = "http://a"

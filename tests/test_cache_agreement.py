@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_cache import NaiveFleet, Prompt, prompt_of, question
 from routecore import ROUTERS, EndpointInfo, EngineStats, RequestStatsMonitor
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 from singletons import forget_singletons
 
 URLS = [f"http://engine-{i}:8000" for i in range(4)]

@@ -26,7 +26,7 @@ from routecore.demo.scheduler import BlockCache, Profile, Scheduler, Sequence
 from routecore.demo.serving import serve
 from routecore.demo.traffic import conversations, trace
 from routecore.demo.trouble import Trouble
-from routecore.metrics import read_metrics
+from routecore.endpoints.metrics import read_metrics
 
 TEXT = "".join(f"{i:04d}" for i in range(1024))  # 1,024 tokens, 64 different blocks
 

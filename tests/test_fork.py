@@ -13,7 +13,7 @@ from typing import Any
 import forks
 import pytest
 from routecore import EndpointInfo, EngineStatsScraper, RandomRouter
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 
 CHILDREN = int(os.environ.get("FORKS", "4"))
 URLS = [EndpointInfo(url=f"http://{i}") for i in range(64)]

@@ -1,7 +1,7 @@
 """Readings of engines' metrics: each engine's names, and which series repeat or add."""
 
 import pytest
-from routecore.metrics import read_metrics
+from routecore.endpoints.metrics import read_metrics
 
 VLLM = 'vllm:num_requests_running{engine="0"} 3\nvllm:num_requests_waiting{engine="0"} 2\n'
 

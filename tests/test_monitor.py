@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_monitor import NaiveMonitor
 from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor
-from routecore.monitor import SingletonMeta
-from routecore.table import EndpointTable
+from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.table import EndpointTable
 
 A, B = "http://a", "http://b"
 

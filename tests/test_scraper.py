@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from routecore import EndpointInfo, EndpointTable, EngineStatsScraper, RouteError
-from routecore.metrics import read_metrics
+from routecore.endpoints.metrics import read_metrics
 
 OLD = """\
 # HELP vllm:num_requests_running Requests in the batch.
@@ -248,7 +248,7 @@ def test_answers_that_take_long_to_read_starve_nobody(engine, scraper):
 
 
 def test_reading_one_answer_takes_bounded_time(engine, scraper, monkeypatch):
-    monkeypatch.setattr("routecore.scraper._READ_SECONDS", 0.03)
+    monkeypatch.setattr("routecore.endpoints.scraper._READ_SECONDS", 0.03)
     slow, quick = engine(LONG * 200), engine(NEW)
     s = scraper([slow.url, quick.url], timeout=60.0)
     s.scrape_once()

@@ -3,7 +3,7 @@
 import threading
 
 from routecore import RequestStatsMonitor
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 
 
 def seen(*urls: str) -> RequestStatsMonitor:

@@ -18,7 +18,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 from routecore.demo.traffic import text
 from routecore.integrations.litellm import RoutecoreCallback
-from routecore.integrations.settings import DEFAULT_STRATEGY
+from routecore.integrations.shared.settings import DEFAULT_STRATEGY
 
 
 async def median_us(work: Callable[[], Awaitable[Any]], rounds: int) -> float:

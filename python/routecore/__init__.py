@@ -5,14 +5,16 @@ import warnings
 from routecore import main_interpreter  # noqa: F401  # refuses others before all else
 
 # isort: split
-from routecore import _core, process  # noqa: F401
+from routecore import _core, old_paths, process  # noqa: F401
+from routecore.endpoints.health import HealthPolicy, Standing
+from routecore.endpoints.monitor import RequestStatsMonitor
+from routecore.endpoints.scraper import EngineStatsScraper
+from routecore.endpoints.stats import EndpointInfo, EngineStats, RequestStats
+from routecore.endpoints.table import EndpointTable, default_table
 from routecore.errors import RouteError
 from routecore.fleet import Fleet, FleetRequest
-from routecore.health import HealthPolicy, Standing
 from routecore.hold import HoldLimits, Rejected, Ticket
 from routecore.interface import RoutingInterface, SingletonABCMeta
-from routecore.monitor import RequestStatsMonitor
-from routecore.prefill_decode import PrefillDecodeRouter
 from routecore.routers import (
     ROUTERS,
     CacheAwareRouter,
@@ -33,10 +35,10 @@ from routecore.routers import (
     Term,
     WeightedScoreRouter,
 )
-from routecore.scraper import EngineStatsScraper
+from routecore.routers.prefill_decode import PrefillDecodeRouter
 from routecore.singleton import new_instance
-from routecore.stats import EndpointInfo, EngineStats, RequestStats
-from routecore.table import EndpointTable, default_table
+
+old_paths.keep()
 
 if _core.DEBUG_BUILD:
     warnings.warn(

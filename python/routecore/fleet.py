@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
+from routecore.endpoints.health import HealthPolicy, Reason
+from routecore.endpoints.monitor import RequestStatsMonitor
+from routecore.endpoints.scraper import EngineStatsScraper
+from routecore.endpoints.stats import EndpointInfo
+from routecore.endpoints.table import EndpointTable
 from routecore.errors import RouteError
-from routecore.health import HealthPolicy, Reason
 from routecore.hold import Go, HoldLimits
 from routecore.hold.queue import Sources
 from routecore.interface import Endpoint
-from routecore.monitor import RequestStatsMonitor
 from routecore.routers import ROUTERS
 from routecore.routers.compiled import CompiledRouter
 from routecore.routers.explanation import Explanation
-from routecore.scraper import EngineStatsScraper
 from routecore.singleton import new_instance
-from routecore.stats import EndpointInfo
-from routecore.table import EndpointTable
 
 _CONNECT = frozenset({"ConnectionRefusedError", "gaierror", "SSLError", "ConnectError"})
 _CONNECT |= {"ClientConnectorError", "ConnectTimeout", "ServerConnectionError"}

@@ -4,10 +4,10 @@ import abc
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from routecore.endpoints.stats import EndpointInfo, EngineStats, RequestStats
 from routecore.process import renew_lock
 from routecore.requests.headers import header
 from routecore.singleton import signature_of, the_instance
-from routecore.stats import EndpointInfo, EngineStats, RequestStats
 
 
 class Endpoint(Protocol):

@@ -1,7 +1,7 @@
 """Every metric that we read, from a live engine."""
 
 import pytest
-from routecore.metrics import read_metrics
+from routecore.endpoints.metrics import read_metrics
 from vllm_server import Engine
 
 pytestmark = pytest.mark.engines

@@ -36,7 +36,8 @@ def install(patch: pytest.MonkeyPatch) -> ModuleType:
         ("litellm.integrations.custom_logger", logger),
     ):
         patch.setitem(sys.modules, name, module)
-    patch.delitem(sys.modules, "routecore.integrations.litellm", raising=False)
+    for name in [m for m in sys.modules if m.startswith("routecore.integrations.litellm")]:
+        patch.delitem(sys.modules, name)
     return package
 
 

@@ -112,7 +112,7 @@ def install(patch: pytest.MonkeyPatch) -> dict[str, float]:
     modules |= {"ray.serve.request_router": surface, "ray.util.metrics": metrics}
     for name, module in modules.items():
         patch.setitem(sys.modules, name, module)
-    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_")]:
+    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_serve")]:
         patch.delitem(sys.modules, name)
     _Metric.seen.clear()
     return _Metric.seen

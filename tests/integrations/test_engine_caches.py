@@ -23,8 +23,8 @@ from routecore.demo.engine import Engine, toy_tokens
 from routecore.demo.events import EventPublisher
 from routecore.demo.runner import serve
 from routecore.demo.scheduler import Scheduler
-from routecore.integrations import engine_caches
-from routecore.integrations.settings import Settings
+from routecore.integrations.shared import engine_caches
+from routecore.integrations.shared.settings import Settings
 from test_kv_tokens import SPECIAL, TEMPLATE, tokenizer
 
 TOKENS = list(range(1, 257))

@@ -28,7 +28,8 @@ def chat(text: str) -> list[dict[str, str]]:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield install(monkeypatch)
-    sys.modules.pop(MODULE, None)
+    for name in [m for m in sys.modules if m.startswith(MODULE)]:
+        del sys.modules[name]
 
 
 def made(host: ModuleType, **given: Any) -> Any:
@@ -491,7 +492,8 @@ def test_wrong_settings_fail_at_start_or_leave_the_choice(
 def test_without_litellm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [m for m in sys.modules if m.partition(".")[0] == "litellm"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    for name in [m for m in sys.modules if m.startswith(MODULE)]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
     with pytest.raises(ImportError, match=r"pip install 'routecore\[litellm\]'"):
         importlib.import_module(MODULE)

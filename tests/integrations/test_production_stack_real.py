@@ -16,7 +16,7 @@ import pytest
 from production_stack_host import real_host
 from routecore.demo.engine import Engine
 from routecore.demo.runner import serve
-from routecore.integrations.shadow import summarise
+from routecore.integrations.shared.shadow import summarise
 
 pytestmark = [
     pytest.mark.production_stack,

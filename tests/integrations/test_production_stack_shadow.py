@@ -16,7 +16,7 @@ from production_stack_host import (
     run,
 )
 from routecore.cli import main
-from routecore.integrations.shadow import Record, ShadowLog, summarise
+from routecore.integrations.shared.shadow import Record, ShadowLog, summarise
 
 
 def test_in_the_shadow_the_host_chooses_and_we_are_recorded(

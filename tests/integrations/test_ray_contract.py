@@ -23,7 +23,7 @@ TEXTS = [f"conversation {i} " + f"{i:03d}" * 200 for i in range(40)]
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     yield ray_stand_in.install(monkeypatch)
-    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_")]:
+    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_serve")]:
         del sys.modules[name]
 
 
@@ -394,7 +394,7 @@ def test_an_older_router_of_the_deployment_is_named(
 
 
 def test_prompts_are_found_wherever_a_call_carries_them(metrics: dict[str, float]) -> None:
-    body_of = importlib.import_module("routecore.integrations.ray_prompt").body_of
+    body_of = importlib.import_module("routecore.integrations.ray_serve.prompt").body_of
     part = SimpleNamespace(type="text", text="hi")
     message = SimpleNamespace(role="user", content=[part], name=None)
     chat = SimpleNamespace(messages=[message], model="m", tools=None, prompt=None)
@@ -423,7 +423,8 @@ def test_prompts_are_found_wherever_a_call_carries_them(metrics: dict[str, float
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [m for m in sys.modules if m.partition(".")[0] == "ray"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "routecore.integrations.ray_serve", raising=False)
+    for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_serve")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
     with pytest.raises(ImportError, match=r"pip install 'routecore\[ray\]'"):
         importlib.import_module("routecore.integrations.ray_serve")

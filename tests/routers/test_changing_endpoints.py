@@ -16,8 +16,8 @@ from routecore import (
     RoundRobinRouter,
     new_instance,
 )
+from routecore.endpoints.table import EndpointTable
 from routecore.kv_events import KVIndex
-from routecore.table import EndpointTable
 
 
 @dataclasses.dataclass

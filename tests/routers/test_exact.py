@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from kv_messages import cleared, message, removed, stored
 from routecore import ROUTERS, EndpointInfo, PrefixCacheRouter, RequestStatsMonitor, RouteError
+from routecore.endpoints.table import EndpointTable
 from routecore.kv_events import KVIndex
 from routecore.routers.cache import CacheRouter
-from routecore.table import EndpointTable
 
 BLOCK = 16
 EXACT, LEARNED = "http://exact", "http://learned"

@@ -12,8 +12,8 @@ from routecore import (
     RequestStatsMonitor,
     RoutingInterface,
 )
+from routecore.endpoints.table import EndpointTable
 from routecore.routers import CompiledRouter
-from routecore.table import EndpointTable
 
 
 def fleet(count: int) -> list[EndpointInfo]:

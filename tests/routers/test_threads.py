@@ -15,7 +15,7 @@ from routecore import (
     RequestStatsMonitor,
     RoundRobinRouter,
 )
-from routecore.table import EndpointTable
+from routecore.endpoints.table import EndpointTable
 
 THREADS = 8
 

@@ -14,7 +14,7 @@ def shadow_report(files: tuple[Path, ...], as_json: bool) -> None:
     """Say what would have differed, from the records of shadow mode."""
     import msgspec
 
-    from routecore.integrations.shadow import summarise
+    from routecore.integrations.shared.shadow import summarise
 
     try:
         summary = summarise(files)

@@ -11,8 +11,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of lines.")
 def strategies(as_json: bool) -> None:
     """List the strategies: key, class, what it needs, parameters with defaults and units."""
-    from routecore import prefill_decode
-    from routecore.routers import ROUTERS, UNITS
+    from routecore.routers import ROUTERS, UNITS, prefill_decode
 
     rows: list[dict[str, Any]] = []
     # The pair is no entry of ROUTERS: it needs a host that asks for both halves of a request.

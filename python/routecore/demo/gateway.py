@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
+from routecore.endpoints.stats import EndpointInfo
 from routecore.hold import Go, Rejected
-from routecore.stats import EndpointInfo
 
 
 class Gateway:

@@ -25,7 +25,7 @@ from routecore.demo.scheduler import Scheduler
 from routecore.demo.serving import serve, serving
 from routecore.demo.traffic import Job
 from routecore.demo.trouble import Afflictions, Trouble
-from routecore.monitor import SingletonMeta
+from routecore.endpoints.monitor import SingletonMeta
 from routecore.routers.cache import CacheRouter
 
 if TYPE_CHECKING:

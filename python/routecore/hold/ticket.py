@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from routecore import _core
-from routecore.health import Reason, tell
+from routecore.endpoints.health import Reason, tell
 from routecore.hold.ends import ended
 
 

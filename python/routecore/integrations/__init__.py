@@ -1,1 +1,4 @@
-"""Adapters, one per host router; each imports its host only when it is itself imported."""
+"""Adapters, a folder per host router; each imports its host only when it is itself imported.
+
+`shared` is what they have in common.
+"""

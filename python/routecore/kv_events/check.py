@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 
+from routecore.endpoints.metrics import read_metrics
 from routecore.kv_events.source import KVSource
 from routecore.kv_events.tokens import PromptTokens
-from routecore.metrics import read_metrics
 
 _TEXT = "time engine cache block token router prompt answer shop order ship price"
 _WORDS = _TEXT.split()

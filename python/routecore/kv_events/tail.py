@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 from rich.table import Table
 
+from routecore.endpoints.metrics import read_metrics
 from routecore.kv_events.subscriber import KVEventSubscriber
-from routecore.metrics import read_metrics
 
 _LOSSES = ("gaps", "duplicates", "unreadable", "malformed", "restarts", "resets", "overruns")
 _ODD = (

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from routecore.endpoints.stats import EndpointInfo, EngineStats
+from routecore.endpoints.table import EndpointTable
+from routecore.endpoints.views import RequestStatsView
 from routecore.errors import RouteError
 from routecore.replay.columns import Trace
-from routecore.stats import EndpointInfo, EngineStats
-from routecore.table import EndpointTable
-from routecore.views import RequestStatsView
 
 
 def url_of(endpoint: int) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from routecore import _core
+from routecore.endpoints.health import standing_of
+from routecore.endpoints.stats import EngineStats, RequestStats
 from routecore.errors import RouteError
-from routecore.health import standing_of
 from routecore.interface import Endpoint, RoutingInterface
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.routers.holding import Holding
-from routecore.stats import EngineStats, RequestStats
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from routecore.health import Standing
+from routecore.endpoints.health import Standing
 from routecore.hold import Waits
 
 

@@ -74,6 +74,6 @@ impl Flags {
 /// Whether the endpoint is exactly our frozen Struct: all that it says, it says for ever.
 pub fn is_settled(endpoint: &Bound<'_, PyAny>) -> bool {
     static OURS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let ours = OURS.import(endpoint.py(), "routecore.stats", "EndpointInfo");
+    let ours = OURS.import(endpoint.py(), "routecore.endpoints.stats", "EndpointInfo");
     ours.is_ok_and(|ours| endpoint.get_type().is(ours))
 }

@@ -180,7 +180,7 @@ fn is_frozen(side: Side, object: &Bound<'_, PyAny>) -> bool {
         Side::Engine => (&ENGINE, "EngineStats"),
         Side::Requests => (&REQUESTS, "RequestStats"),
     };
-    let ours = cell.import(object.py(), "routecore.stats", name);
+    let ours = cell.import(object.py(), "routecore.endpoints.stats", name);
     ours.is_ok_and(|ours| object.get_type().is(ours))
 }
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from routecore.errors import RouteError
-from routecore.integrations.settings import parameters
+from routecore.integrations.shared.settings import parameters
 
 _CALLBACKS = "routecore.integrations.production_stack.callbacks"
 # A request whose connection is refused goes to another engine, once; the host's default is never.

@@ -11,7 +11,7 @@ import aiohttp
 
 from routecore.integrations.production_stack import outcome
 from routecore.integrations.production_stack.life import Attempt, current
-from routecore.integrations.retry_after import seconds_of
+from routecore.integrations.shared.retry_after import seconds_of
 
 _BUSY = (429, 503)
 

@@ -10,16 +10,16 @@ import msgspec
 
 from routecore.errors import RouteError
 from routecore.hold import HoldLimits, Rejected
-from routecore.integrations.engine_caches import engine_caches
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.settings import EQUAL, Settings
-from routecore.integrations.seldom import Seldom
-from routecore.integrations.shadow import CHARS_PER_TOKEN, Record, shadow_log
-from routecore.integrations.telemetry import Telemetry
-from routecore.prefill_decode import PrefillDecodeRouter
+from routecore.integrations.shared.engine_caches import engine_caches
+from routecore.integrations.shared.log_throttle import LogThrottle
+from routecore.integrations.shared.shadow import CHARS_PER_TOKEN, Record, shadow_log
+from routecore.integrations.shared.telemetry import Telemetry
 from routecore.routers.compiled import CompiledRouter
+from routecore.routers.prefill_decode import PrefillDecodeRouter
 
 _log = host.logger("routecore.production_stack")
 
@@ -83,7 +83,7 @@ class Decision:
             self.router.set_hold(HoldLimits(**settings.hold_limits))
             self.telemetry.holds(self.router.hold)
         self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
-        self._logs = Seldom()
+        self._logs = LogThrottle()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(
             "routecore: routing logic %s, strategy %s%s, mode %s",

@@ -12,7 +12,7 @@ import msgspec
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import Attempt, current, follow
 from routecore.integrations.production_stack.routers import Routed
-from routecore.prefill_decode import asks_prefill
+from routecore.routers.prefill_decode import asks_prefill
 
 _logic: Any = host.routing_logic
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
 from routecore.integrations.production_stack import outcome
 
 

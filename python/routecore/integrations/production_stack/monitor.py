@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
+from routecore.endpoints.monitor import RequestStatsMonitor as Core
+from routecore.endpoints.table import EndpointTable
+from routecore.endpoints.views import RequestStatsView
 from routecore.integrations.production_stack import host, outcome, settings
 from routecore.integrations.production_stack.life import current
-from routecore.integrations.telemetry import watch
-from routecore.monitor import RequestStatsMonitor as Core
-from routecore.table import EndpointTable
-from routecore.views import RequestStatsView
+from routecore.integrations.shared.telemetry import watch
 
 
 class _Counted:

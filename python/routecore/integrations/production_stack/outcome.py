@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
 
 # Nobody was reached. (A refused connection, DNS, TLS; a proxy's own refusal too.)
 _CONNECT = (

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from routecore.endpoints.views import RequestStatsView
 from routecore.errors import RouteError
 from routecore.integrations.production_stack import host, monitor, settings
 from routecore.integrations.production_stack.decision import Decision
 from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.ring import SessionRing
-from routecore.integrations.shadow import CHARS_PER_TOKEN
+from routecore.integrations.shared.shadow import CHARS_PER_TOKEN
 from routecore.interface import RoutingInterface
-from routecore.views import RequestStatsView
 
 _log = host.logger("routecore.production_stack.routers")
 _logic: Any = host.routing_logic

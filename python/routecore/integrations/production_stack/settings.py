@@ -1,4 +1,4 @@
-"""What the user of this host chose: `integrations.settings`, and what only this host has."""
+"""What the user of this host chose: `integrations.shared.settings`, and what only this host has."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import msgspec
 
 from routecore.errors import RouteError
 from routecore.hold import HoldLimits
-from routecore.integrations import misspelt, settings
+from routecore.integrations.shared import misspelt, settings
 from routecore.interface import RoutingInterface
-from routecore.prefill_decode import PrefillDecodeRouter
 from routecore.routers import ROUTERS
+from routecore.routers.prefill_decode import PrefillDecodeRouter
 
 EQUAL = "equal"
 

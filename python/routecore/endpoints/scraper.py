@@ -9,14 +9,14 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
+from routecore.endpoints.metrics import Reading, hit_rate, read_in_steps
+from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.stats import EngineStats
+from routecore.endpoints.table import EndpointTable, default_table
+from routecore.endpoints.views import EngineStatsView
 from routecore.errors import RouteError
 from routecore.interface import Endpoint
-from routecore.metrics import Reading, hit_rate, read_in_steps
-from routecore.monitor import SingletonMeta
 from routecore.process import watch
-from routecore.stats import EngineStats
-from routecore.table import EndpointTable, default_table
-from routecore.views import EngineStatsView
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from routecore.health import REASONS
+from routecore.endpoints.health import REASONS
 from routecore.hold import REJECT_REASONS, Hold, RejectReason
 
 # A decision takes microseconds; a bucket of milliseconds means that something is wrong.

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
-from routecore.integrations.fleet import Fleet
-from routecore.integrations.litellm_calls import Calls
-from routecore.integrations.litellm_request import (
+from routecore.integrations.litellm.calls import Calls
+from routecore.integrations.litellm.request import (
     body_of,
     failed_before,
     headers_of,
@@ -27,9 +27,9 @@ from routecore.integrations.litellm_request import (
     narrowing,
     permitted,
 )
-from routecore.integrations.settings import Settings
-from routecore.integrations.telemetry import Telemetry, watch
-from routecore.stats import EndpointInfo
+from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.settings import Settings
+from routecore.integrations.shared.telemetry import Telemetry, watch
 
 try:
     import litellm

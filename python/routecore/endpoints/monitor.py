@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from routecore.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
+from routecore.endpoints.health import HealthPolicy, Reason, Standing, apply, standing_of, tell
+from routecore.endpoints.table import EndpointTable, default_table
+from routecore.endpoints.views import RequestStatsView
 from routecore.hold.ends import ended
 from routecore.process import renew_lock
 from routecore.requests.usage import count
 from routecore.singleton import signature_of, the_instance
-from routecore.table import EndpointTable, default_table
-from routecore.views import RequestStatsView
 
 
 class SingletonMeta(type):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from routecore import _core
-from routecore.stats import EngineStats, RequestStats
+from routecore.endpoints.stats import EngineStats, RequestStats
 
 
 class RequestStatsView(_core.ResidentRequestStats, Mapping[str, RequestStats]):

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any, Literal
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
 
 UNTOLD: Literal["untold"] = "untold"
 

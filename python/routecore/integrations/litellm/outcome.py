@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from routecore.health import Reason
-from routecore.integrations.retry_after import seconds_of
+from routecore.endpoints.health import Reason
+from routecore.integrations.shared.retry_after import seconds_of
 
 # By name: httpx, httpcore, aiohttp and openai name them, and none of them need be there.
 _CONNECT = frozenset(

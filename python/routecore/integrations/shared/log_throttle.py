@@ -5,7 +5,7 @@ import time
 _SECONDS = 60.0
 
 
-class Seldom:
+class LogThrottle:
     """Counts what goes wrong, and lets one line a minute speak of it."""
 
     def __init__(self) -> None:

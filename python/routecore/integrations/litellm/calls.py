@@ -12,9 +12,9 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from routecore.integrations.fleet import Fleet
-from routecore.integrations.litellm_outcome import of_exception
-from routecore.integrations.telemetry import Telemetry
+from routecore.integrations.litellm.outcome import of_exception
+from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.telemetry import Telemetry
 from routecore.requests.usage import usage_in
 
 _MAX_DEPLOYMENTS = 65_536

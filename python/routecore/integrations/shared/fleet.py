@@ -5,14 +5,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
-from routecore.integrations.engine_caches import Addresses, engine_caches
-from routecore.integrations.seldom import Seldom
-from routecore.integrations.settings import Settings
-from routecore.integrations.shadow import Record, ShadowLog, shadow_log
-from routecore.monitor import RequestStatsMonitor
+from routecore.endpoints.monitor import RequestStatsMonitor
+from routecore.endpoints.stats import EndpointInfo
+from routecore.endpoints.table import EndpointTable
+from routecore.integrations.shared.engine_caches import Addresses, engine_caches
+from routecore.integrations.shared.log_throttle import LogThrottle
+from routecore.integrations.shared.settings import Settings
+from routecore.integrations.shared.shadow import Record, ShadowLog, shadow_log
 from routecore.routers import CompiledRouter
-from routecore.stats import EndpointInfo
-from routecore.table import EndpointTable
 
 WINDOW = 60.0  # seconds of the monitor's sliding window
 _MAX_LISTS = 32  # as many as a router keeps; a cooldown or a locality makes a new one
@@ -79,7 +79,7 @@ class Fleet:
         self.faults = 0
         self._log, self.telemetry = log, telemetry
         self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
-        self._logs = Seldom()
+        self._logs = LogThrottle()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
         log.info("routecore %s %r: %s(%s)", settings.mode, name, settings.strategy, params)

@@ -16,15 +16,15 @@ import random
 import time
 from typing import Any
 
+from routecore.endpoints.health import Reason
+from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
-from routecore.health import Reason
-from routecore.integrations.fleet import Fleet
-from routecore.integrations.ray_beside import beside
-from routecore.integrations.ray_outcome import listen
-from routecore.integrations.ray_prompt import body_of
-from routecore.integrations.ray_seat import UNTOLD, Accepted, Seat
-from routecore.integrations.settings import Settings
-from routecore.stats import EndpointInfo
+from routecore.integrations.ray_serve.beside import beside
+from routecore.integrations.ray_serve.outcome import listen
+from routecore.integrations.ray_serve.prompt import body_of
+from routecore.integrations.ray_serve.seat import UNTOLD, Accepted, Seat
+from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.settings import Settings
 
 try:
     from ray.serve.request_router import LocalityMixin, MultiplexMixin, RequestRouter
@@ -35,7 +35,7 @@ except ModuleNotFoundError as missing:
         "routecore.integrations.ray_serve needs Ray Serve: pip install 'routecore[ray]'"
     ) from missing
 
-from routecore.integrations.ray_metrics import RayTelemetry
+from routecore.integrations.ray_serve.metrics import RayTelemetry
 
 _log = logging.getLogger("ray.serve.routecore")
 _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics

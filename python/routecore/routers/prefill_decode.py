@@ -4,10 +4,10 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from routecore.endpoints.stats import EngineStats, RequestStats
 from routecore.errors import RouteError
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS, CompiledRouter
-from routecore.stats import EngineStats, RequestStats
 
 UNITS: dict[str, str] = {
     "prefill": "strategy of this half",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from routecore.health import Reason
+from routecore.endpoints.health import Reason
 
 # By name: Serve's own are in private places, and a replica's come wrapped.
 _LEFT = frozenset(("TaskCancelledError", "RequestCancelledError", "CancelledError"))

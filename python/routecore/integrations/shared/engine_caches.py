@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.integrations.seldom import Seldom
-from routecore.integrations.settings import Settings
+from routecore.integrations.shared.log_throttle import LogThrottle
+from routecore.integrations.shared.settings import Settings
 from routecore.kv_events import KVIndex, KVSource, PromptTokens
 from routecore.process import watch
 
@@ -59,7 +59,7 @@ class EngineCaches:
         self._subscriber: Any = None
         self._seen: dict[str, float] = {}
         self._looked = float("-inf")
-        self._logs = Seldom()
+        self._logs = LogThrottle()
         self._closed = False
         self._after_fork()
         watch(self)

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.util import metrics
 
-from routecore.integrations.telemetry import Monitor
+from routecore.integrations.shared.telemetry import Monitor
 
 _SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.integrations import misspelt
+from routecore.integrations.shared import misspelt
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS
 

@@ -1,0 +1,1 @@
+"""What the host adapters share: settings, a fleet of one strategy, shadow mode, metrics."""
