@@ -19,10 +19,12 @@ from routecore import (
     RequestStatsMonitor,
     RoundRobinRouter,
 )
+from routecore.demo.block_cache import BlockCache
 from routecore.demo.engine import Engine, block_keys, toy_tokens
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.runner import run
-from routecore.demo.scheduler import BlockCache, Profile, Scheduler, Sequence
+from routecore.demo.scheduler import Profile, Scheduler
+from routecore.demo.sequence import Sequence
 from routecore.demo.serving import serve
 from routecore.demo.traffic import conversations, trace
 from routecore.demo.trouble import Trouble

@@ -16,7 +16,8 @@ from routecore import PrefixCacheRouter
 from routecore.cli import main
 from routecore.demo.engine import prompt_text, toy_tokens
 from routecore.demo.runner import run
-from routecore.demo.scheduler import Scheduler, Sequence
+from routecore.demo.scheduler import Scheduler
+from routecore.demo.sequence import Sequence
 from routecore.demo.traffic import conversations
 from routecore.kv_events.tail import state
 from test_demo import TEXT, finish

@@ -30,7 +30,8 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest
 from routecore import ROUTERS
 from routecore.demo.engine import block_keys, prompt_text
-from routecore.demo.scheduler import Scheduler, Sequence
+from routecore.demo.scheduler import Scheduler
+from routecore.demo.sequence import Sequence
 from routecore.demo.traffic import conversations, text
 from routecore.integrations.ray_serve import RoutecoreRequestRouter
 

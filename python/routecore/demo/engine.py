@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from routecore.demo.scheduler import BLOCK_TOKENS, Scheduler, Sequence
+from routecore.demo.scheduler import Scheduler
+from routecore.demo.sequence import BLOCK_TOKENS, Sequence
 
 CHARS_PER_TOKEN = 4
 _BLOCK_CHARS = BLOCK_TOKENS * CHARS_PER_TOKEN

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from routecore.demo.scheduler import BLOCK_TOKENS, Sequence
+from routecore.demo.block_log import BlockLog
 
 _RING = 10_000  # messages that a replay can give
 _END = b"\xff" * 8
@@ -40,7 +40,7 @@ class EventPublisher:
         """Send a batch; returns at once."""
         self._queue.put(msgspec.msgpack.encode([time.time(), events, 0]))
 
-    def log(self) -> "BlockLog":
+    def log(self) -> BlockLog:
         """Where a cache tells what happens to its blocks."""
         return BlockLog(self)
 
@@ -71,56 +71,3 @@ class EventPublisher:
             if number >= start:
                 self._replay.send_multipart([who, b"", b"kv@demo", number, payload])
         self._replay.send_multipart([who, b"", b"", _END, b""])
-
-
-class BlockLog:
-    """Collects what happens to the blocks of a cache, and publishes it.
-
-    Args:
-        publisher: Where batches go.
-    """
-
-    def __init__(self, publisher: EventPublisher) -> None:
-        self._publisher = publisher
-        self._events: list[dict[str, Any]] = []
-        self._last: tuple[Sequence, int] | None = None
-
-    def stored(self, sequence: Sequence, index: int) -> None:
-        """The cache took a block of a prompt that it did not have."""
-        tokens = sequence.token_ids[index * BLOCK_TOKENS : (index + 1) * BLOCK_TOKENS].tolist()
-        if self._last != (sequence, index - 1):
-            self._events.append(
-                {
-                    "type": "BlockStored",
-                    "block_hashes": [],
-                    "parent_block_hash": sequence.keys[index - 1] if index else None,
-                    "token_ids": [],
-                    "block_size": BLOCK_TOKENS,
-                    "medium": "GPU",
-                    "extra_keys": None,
-                    "group_idx": 0,
-                    "kv_cache_spec_kind": "full_attention",
-                }
-            )
-        self._events[-1]["block_hashes"].append(sequence.keys[index])
-        self._events[-1]["token_ids"].extend(tokens)
-        self._last = (sequence, index)
-
-    def evicted(self, key: int) -> None:
-        """The cache gave a block up. Blocks of answers, below 0, were never told of."""
-        if key >= 0:
-            self._events.append(
-                {"type": "BlockRemoved", "block_hashes": [key], "medium": "GPU", "group_idx": 0}
-            )
-            self._last = None
-
-    def cleared(self) -> None:
-        """The cache was emptied."""
-        self._events.append({"type": "AllBlocksCleared"})
-        self._last = None
-
-    def flush(self) -> None:
-        """Publish what was collected."""
-        if self._events:
-            self._publisher.publish(self._events)
-            self._events, self._last = [], None

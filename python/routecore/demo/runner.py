@@ -19,6 +19,7 @@ from routecore import (
     RequestStatsMonitor,
     SingletonABCMeta,
 )
+from routecore.demo.block_log import BlockLog
 from routecore.demo.engine import Engine, prompt_text, toy_tokens
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
@@ -29,7 +30,7 @@ from routecore.endpoints.monitor import SingletonMeta
 from routecore.routers.cache import CacheRouter
 
 if TYPE_CHECKING:
-    from routecore.demo.events import BlockLog, EventPublisher
+    from routecore.demo.events import EventPublisher
     from routecore.kv_events import KVIndex
 
 _DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end

@@ -1,15 +1,12 @@
 """The scheduler of a simulated engine: step times, paged prefix cache, continuous batching."""
 
-import asyncio
 import itertools
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from routecore.demo.events import BlockLog
-
-BLOCK_TOKENS = 16
+from routecore.demo.block_cache import BlockCache
+from routecore.demo.block_log import BlockLog
+from routecore.demo.sequence import BLOCK_TOKENS, Sequence
 
 
 @dataclass(frozen=True)
@@ -32,64 +29,6 @@ class Profile:
         return self.floor + chunks + decode
 
 
-class BlockCache:
-    """KV blocks: shared while in use, evicted least recently freed first afterwards."""
-
-    def __init__(self, blocks: int, log: "BlockLog | None" = None) -> None:
-        self.total = blocks
-        self._log = log
-        self.active: dict[int, int] = {}
-        self.free: OrderedDict[int, None] = OrderedDict()
-
-    def match(self, keys: list[int], limit: int) -> int:
-        """Length of the longest cached run from the start, at most `limit` blocks."""
-        run = 0
-        while run < min(limit, len(keys)) and (keys[run] in self.active or keys[run] in self.free):
-            run += 1
-        return run
-
-    def take(self, key: int) -> bool:
-        """Use a block, evicting a free one if need be; False if all are in use."""
-        if key in self.active:
-            self.active[key] += 1
-            return True
-        if key in self.free:
-            del self.free[key]
-        elif len(self.active) >= self.total:
-            return False
-        elif len(self.active) + len(self.free) >= self.total:
-            gone, _ = self.free.popitem(last=False)
-            if self._log is not None:
-                self._log.evicted(gone)
-        self.active[key] = 1
-        return True
-
-    def release(self, keys: list[int]) -> None:
-        """Give up the blocks of one request; its tail will be evicted before its head."""
-        for key in reversed(keys):
-            self.active[key] -= 1
-            if not self.active[key]:
-                del self.active[key]
-                self.free[key] = None
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One request inside the engine; counts are tokens."""
-
-    prompt: int
-    keys: list[int]
-    output: int
-    known: int = 0
-    done: int = 0
-    emitted: int = 0
-    cached: int = 0
-    started: bool = False
-    held: list[int] = field(default_factory=list)
-    token_ids: Any = None
-    tokens: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
-
-
 class Scheduler:
     """Decode first, chunked prefill, first come first served, on simulated milliseconds.
 
@@ -103,7 +42,7 @@ class Scheduler:
         kv_tokens: int = 131_072,
         budget: int = 8192,
         max_sequences: int = 256,
-        log: "BlockLog | None" = None,
+        log: BlockLog | None = None,
     ) -> None:
         self.profile = profile or Profile()
         self.blocks = kv_tokens // BLOCK_TOKENS
