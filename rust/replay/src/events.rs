@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::gateway::Request;
-use crate::trace::MixedMap;
+use crate::mixed_map::MixedMap;
+use crate::request::Request;
 
 /// A segment's leading blocks that a cache has from now on: more than before are stored blocks,
 /// fewer are removed ones.

@@ -5,7 +5,7 @@
 //! one list, least recently freed first, and lose their tail blocks first.
 
 use crate::events::Residency;
-use crate::trace::MixedMap;
+use crate::mixed_map::MixedMap;
 
 const NONE: u32 = u32::MAX;
 

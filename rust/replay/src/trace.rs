@@ -1,42 +1,12 @@
 //! A trace in columns: arrivals, lengths, the identity of every block, and who waits for whom.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use routecore::RouteError;
-use routecore::hash::mix;
 
 use crate::conditions::LATEST;
+use crate::mixed_map::MixedMap;
 
 /// Output tokens of one request, at most: far above what any engine generates.
 const MOST_OUTPUT: u32 = 1 << 22;
-
-/// Spreads small dense keys; not for keys an adversary chooses.
-#[derive(Default)]
-pub struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, key: u32) {
-        self.write_u64(u64::from(key));
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = mix(self.0.rotate_left(32) ^ key);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// A map over such keys.
-pub type MixedMap<K, V> = HashMap<K, V, BuildHasherDefault<Mixed>>;
 
 /// One request as a reader hands it in.
 #[derive(Debug, Clone, Copy, Default)]

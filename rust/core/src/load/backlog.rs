@@ -1,7 +1,6 @@
 //! Prefill that waits.
 
-use super::flight::Work;
-use crate::speed::pairs;
+use super::work::{Work, pairs};
 
 /// Sums over requests without a first token. Whole numbers, so that nothing drifts.
 #[derive(Debug, Clone, Copy, Default)]

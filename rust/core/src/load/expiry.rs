@@ -2,16 +2,8 @@
 
 use super::clock::{FAR, Turn};
 use super::flight::Flight;
-use super::{Fate, Load, PENDING_LEASE};
+use super::state::{Fate, Lapsed, Load, PENDING_LEASE};
 use crate::stats::StatTable;
-
-/// A request whose lease ran out in a leap of the clock, kept for as long as the leap may be wrong.
-#[derive(Debug)]
-pub(super) struct Lapsed {
-    pub since: f64,
-    pub request: u128,
-    pub flight: Flight,
-}
 
 impl Load {
     /// Moves time on: pending choices and leases that ran out leave the load.

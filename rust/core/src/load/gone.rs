@@ -1,8 +1,8 @@
 //! Endpoints that are gone, or came back empty, and what was in flight on them.
 
-use super::Load;
 use super::due::Due;
 use super::row::RowLoad;
+use super::state::Load;
 use crate::stats::StatTable;
 
 impl Load {

@@ -1,7 +1,7 @@
 //! Places that requests hold before they are sent.
 
-use super::Load;
 use super::flight::Flight;
+use super::state::Load;
 use crate::stats::StatTable;
 
 impl Load {

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 
 use super::backlog::Backlog;
-use super::flight::{FirstToken, Flight, Meter, Served, Work};
+use super::flight::{Flight, Meter};
+use super::seen::{FirstToken, Served};
 use super::window::Window;
+use super::work::Work;
 use crate::index::Pin;
 use crate::stats::{Stat, StatTable};
 

@@ -1,6 +1,7 @@
 //! The life of requests, event by event.
 
 use super::*;
+use crate::stats::{Stat, StatTable};
 
 fn two_rows() -> (Load, StatTable) {
     (Load::new(60.0, 600.0), StatTable::scratch(2))

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::stats::{Stat, StatTable};
 
 const HOUR: f64 = 3_600.0;
 

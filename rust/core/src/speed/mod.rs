@@ -25,6 +25,7 @@ use open::{AT_ONCE_MS, Open};
 use ratio::Ratio;
 use scale::Scale;
 
+pub use crate::load::pairs;
 use crate::load::{FirstToken, Served, Work};
 use crate::stats::{Stat, StatTable};
 
@@ -338,11 +339,6 @@ impl Speed {
         }
         &mut self.rows[row as usize]
     }
-}
-
-/// Query-key pairs of prefilling the last `uncached` of `prompt` tokens.
-pub fn pairs(prompt: f64, uncached: f64) -> f64 {
-    uncached * (prompt - uncached / 2.0).max(0.0)
 }
 
 /// All prefill was found to take so many times what it was taken to.

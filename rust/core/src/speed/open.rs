@@ -1,7 +1,6 @@
 //! The first tokens that one step brought.
 
-use super::pairs;
-use crate::load::FirstToken;
+use crate::load::{FirstToken, pairs};
 
 /// Milliseconds within which what an engine says is of one step.
 pub const AT_ONCE_MS: f64 = 1.0;

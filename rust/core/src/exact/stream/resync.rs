@@ -3,19 +3,7 @@
 //! A replay is always asked for from the last message that was applied, not behind it: if that one
 //! comes back changed, another process answers.
 
-use super::{Kept, Step, Stream, Then, step};
-
-/// A replay that was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Replay {
-    from: u64,
-    /// Fingerprint that the first answer must have, where it is a message applied before.
-    anchor: Option<u64>,
-    /// Whether an answer came.
-    heard: bool,
-    /// Highest live number since it was asked.
-    pub live: Option<u64>,
-}
+use super::state::{Kept, Replay, Step, Stream, Then, step};
 
 impl Stream {
     /// Asks for all messages that the engine still has, as after a start.
@@ -128,7 +116,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::at_three;
+    use super::super::live::tests::at_three;
     use super::*;
 
     #[test]
