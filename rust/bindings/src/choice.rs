@@ -97,7 +97,7 @@ fn view<'a>(
         let told = rows
             .zip(ids)
             .map(|(row, id)| (row, told(&wanted.held, id).filter(|_| fleet.believes(row))));
-        lookup.hear(told, sizes);
+        lookup.observe(told, sizes);
     }
     view.asking(lookup.asked(sizes), fleet.engine())
 }

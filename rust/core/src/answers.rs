@@ -43,7 +43,7 @@ impl Fleet {
             outcome = Outcome::Failed(Reason::Client, None);
         }
         let done = outcome == Outcome::Served;
-        let over = self.load.heard(&mut self.table, row, time);
+        let over = self.load.observed(&mut self.table, row, time);
         let is_answer = done && found.is_some_and(|found| is_answer(&found, over));
         if let Some(seen) = self.load.take_by(row, request) {
             // Where no time passes it says nothing; who left says nothing against the endpoint.

@@ -214,7 +214,7 @@ impl Fleet {
     pub fn sent(&mut self, row: u32, request: u128, time: f64) {
         self.health.tick(time);
         self.health.sent(row);
-        let now = self.load.heard(&mut self.table, row, time);
+        let now = self.load.observed(&mut self.table, row, time);
         self.speed.pass(&mut self.table, row, now);
         self.load.sent(&mut self.table, row, request, time);
         self.settle();
@@ -289,7 +289,7 @@ impl Fleet {
 
     /// Blocks that the row's cache holds, by what it reports or is taken to have.
     fn capacity(&mut self, row: u32, block_tokens: f64) -> u32 {
-        let blocks = self.kv_size(row) * self.belief(row).lasting() / block_tokens.max(1e-3);
+        let blocks = self.kv_size(row) * self.belief(row).retention() / block_tokens.max(1e-3);
         // In steps, so that a slowly moving estimate does not resize at every request.
         (blocks as u32).min(1 << 30).next_multiple_of(16)
     }

@@ -20,7 +20,7 @@ pub mod index;
 pub mod load;
 pub mod lookup;
 pub mod media;
-pub mod minima;
+pub mod min_index;
 pub mod prompt;
 pub mod rng;
 pub mod router;

@@ -58,7 +58,7 @@ impl Lookup {
     }
 
     /// Puts right what was [looked](Self::look) up, by what the engines of the rows told.
-    pub fn hear(
+    pub fn observe(
         &mut self,
         rows: impl Iterator<Item = (u32, Option<Told>)>,
         (tokens, block_tokens): (f64, f64),

@@ -114,7 +114,7 @@ impl Belief {
 
     /// Share of its KV cache that prefixes last for. An engine that never caches is believed less
     /// with each answer, until one finds something: one that caches does so now and then.
-    pub fn lasting(&self) -> f64 {
+    pub fn retention(&self) -> f64 {
         let beyond = self.misses.saturating_sub(MISSES).min(64);
         self.share * 0.125_f64.powi(beyond as i32)
     }
@@ -157,15 +157,15 @@ mod tests {
     #[test]
     fn an_engine_that_never_caches_is_believed_less_with_each_answer() {
         let mut belief = Belief::default();
-        let mut before = belief.lasting();
+        let mut before = belief.retention();
         for _ in 0..30 {
             belief.learn(960, 0, true);
-            assert!(belief.lasting() < before);
-            before = belief.lasting();
+            assert!(belief.retention() < before);
+            before = belief.retention();
         }
         assert!(before < 1e-12);
         belief.learn(0, 960, false);
-        assert!(belief.lasting() > 0.3);
+        assert!(belief.retention() > 0.3);
     }
 
     #[test]
@@ -174,6 +174,6 @@ mod tests {
         for k in 0..300 {
             belief.learn(960, if k % 2 == 0 { 0 } else { 960 }, k % 2 == 0);
         }
-        assert!(belief.lasting() >= 0.05);
+        assert!(belief.retention() >= 0.05);
     }
 }

@@ -1,7 +1,7 @@
 //! The packed stat table: a row per endpoint, an `f64` column per stat, eligibility per row.
 
 use crate::error::{RouteError, fail};
-use crate::minima::Minima;
+use crate::min_index::MinIndex;
 
 /// How the values of a stat compare across endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub struct StatTable {
     eligible: Vec<bool>,
     free: Vec<u32>,
     epoch: u64,
-    minima: Minima,
+    min_index: MinIndex,
 }
 
 impl StatTable {
@@ -138,7 +138,7 @@ impl StatTable {
             column.push(blank(*stat));
         }
         let loads = &self.columns[Stat::InFlight as usize];
-        self.minima.update(loads, loads.len() - 1);
+        self.min_index.update(loads, loads.len() - 1);
         self.ids.push(Some(id));
         self.eligible.push(true);
         (self.ids.len() - 1) as u32
@@ -167,7 +167,7 @@ impl StatTable {
         let Some(slot) = column.get_mut(row as usize) else { return };
         *slot = change(*slot);
         if stat == Stat::InFlight {
-            self.minima.update(column, row as usize);
+            self.min_index.update(column, row as usize);
         }
     }
 
@@ -227,13 +227,13 @@ impl StatTable {
             *slot = if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
         }
         if stat == Stat::InFlight {
-            self.minima.rebuild(column);
+            self.min_index.rebuild(column);
         }
     }
 
     /// The least of the loads (in flight), block by block.
-    pub fn minima(&self) -> &Minima {
-        &self.minima
+    pub fn min_index(&self) -> &MinIndex {
+        &self.min_index
     }
 
     /// Stores columns of one value for each of `rows`, all or none.

@@ -1,4 +1,4 @@
-//! Messages of noise and of mutated real ones: no panic, nothing past the input, no lasting harm.
+//! Messages of noise and of mutated real ones: no panic, nothing past the input, no retention harm.
 //!
 //! `ROUTECORE_FUZZ_ROUNDS` makes the run longer; each round is one message.
 

@@ -38,7 +38,7 @@ impl UnderWay {
         }
     }
 
-    pub fn hear(&mut self) -> Option<(f64, u32, Vec<Residency>)> {
+    pub fn deliver(&mut self) -> Option<(f64, u32, Vec<Residency>)> {
         self.batches.pop_front()
     }
 

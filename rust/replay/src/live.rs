@@ -216,7 +216,7 @@ impl Gateway for LiveRouter {
                     let tokens = held.get(engine as usize)?.leading_tokens(request, prompt.block);
                     Some(Told { tokens: f64::from(tokens), exact: true })
                 };
-                lookup.hear(rows.zip(engines.iter().map(told)), sizes);
+                lookup.observe(rows.zip(engines.iter().map(told)), sizes);
             }
             asked = lookup.asked(sizes);
         }

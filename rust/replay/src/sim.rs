@@ -127,7 +127,7 @@ impl Simulation<'_, '_> {
             if wake < time.min(arrival).min(change).min(scrape) {
                 self.retry(wake);
             } else if self.kv_events.next() <= time.min(arrival).min(change).min(scrape) {
-                self.hear();
+                self.deliver();
             } else if change.min(scrape) <= time.min(arrival) {
                 if change <= scrape { self.change() } else { self.scrape() }
             } else if arrival < time || (arrival == time && starts) {
@@ -153,8 +153,8 @@ impl Simulation<'_, '_> {
         }
     }
 
-    fn hear(&mut self) {
-        if let Some((now, engine, batch)) = self.kv_events.hear() {
+    fn deliver(&mut self) {
+        if let Some((now, engine, batch)) = self.kv_events.deliver() {
             self.gateway.on_kv_events(now, engine, &batch);
         }
     }

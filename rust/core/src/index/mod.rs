@@ -11,15 +11,15 @@
 //!
 //! New blocks make room only once they are confirmed: an engine that refuses a request has evicted
 //! nothing for it. Until then they come on top, and all that is pinned is no more than fits.
-//! Read next: `runs.rs` (the forest of runs), `shelf.rs` (what one row holds, in order of leaving).
+//! Read next: `runs.rs` (the forest of runs), `row_cache.rs` (what one row holds, in order of leaving).
 
+mod row_cache;
 mod runs;
-mod shelf;
 
 use std::ops::Range;
 
+use row_cache::RowCache;
 use runs::{Bits, Entry, NONE, Run, Runs};
-use shelf::Shelf;
 
 /// A request's hold on the prefix it uses on a row; give it back with [`PrefixIndex::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Depth {
 #[derive(Debug, Default)]
 pub struct PrefixIndex {
     runs: Runs,
-    shelves: Vec<Shelf>,
+    row_caches: Vec<RowCache>,
     default_capacity: u32,
 }
 
@@ -121,17 +121,19 @@ impl PrefixIndex {
 
     /// Blocks that `row` holds now.
     pub fn held(&self, row: u32) -> u32 {
-        self.shelves.get(row as usize).map_or(0, |shelf| shelf.held)
+        self.row_caches.get(row as usize).map_or(0, |row_cache| row_cache.held)
     }
 
     /// Distinct blocks on `row` that requests in flight use; what they share counts once.
     pub fn pinned(&self, row: u32) -> u32 {
-        self.shelves.get(row as usize).map_or(0, |shelf| shelf.pinned)
+        self.row_caches.get(row as usize).map_or(0, |row_cache| row_cache.pinned)
     }
 
     /// Blocks that `row` may hold.
     pub fn capacity(&self, row: u32) -> u32 {
-        self.shelves.get(row as usize).map_or(self.default_capacity, |shelf| shelf.capacity)
+        self.row_caches
+            .get(row as usize)
+            .map_or(self.default_capacity, |row_cache| row_cache.capacity)
     }
 
     /// Runs in the index: what its memory grows with beside the blocks.
@@ -141,14 +143,14 @@ impl PrefixIndex {
 
     /// Sets what `row` may hold; what is over leaves at once, as far as it is not in use.
     pub fn set_capacity(&mut self, row: u32, blocks: u32) {
-        self.shelf(row).capacity = blocks;
+        self.row_cache(row).capacity = blocks;
         self.make_room(row);
     }
 
     /// For every row, how many leading blocks of the chain it holds, and has in use, without a gap.
     pub fn match_into(&self, chain: &[u64], found: &mut Depths) {
-        found.held.start(self.shelves.len());
-        found.busy.start(self.shelves.len());
+        found.held.start(self.row_caches.len());
+        found.busy.start(self.row_caches.len());
         let mut at = 0;
         let mut parent = NONE;
         while let Some((id, run)) = self.runs.next(parent, chain, at) {
@@ -169,11 +171,11 @@ impl PrefixIndex {
     /// as a request holds them, until one is [confirmed](Self::confirm). Where what is pinned
     /// leaves no room for all, the head of the chain is kept. `None`: nothing of it is.
     pub fn pin(&mut self, row: u32, chain: &[u64]) -> Option<Pin> {
-        self.shelf(row);
+        self.row_cache(row);
         let (mut pin, mut at) = self.pin_known(row, chain);
         if at < chain.len() {
-            let shelf = &self.shelves[row as usize];
-            let room = shelf.capacity.saturating_sub(shelf.pinned) as usize;
+            let row_cache = &self.row_caches[row as usize];
+            let room = row_cache.capacity.saturating_sub(row_cache.pinned) as usize;
             let chain = &chain[..chain.len().min(at + room)];
             while at < chain.len() {
                 let parent = pin.map_or(NONE, |pin: Pin| pin.0);
@@ -186,11 +188,11 @@ impl PrefixIndex {
                 };
                 let entry = self.runs.hold(run, row, Entry::pinned(run, row));
                 let len = self.runs.run(run).len();
-                let shelf = &mut self.shelves[row as usize];
-                shelf.held += len;
-                shelf.pinned += len;
-                shelf.unconfirmed += len;
-                shelf.in_use.push(&mut self.runs.entries, entry);
+                let row_cache = &mut self.row_caches[row as usize];
+                row_cache.held += len;
+                row_cache.pinned += len;
+                row_cache.unconfirmed += len;
+                row_cache.in_use.push(&mut self.runs.entries, entry);
                 at += len as usize;
                 pin = Some(Pin(run));
             }
@@ -212,7 +214,7 @@ impl PrefixIndex {
             run = self.runs.run(run).parent;
         }
         if blocks > 0 {
-            self.shelves[row as usize].unconfirmed -= blocks;
+            self.row_caches[row as usize].unconfirmed -= blocks;
             self.make_room(row);
         }
     }
@@ -231,16 +233,16 @@ impl PrefixIndex {
             entry.users -= 1;
             if entry.users == 0 {
                 let confirmed = entry.confirmed;
-                let shelf = &mut self.shelves[row as usize];
-                shelf.in_use.remove(&mut self.runs.entries, id);
-                shelf.pinned -= len;
+                let row_cache = &mut self.row_caches[row as usize];
+                row_cache.in_use.remove(&mut self.runs.entries, id);
+                row_cache.pinned -= len;
                 if confirmed {
                     self.runs.set_busy(run, row, false);
                     // From the tail up, so that heads leave last.
-                    shelf.idle.push(&mut self.runs.entries, id);
+                    row_cache.idle.push(&mut self.runs.entries, id);
                 } else {
-                    shelf.held -= len;
-                    shelf.unconfirmed -= len;
+                    row_cache.held -= len;
+                    row_cache.unconfirmed -= len;
                     self.runs.let_go(run, row);
                 }
             }
@@ -251,26 +253,26 @@ impl PrefixIndex {
 
     /// Forgets all that `row` holds, pinned or not; pins on it mean nothing afterwards.
     pub fn drop_row(&mut self, row: u32) {
-        let Some(shelf) = self.shelves.get_mut(row as usize) else { return };
-        let (mut idle, mut in_use) = (shelf.idle, shelf.in_use);
-        *shelf = Shelf::new(self.default_capacity);
+        let Some(row_cache) = self.row_caches.get_mut(row as usize) else { return };
+        let (mut idle, mut in_use) = (row_cache.idle, row_cache.in_use);
+        *row_cache = RowCache::new(self.default_capacity);
         for list in [&mut idle, &mut in_use] {
             while let Some(entry) = list.pop_oldest(&mut self.runs.entries) {
                 let run = self.runs.entries[entry].run;
                 self.runs.let_go(run, row);
             }
         }
-        if self.shelves.iter().all(|shelf| shelf.held == 0) {
+        if self.row_caches.iter().all(|row_cache| row_cache.held == 0) {
             self.runs = Runs::default();
         }
     }
 
-    fn shelf(&mut self, row: u32) -> &mut Shelf {
+    fn row_cache(&mut self, row: u32) -> &mut RowCache {
         let rows = row as usize + 1;
-        if self.shelves.len() < rows {
-            self.shelves.resize(rows, Shelf::new(self.default_capacity));
+        if self.row_caches.len() < rows {
+            self.row_caches.resize(rows, RowCache::new(self.default_capacity));
         }
-        &mut self.shelves[row as usize]
+        &mut self.row_caches[row as usize]
     }
 
     /// Pins what the row holds of the chain already; the pin and the blocks it covers.
@@ -288,10 +290,10 @@ impl PrefixIndex {
             entry.users += 1;
             if entry.users == 1 {
                 self.runs.set_busy(run, row, true);
-                let shelf = &mut self.shelves[row as usize];
-                shelf.idle.remove(&mut self.runs.entries, id);
-                shelf.in_use.push(&mut self.runs.entries, id);
-                shelf.pinned += len;
+                let row_cache = &mut self.row_caches[row as usize];
+                row_cache.idle.remove(&mut self.runs.entries, id);
+                row_cache.in_use.push(&mut self.runs.entries, id);
+                row_cache.pinned += len;
             }
             at += len as usize;
             parent = run;
@@ -312,8 +314,8 @@ impl PrefixIndex {
         let (head, pairs) = self.runs.split(tail, at);
         for (tail_entry, head_entry) in pairs {
             let Entry { row, users, .. } = self.runs.entries[tail_entry];
-            let shelf = &mut self.shelves[row as usize];
-            let list = if users > 0 { &mut shelf.in_use } else { &mut shelf.idle };
+            let row_cache = &mut self.row_caches[row as usize];
+            let list = if users > 0 { &mut row_cache.in_use } else { &mut row_cache.idle };
             list.push_after(&mut self.runs.entries, tail_entry, head_entry);
         }
         head
@@ -321,21 +323,21 @@ impl PrefixIndex {
 
     /// Lets idle blocks go until what is confirmed fits.
     fn make_room(&mut self, row: u32) {
-        // A pin that outlived its row finds no shelf there, and nothing to make room on.
-        while let Some(shelf) = self.shelves.get(row as usize) {
-            let over = (shelf.held - shelf.unconfirmed).saturating_sub(shelf.capacity);
-            let Some(oldest) = shelf.idle.oldest().filter(|_| over > 0) else { return };
+        // A pin that outlived its row finds no cache there, and nothing to make room on.
+        while let Some(row_cache) = self.row_caches.get(row as usize) {
+            let over = (row_cache.held - row_cache.unconfirmed).saturating_sub(row_cache.capacity);
+            let Some(oldest) = row_cache.idle.oldest().filter(|_| over > 0) else { return };
             let run = self.runs.entries[oldest].run;
             let len = self.runs.run(run).len();
-            let shelf = &mut self.shelves[row as usize];
-            shelf.held -= over.min(len);
+            let row_cache = &mut self.row_caches[row as usize];
+            row_cache.held -= over.min(len);
             if over < len && self.runs.truncate(run, len - over) {
                 continue;
             }
             if over < len {
                 self.split(run, (len - over) as usize);
             }
-            self.shelves[row as usize].idle.remove(&mut self.runs.entries, oldest);
+            self.row_caches[row as usize].idle.remove(&mut self.runs.entries, oldest);
             self.runs.let_go(run, row);
         }
     }

@@ -69,7 +69,7 @@ fn mark(bits: &mut Bits, row: u32, on: bool) {
     }
 }
 
-/// That a row holds a run. Stands in exactly one list of its row's shelf.
+/// That a row holds a run. Stands in exactly one list of its row's cache.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Entry {
     pub run: u32,

@@ -86,7 +86,7 @@ impl Clock {
 
     /// A timestamp came; its time by this clock, and what that did. `late`: seconds that it may be
     /// behind because it is told late.
-    pub fn hear(&mut self, told: f64, late: f64) -> (f64, Turn) {
+    pub fn observe(&mut self, told: f64, late: f64) -> (f64, Turn) {
         let Some(told) = seconds(told) else {
             return (if self.now.is_finite() { self.now } else { 0.0 }, Turn::On);
         };
@@ -215,36 +215,36 @@ mod tests {
 
     fn clock(at: f64) -> Clock {
         let mut clock = Clock::default();
-        clock.hear(at, FAR);
+        clock.observe(at, FAR);
         clock
     }
 
     #[test]
     fn a_clock_that_is_set_back_goes_on_from_where_it_was() {
         let mut clock = clock(10_000.0);
-        assert_eq!(clock.hear(6_400.0, FAR), (10_000.0, Turn::On));
-        assert_eq!(clock.hear(6_401.0, FAR), (10_001.0, Turn::On));
-        assert_eq!(clock.hear(7_100.0, FAR), (10_700.0, Turn::Leapt));
+        assert_eq!(clock.observe(6_400.0, FAR), (10_000.0, Turn::On));
+        assert_eq!(clock.observe(6_401.0, FAR), (10_001.0, Turn::On));
+        assert_eq!(clock.observe(7_100.0, FAR), (10_700.0, Turn::Leapt));
     }
 
     #[test]
     fn a_leap_is_believed_until_time_goes_on_from_before_it() {
         let mut clock = clock(100.0);
-        assert_eq!(clock.hear(3_700.0, FAR), (3_700.0, Turn::Leapt));
+        assert_eq!(clock.observe(3_700.0, FAR), (3_700.0, Turn::Leapt));
         assert_eq!(clock.sure(), 100.0);
-        assert_eq!(clock.hear(101.0, FAR), (101.0, Turn::Undone));
+        assert_eq!(clock.observe(101.0, FAR), (101.0, Turn::Undone));
         assert_eq!((clock.now(), clock.sure()), (101.0, 101.0));
-        clock.hear(3_700.0, FAR);
-        clock.hear(3_700.5, FAR);
+        clock.observe(3_700.0, FAR);
+        clock.observe(3_700.5, FAR);
         assert_eq!(clock.sure(), 3_700.5);
     }
 
     #[test]
     fn a_clock_set_ahead_is_found_out_by_a_request_that_lives() {
         let mut clock = clock(100.0);
-        let (time, _) = clock.hear(3_700.0, FAR);
+        let (time, _) = clock.observe(3_700.0, FAR);
         assert_eq!(clock.disprove(time), Some(100.0));
-        assert_eq!(clock.hear(3_700.75, FAR), (100.75, Turn::On));
+        assert_eq!(clock.observe(3_700.75, FAR), (100.75, Turn::On));
     }
 
     #[test]
@@ -252,8 +252,8 @@ mod tests {
         let mut clock = clock(50_000.0);
         for second in 0..1_000 {
             let second = f64::from(second) * 0.5;
-            let (here, _) = clock.hear(50_000.0 + second, FAR);
-            let (there, _) = clock.hear(46_400.0 + second, FAR);
+            let (here, _) = clock.observe(50_000.0 + second, FAR);
+            let (there, _) = clock.observe(46_400.0 + second, FAR);
             assert!((here - (50_000.0 + second)).abs() < 1e-6, "{second}");
             assert!((there - (50_000.0 + second)).abs() < 1e-6, "{second}");
         }
@@ -263,10 +263,10 @@ mod tests {
     fn other_units_and_no_numbers() {
         let mut clock = clock(1_700_000_000.0);
         for told in [1_700_000_000_500.0, 1_700_000_000_500_000.0, 1_700_000_000_500_000_000.0] {
-            assert!((clock.hear(told, FAR).0 - 1_700_000_000.5).abs() < 1e-3);
+            assert!((clock.observe(told, FAR).0 - 1_700_000_000.5).abs() < 1e-3);
         }
         for told in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e12] {
-            assert_eq!(clock.hear(told, FAR), (1_700_000_000.5, Turn::On));
+            assert_eq!(clock.observe(told, FAR), (1_700_000_000.5, Turn::On));
         }
     }
 }

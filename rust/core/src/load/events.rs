@@ -48,7 +48,7 @@ impl Load {
         if table.id(row).is_none() {
             return;
         }
-        let time = self.hear(table, row, time, SENT_LATE);
+        let time = self.observe(table, row, time, SENT_LATE);
         if self.adopt(row, request, time) {
             return self.publish(table, row);
         }
@@ -84,7 +84,7 @@ impl Load {
         request: u128,
         time: f64,
     ) -> Option<FirstToken> {
-        let time = self.hear(table, row, time, f64::INFINITY);
+        let time = self.observe(table, row, time, f64::INFINITY);
         let time = self.revive(table, row, request, time);
         let (bounds, now) = (self.bounds(), self.clock.now());
         self.row(row).pass(time);
@@ -121,7 +121,7 @@ impl Load {
         time: f64,
         done: bool,
     ) -> Option<Served> {
-        let time = self.hear(table, row, time, f64::INFINITY);
+        let time = self.observe(table, row, time, f64::INFINITY);
         let time = self.revive(table, row, request, time);
         self.row(row).pass(time);
         let flight = self.take(row, request)?;
@@ -142,8 +142,8 @@ impl Load {
     }
 
     /// Hears a host's timestamp of the row; its time by our clock.
-    pub fn heard(&mut self, table: &mut StatTable, row: u32, told: f64) -> f64 {
-        self.hear(table, row, told, f64::INFINITY)
+    pub fn observed(&mut self, table: &mut StatTable, row: u32, told: f64) -> f64 {
+        self.observe(table, row, told, f64::INFINITY)
     }
 
     /// A host's timestamp as a time of our clock; changes nothing.

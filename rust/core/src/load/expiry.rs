@@ -9,7 +9,7 @@ impl Load {
     /// Moves time on: pending choices and leases that ran out leave the load.
     pub fn advance(&mut self, table: &mut StatTable, now: f64) {
         let first = self.clock.now() == f64::NEG_INFINITY;
-        let (_, turn) = self.clock.hear(now, FAR);
+        let (_, turn) = self.clock.observe(now, FAR);
         if turn == Turn::Leapt {
             self.metered = None;
         }
@@ -21,9 +21,9 @@ impl Load {
 
     /// Something happened on the row at a timestamp; its time by the clock. `late`: seconds that
     /// it may be told late.
-    pub(super) fn hear(&mut self, table: &mut StatTable, row: u32, told: f64, late: f64) -> f64 {
+    pub(super) fn observe(&mut self, table: &mut StatTable, row: u32, told: f64, late: f64) -> f64 {
         let first = self.clock.now() == f64::NEG_INFINITY;
-        let (time, turn) = self.clock.hear(told, late);
+        let (time, turn) = self.clock.observe(told, late);
         if first {
             self.start();
         }

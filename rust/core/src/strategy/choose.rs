@@ -1,6 +1,6 @@
 //! The least of many, with defined ties.
 
-use crate::minima::Least;
+use crate::min_index::Least;
 use crate::rng::Rng;
 use crate::stats::Stat;
 use crate::strategy::{Scored, Term, View};
@@ -30,19 +30,19 @@ pub fn least(costs: impl Iterator<Item = f64> + Clone, ties: Ties, rng: &mut Rng
 
 /// [`least`] of the loads, by the table's summary of each block of rows.
 fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
-    let (column, minima) = (view.table.column(Stat::InFlight), view.table.minima());
+    let (column, min_index) = (view.table.column(Stat::InFlight), view.table.min_index());
     let runs = view.candidates.runs();
     let unknown = |rng: &mut Rng| if ties == Ties::First { 0 } else { rng.below(view.len()) };
     let which = |equals: usize, rng: &mut Rng| {
         if ties == Ties::Random && equals > 1 { rng.below(equals) } else { 0 }
     };
     if let [run] = runs {
-        let row = minima.draw(column, run.clone(), |equals| which(equals, rng));
+        let row = min_index.draw(column, run.clone(), |equals| which(equals, rng));
         return Some(row.map_or_else(|| unknown(rng), |row| row - run.start));
     }
     let mut least = Least { value: f64::INFINITY, equals: 0 };
     for run in runs {
-        let here = minima.least(column, run.clone());
+        let here = min_index.least(column, run.clone());
         if here.value < least.value {
             least = here;
         } else if here.value == least.value {
@@ -55,7 +55,7 @@ fn least_in_runs(view: View<'_>, ties: Ties, rng: &mut Rng) -> Option<usize> {
     let mut nth = which(least.equals, rng);
     let mut before = 0;
     for run in runs {
-        match minima.nth(column, run.clone(), least.value, nth) {
+        match min_index.nth(column, run.clone(), least.value, nth) {
             Ok(row) => return Some(before + row - run.start),
             Err(left) => nth = left,
         }

@@ -97,11 +97,11 @@ impl Cut<'_> {
 
 /// The least of each block of a column.
 #[derive(Debug, Clone, Default)]
-pub struct Minima {
+pub struct MinIndex {
     blocks: Vec<Block>,
 }
 
-impl Minima {
+impl MinIndex {
     /// Looks at the whole column anew.
     pub fn rebuild(&mut self, column: &[f64]) {
         self.blocks.clear();
@@ -199,28 +199,28 @@ mod tests {
     #[test]
     fn summaries_stay_true_while_values_change() {
         let mut rng = Rng::new(1);
-        let (mut column, mut minima) = (Vec::new(), Minima::default());
+        let (mut column, mut min_index) = (Vec::new(), MinIndex::default());
         for row in 0..200 {
             column.push(0.0);
-            minima.update(&column, row);
+            min_index.update(&column, row);
         }
         for _ in 0..20_000 {
             let row = rng.below(200);
             column[row] = if rng.below(20) == 0 { f64::NAN } else { rng.below(5) as f64 };
-            minima.update(&column, row);
+            min_index.update(&column, row);
             let (a, b) = (rng.below(200), rng.below(200));
             let rows = a.min(b)..a.max(b) + 1;
             let value = column[rows.clone()].iter().copied().fold(f64::INFINITY, f64::min);
             let same: Vec<usize> = rows.clone().filter(|&row| column[row] == value).collect();
             let least = Least { value, equals: same.len() };
-            assert_eq!(minima.least(&column, rows.clone()), least);
+            assert_eq!(min_index.least(&column, rows.clone()), least);
             for (nth, &row) in same.iter().enumerate() {
-                assert_eq!(minima.nth(&column, rows.clone(), value, nth), Ok(row));
+                assert_eq!(min_index.nth(&column, rows.clone(), value, nth), Ok(row));
             }
-            assert_eq!(minima.nth(&column, rows, value, same.len() + 3), Err(3));
+            assert_eq!(min_index.nth(&column, rows, value, same.len() + 3), Err(3));
         }
-        let mut anew = Minima::default();
+        let mut anew = MinIndex::default();
         anew.rebuild(&column);
-        assert_eq!(anew.blocks, minima.blocks);
+        assert_eq!(anew.blocks, min_index.blocks);
     }
 }

@@ -61,7 +61,7 @@ impl List {
 
 /// The two lists of a row, and its sums in blocks.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub struct RowCache {
     /// Nobody uses these: they may leave.
     pub idle: List,
     /// Requests in flight use these.
@@ -73,7 +73,7 @@ pub struct Shelf {
     pub capacity: u32,
 }
 
-impl Shelf {
+impl RowCache {
     pub fn new(capacity: u32) -> Self {
         Self {
             idle: List::EMPTY,
