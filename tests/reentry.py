@@ -233,6 +233,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "Router.route": lambda w: _route(
         w, lambda *a: w.router.route(*a, None, body(), tokens() if next(counter) % 2 else None)
     ),
+    "Router.forget": lambda w: w.router.forget(Name("h1") if next(counter) % 2 else None),
     "Router.route_batch": lambda w: _route(
         w, lambda *a: w.router.route_batch(*a, (body() for _ in range(3)))
     ),
@@ -256,6 +257,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     ),
     "Table.column": lambda w: w.table.column(Name("in_flight")),
     "Table.clear_stats": lambda w: w.table.clear_stats(Name("h1")),
+    "Table.forget": lambda w: w.table.forget(Name("h1"), True),
     "Table.set_eligible": lambda w: w.table.set_eligible(str(w.table.add("h3") and "h3"), True),
     "Table.sent": lambda w: w.table.sent(Name("h1"), Hostile("id"), 0.0),
     "Table.first_token": lambda w: w.table.first_token(Name("h1"), Hostile("id"), 0.0),

@@ -132,6 +132,22 @@ class Fleet:
         """Where such a request would go now, and why; changes nothing."""
         return self.router.explain(*self._arguments(self._endpoints, body, headers))
 
+    def forget(self, url: str | None = None, *, learned: bool = False) -> None:
+        """Forget what an endpoint's engine had in its cache, or all engines had.
+
+        Call it where you know that it is lost: after new weights, `/reset_prefix_cache`, a
+        restart. Requests in flight stay.
+
+        Args:
+            url: The endpoint; all of them if left out. One that is not known changes nothing.
+            learned: Also forget what was learned of it: its speed, how long its cache lasts, that
+                it failed. For another engine or model behind the same URL.
+        """
+        self.monitor.forget(url, learned=learned)
+        forget = getattr(self.router, "forget", None)  # a router of one's own need not have it
+        if forget is not None:
+            forget(url)
+
     def close(self) -> None:
         """End the scraper's thread, if there is one."""
         if self._scraper is not None:

@@ -228,6 +228,15 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             tell(news)
         ended()
 
+    def forget(self, engine_url: str | None = None, *, learned: bool = False) -> None:
+        """Forget what an engine had in its cache, or all had; see `EndpointTable.forget`.
+
+        Args:
+            engine_url: The endpoint; all of them if left out.
+            learned: Also forget what was learned of it: another engine is behind it.
+        """
+        self.table.forget(engine_url, learned=learned)
+
     def on_load_elsewhere(self, engine_url: str, count: int) -> None:
         """What other routers have in flight on the endpoint; holds until the next report."""
         self._core.elsewhere(engine_url, count)

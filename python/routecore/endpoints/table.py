@@ -72,6 +72,20 @@ class EndpointTable:
         """Forget what the engine said of itself; its requests in flight stay."""
         self.core.clear_stats(url)
 
+    def forget(self, url: str | None = None, *, learned: bool = False) -> None:
+        """Forget what an endpoint's engine had in its cache, or all engines had.
+
+        For those who know that it is lost: new weights, a cache that was reset, an engine that
+        was restarted. Requests in flight stay, and are not taken for cached when they end.
+
+        Args:
+            url: The endpoint; all of them if left out. One that is not known changes nothing.
+            learned: Also forget what was learned: its speed, how long its cache lasts, and that it
+                failed; of all endpoints, the length of answers and the tokens of a text as well.
+                For another engine or another model behind the URL.
+        """
+        self.core.forget(url, learned)
+
     def set_eligible(self, url: str, eligible: bool) -> None:
         """Let the endpoint be chosen, or not (unhealthy, asleep, draining).
 

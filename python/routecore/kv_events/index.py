@@ -93,8 +93,12 @@ class KVIndex:
             counters["disbelieved"] = self._disbelieved[url]
         return counters
 
-    def forget(self, url: str) -> None:
-        """Forget an endpoint's blocks: its engine sleeps, or lost its cache without a word."""
+    def forget(self, url: str | None = None) -> None:
+        """Forget an endpoint's blocks: its engine sleeps, or lost its cache without a word.
+
+        Args:
+            url: The endpoint; all of them if left out.
+        """
         self.core.forget(url)
 
     def remove(self, url: str) -> bool:

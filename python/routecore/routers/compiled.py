@@ -116,6 +116,17 @@ class CompiledRouter(Holding, RoutingInterface):
             waits = self._hold.explain((endpoints, engine_stats, request_stats), asked)
         return Explanation(strategy=self.strategy, url=url, candidates=scores, waits=waits)
 
+    def forget(self, url: str | None = None) -> None:
+        """Forget what this router remembers of an endpoint's cache, or of all: what engines told
+        by KV events, and, for hosts without our monitor, what was sent there.
+
+        What was sent there is otherwise the table's: see `EndpointTable.forget`.
+
+        Args:
+            url: The endpoint; all of them if left out.
+        """
+        self._core.forget(url)
+
     def route_batch(
         self,
         endpoints: Sequence[Endpoint],

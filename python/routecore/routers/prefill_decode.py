@@ -85,6 +85,15 @@ class PrefillDecodeRouter(RoutingInterface):
             endpoints, engine_stats, request_stats, request, request_json
         )
 
+    def forget(self, url: str | None = None) -> None:
+        """Forget what both halves remember of an endpoint's cache, or of all.
+
+        Args:
+            url: The endpoint; all of them if left out.
+        """
+        self._prefill.forget(url)
+        self._decode.forget(url)
+
     def route_request(
         self,
         endpoints: Sequence[Any],

@@ -195,8 +195,12 @@ impl KvIndex {
         detached(url.py(), || self.feed.apart(|feed, _| feed.expect(id, ranks, index)));
     }
 
-    fn forget(&self, url: &Bound<'_, PyString>) {
-        self.lost(url.py(), &[id(url)]);
+    #[pyo3(signature = (url=None))]
+    pub fn forget(&self, py: Python<'_>, url: Option<&Bound<'_, PyString>>) {
+        match url {
+            Some(url) => self.lost(py, &[id(url)]),
+            None => detached(py, || self.feed.apart(|feed, _| feed.forget_all(self.index.raw()))),
+        }
     }
 
     fn set_doubted(&self, url: &Bound<'_, PyString>, doubted: bool) -> bool {

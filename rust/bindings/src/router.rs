@@ -224,6 +224,17 @@ impl Router {
         })
     }
 
+    /// Forgets what is remembered here of the endpoint's cache, or of all: by what was sent there,
+    /// for hosts without our monitor, and by what engines told.
+    #[pyo3(signature = (url=None))]
+    fn forget(&self, py: Python<'_>, url: Option<&Bound<'_, PyString>>) -> PyResult<()> {
+        if let Some((own, _)) = &self.own {
+            own.forget(url, false)?;
+        }
+        self.kv_index.iter().for_each(|index| index.get().forget(py, url));
+        Ok(())
+    }
+
     /// Positions in `endpoints`, as native unsigned 32-bit integers, one per key.
     #[pyo3(signature = (endpoints, engine_stats, request_stats, keys, ids=None))]
     fn route_batch(

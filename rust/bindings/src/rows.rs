@@ -90,6 +90,27 @@ impl Inner {
         true
     }
 
+    /// The engine behind the URL has lost its cache, or all engines have; if `learned`, others are
+    /// behind them from now on.
+    pub fn forget(&mut self, url: Option<&str>, learned: bool) {
+        let fleet = &mut self.fleet;
+        match url.map(|url| self.rows.get(url).copied()) {
+            None => {
+                fleet.caches_lost();
+                if learned {
+                    fleet.unlearn_all();
+                }
+            }
+            Some(Some(row)) => {
+                fleet.cache_lost(row);
+                if learned {
+                    fleet.unlearn(row);
+                }
+            }
+            Some(None) => {}
+        }
+    }
+
     /// Notes whether the endpoint of the row sleeps. True where it fell asleep just now: what its
     /// engine had in its cache is lost, whether the engine says so or not.
     pub fn set_asleep(&mut self, row: u32, asleep: bool) -> bool {

@@ -138,6 +138,16 @@ impl Table {
         })
     }
 
+    /// Forgets what the endpoint's engine had in its cache, or all engines had; and, if `learned`,
+    /// what was learned of them.
+    pub fn forget(&self, url: Option<&Bound<'_, PyString>>, learned: bool) -> PyResult<()> {
+        let name = url.map(text);
+        self.with(|inner| {
+            inner.forget(name.as_deref(), learned);
+            Ok(())
+        })
+    }
+
     fn set_eligible(&self, url: &Bound<'_, PyString>, eligible: bool) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {

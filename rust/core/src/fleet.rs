@@ -3,6 +3,8 @@
 //! A router's turn is: [`Fleet::index`] read-locked for [`Lookup::look`] (lookups do not block each
 //! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
+mod forget;
+
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::health::{Health, Policy};

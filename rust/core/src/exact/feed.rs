@@ -49,6 +49,11 @@ impl Feed {
         ranks.for_each(|(_, publisher)| publisher.forget(&mut self.work, index));
     }
 
+    /// Forgets the blocks of all endpoints.
+    pub fn forget_all(&mut self, index: &RwLock<ExactIndex>) {
+        self.publishers.values_mut().for_each(|publisher| publisher.forget(&mut self.work, index));
+    }
+
     /// The publisher, if it was heard of.
     pub fn get(&self, id: u64, rank: u32) -> Option<&Publisher> {
         self.publishers.get(&(id, rank))
