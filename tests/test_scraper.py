@@ -1,6 +1,7 @@
 """The scraper against real HTTP servers on loopback."""
 
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -248,7 +249,7 @@ def test_answers_that_take_long_to_read_starve_nobody(engine, scraper):
 
 
 def test_reading_one_answer_takes_bounded_time(engine, scraper, monkeypatch):
-    monkeypatch.setattr("routecore.endpoints.scraper._READ_SECONDS", 0.03)
+    monkeypatch.setattr("routecore.endpoints.metrics_http._READ_SECONDS", 0.03)
     slow, quick = engine(LONG * 200), engine(NEW)
     s = scraper([slow.url, quick.url], timeout=60.0)
     s.scrape_once()
@@ -315,6 +316,20 @@ def test_close_stops_the_thread_forgets_and_may_be_repeated(engine, scraper):
     assert len(s.get_engine_stats()) == 0
     s.start()
     assert eventually(lambda: one.url in s.get_engine_stats())
+
+
+def test_close_waits_for_no_engine_that_does_not_answer(scraper):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers none
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        one = scraper([url], timeout=3600.0)
+        one.start()
+        taken, _ = silent.accept()
+        with taken:
+            taken.recv(1)
+            thread = one._thread
+            assert thread is not None
+            one.close()  # were it to wait for the answer, it would last for two hours
+            assert not thread.is_alive()
 
 
 def test_a_view_handed_out_keeps_what_it_showed(engine, scraper):

@@ -6,10 +6,10 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from routecore.endpoints.metrics import Reading, hit_rate, read_in_steps
+from routecore.endpoints.metrics import Reading, hit_rate
+from routecore.endpoints.metrics_http import MAX_OPEN, MetricsHttp, read
 from routecore.endpoints.monitor import SingletonMeta
 from routecore.endpoints.stats import EngineStats
 from routecore.endpoints.table import EndpointTable, default_table
@@ -20,20 +20,12 @@ from routecore.process import watch
 
 if TYPE_CHECKING:
     import asyncio
-    import logging
-    import ssl
 
     import httpx
 
 Endpoints = Iterable[str | Endpoint]
 
-_MAX_BYTES = 2 * 1024 * 1024  # of one answer: far above any engine's, and a bound
-_MAX_OPEN = 256  # connections at a time
-# Seconds of computing that the reading of one answer may take, far above any engine's, and what
-# of it is done before the other answers get a turn.
-_READ_SECONDS, _TURN_SECONDS = 0.25, 0.005
 _EXIT_SECONDS = 0.5  # that the process's end waits for an answer
-_IMPORTS = ("httpx", "h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio")
 _of_parents: list[object] = []  # loops of threads that a fork left behind
 _FLUSH_SECONDS = 0.02  # answers that come this close together are stored in one go
 
@@ -95,8 +87,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         else:
             self._endpoints = endpoints
         self._interval, self._timeout, self._stale_after = scrape_interval, timeout, stale_after
-        self._headers, self._path = dict(headers or {}), "/" + path.lstrip("/")
-        self._verify = _trusting(verify)
+        self._http = MetricsHttp(path, headers or {}, verify, timeout)
         self.table = default_table() if table is None else table
         self._entries: dict[str, _Entry] = {}
         # Replaced, never changed: a view handed out stays as it was, and costs nothing to make.
@@ -123,23 +114,22 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         """Scrape in a background thread until `close()`; a second call changes nothing."""
         import asyncio
 
-        # Here, not in the thread: a fork in the middle of an import leaves half a module.
-        for name in _IMPORTS:
-            with suppress(ImportError):
-                import_module(name)
-
+        self._http.load()
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
-            loop, stop = asyncio.new_event_loop(), asyncio.Event()
+            loop = asyncio.new_event_loop()
+            task = loop.create_task(self._run())
 
             def run() -> None:
                 try:
-                    loop.run_until_complete(self._run(stop))
+                    with suppress(asyncio.CancelledError):
+                        loop.run_until_complete(task)
                 finally:
                     loop.close()
 
-            self._stop = lambda: loop.call_soon_threadsafe(stop.set)
+            # In the middle of a scrape as well, however slow the engine is.
+            self._stop = lambda: loop.call_soon_threadsafe(task.cancel)
             self._thread = threading.Thread(target=run, name="routecore-scraper", daemon=True)
             self._thread.start()
 
@@ -194,29 +184,31 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         from concurrent.futures import ThreadPoolExecutor
 
         async def once() -> None:
-            async with self._client() as client:
+            async with self._http.client() as client:
                 await self._scrape(client, {}, None)
 
         # In a thread of its own, because the caller's may have an event loop already.
         with ThreadPoolExecutor(1, "routecore-scraper") as pool:
             pool.submit(lambda: asyncio.run(once())).result()
 
-    async def _run(self, stop: "asyncio.Event") -> None:
+    async def _run(self) -> None:
+        """Scrape until it is cancelled."""
         import asyncio
 
         running: dict[str, asyncio.Task[None]] = {}
-        async with self._client() as client:
-            while not stop.is_set():
-                try:
-                    await self._scrape(client, running, self._timeout)
-                except Exception:  # an endpoints() that fails must not end scraping
-                    self._count_failure()
-                    self._drop(self._is_stale)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._interval)
-            for task in running.values():
-                task.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+        async with self._http.client() as client:
+            try:
+                while True:
+                    try:
+                        await self._scrape(client, running, self._timeout)
+                    except Exception:  # an endpoints() that fails must not end scraping
+                        self._count_failure()
+                        self._drop(self._is_stale)
+                    await asyncio.sleep(self._interval)
+            finally:
+                for task in running.values():
+                    task.cancel()
+                await asyncio.gather(*running.values(), return_exceptions=True)
 
     async def _scrape(
         self,
@@ -229,7 +221,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
 
         urls = dict.fromkeys(e if isinstance(e, str) else e.url for e in self._endpoints())
         answers: dict[str, Reading] = {}
-        gate, turn = asyncio.Semaphore(_MAX_OPEN), asyncio.Lock()
+        gate, turn = asyncio.Semaphore(MAX_OPEN), asyncio.Lock()
         loop = asyncio.get_running_loop()
 
         def flush() -> None:
@@ -239,8 +231,8 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         async def scrape(url: str) -> None:
             try:
                 async with gate:
-                    text = await self._fetch(client, url)
-                reading = await _read(text, turn)
+                    text = await self._http.fetch(client, url)
+                reading = await read(text, turn)
             except Exception:  # whatever one endpoint does, the others are scraped
                 return self._count_failure()
             finally:
@@ -260,39 +252,6 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             await asyncio.wait(list(running.values()), timeout=patience)
         flush()
         self._drop(self._is_stale)
-
-    async def _fetch(self, client: "httpx.AsyncClient", url: str) -> str:
-        import asyncio
-
-        async with asyncio.timeout(self._timeout):
-            body = bytearray()
-            async with client.stream("GET", url.rstrip("/") + self._path) as response:
-                response.raise_for_status()
-                coding = response.headers.get("content-encoding", "identity")
-                if coding.strip().lower() != "identity":
-                    # Not asked for; and a few bytes may unpack to more than there is memory.
-                    raise ValueError(f"content encoding {coding}")
-                async for piece in response.aiter_raw():
-                    body += piece
-                    if len(body) > _MAX_BYTES:
-                        raise ValueError("answer too long")
-        return body.decode(errors="replace")
-
-    def _client(self) -> "httpx.AsyncClient":
-        import logging
-
-        import httpx
-
-        # Its line per request, at INFO, would fill the host's log at every scrape.
-        logging.getLogger("httpx").addFilter(_not_ours)
-        # Engines are near; a proxy in the environment is for elsewhere. The gate keeps the time.
-        return httpx.AsyncClient(
-            timeout=None,
-            limits=httpx.Limits(max_connections=_MAX_OPEN),
-            trust_env=False,
-            headers={**self._headers, "Accept-Encoding": "identity"},
-            verify=self._verify,
-        )
 
     def _count_failure(self) -> None:
         with self._lock:
@@ -343,26 +302,6 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 self._oldest = min(times, default=math.inf)
 
 
-async def _read(text: str, turn: "asyncio.Lock") -> Reading:
-    """Read an answer in turns with the others, in between which sockets are served."""
-    import asyncio
-
-    steps, spent = read_in_steps(text), 0.0
-    while True:
-        async with turn:
-            start = time.thread_time()
-            while time.thread_time() - start < _TURN_SECONDS:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    reading: Reading = end.value
-                    return reading
-            spent += time.thread_time() - start
-            if spent > _READ_SECONDS:
-                raise ValueError(f"not read within {_READ_SECONDS} s")
-            await asyncio.sleep(0)
-
-
 def _stats(reading: Reading, rate: float | None) -> EngineStats:
     return EngineStats(
         num_running_requests=round(reading.running or 0),
@@ -388,18 +327,3 @@ def _columns(reading: Reading, rate: float | None) -> dict[str, float]:
         "kv_capacity_tokens": reading.kv_tokens,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _trusting(verify: bool | str) -> "bool | ssl.SSLContext":
-    if not isinstance(verify, str):
-        return verify
-    import ssl
-
-    try:
-        return ssl.create_default_context(cafile=verify)
-    except OSError as error:  # ssl.SSLError is one too
-        raise RouteError(f"verify: CA file {verify!r}: {error}") from None
-
-
-def _not_ours(record: "logging.LogRecord") -> bool:
-    return not (record.threadName or "").startswith("routecore-scraper")
