@@ -18,7 +18,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 from routecore.demo.traffic import text
 from routecore.integrations.litellm import RoutecoreCallback
-from routecore.integrations.shared.settings import DEFAULT_STRATEGY
+from routecore.integrations.shared.defaults import LITELLM
 
 
 async def median_us(work: Callable[[], Awaitable[Any]], rounds: int) -> float:
@@ -81,7 +81,7 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__)
-    read.add_argument("--strategy", default=DEFAULT_STRATEGY)
+    read.add_argument("--strategy", default=LITELLM)
     read.add_argument("--deployments", type=int, nargs="+", default=[2, 16, 128])
     read.add_argument("--chars", type=int, default=2048)
     read.add_argument("--rounds", type=int, default=400)

@@ -203,11 +203,14 @@ def test_in_shadow_mode_the_hosts_choice_is_blamed_and_not_ours(
 
     async def one() -> None:
         from routecore.integrations.production_stack.life import follow
+        from routecore.integrations.shared.shadow import Choice, MovedRequests
 
-        request = _Request(app)
-        follow(request).choice = URLS[0]
-        app.state.request_stats_monitor.on_new_request(URLS[1], "id", 1.0)
-        app.state.request_stats_monitor.on_request_failed(URLS[1], "id", 2.0, "connect")
+        request, monitor = _Request(app), app.state.request_stats_monitor
+        monitor._moved = MovedRequests(told)  # type: ignore[arg-type]
+        follow(request).choice = Choice(app.state.router.decision.shadow, URLS[0], 0.0, {}, None)
+        monitor.on_new_request(URLS[1], "id", 1.0)
+        monitor.on_request_failed(URLS[1], "id", 2.0, "connect")
+        app.state.router.close()
 
     run(one())
-    assert told.ends == [(URLS[0], "client"), (URLS[1], "connect")]
+    assert told.ends[:2] == [(URLS[0], "client"), (URLS[1], "connect")]

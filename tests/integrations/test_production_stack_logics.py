@@ -156,16 +156,21 @@ def test_another_hashtrie_is_asked_in_place_of_ours(stand_in: Any) -> None:
 
 
 def test_the_prompt_index_is_bounded_and_keeps_what_is_used(stand_in: Any) -> None:
-    from routecore.integrations.production_stack.prompts import PromptIndex
+    from routecore.integrations.shared.prompts import PromptIndex
 
-    index = PromptIndex(max_chunks=8)
-    index.add("a" * 256, URLS[0])
-    for n in range(20):
-        index.add(f"{n:0128d}", URLS[1])
-        assert index.match("a" * 256 + "more", {URLS[0], URLS[1]}) == (256, {URLS[0]})
-    assert len(index) == 8
-    assert index.match(f"{0:0128d}", {URLS[1]}) == (0, {URLS[1]})
-    assert index.match("a" * 256, {URLS[1]}) == (0, {URLS[1]})
+    async def inside() -> None:
+        index = PromptIndex(max_blocks=8)
+        await index.insert("a" * 256, URLS[0])
+        both = {URLS[0], URLS[1]}
+        for n in range(20):
+            await index.insert(f"{n:0128d}", URLS[1])
+            found = await index.longest_prefix_match("a" * 256 + "more", both)
+            assert found == (256, {URLS[0]})
+        assert len(index) == 8
+        assert await index.longest_prefix_match(f"{0:0128d}", {URLS[1]}) == (0, {URLS[1]})
+        assert await index.longest_prefix_match("a" * 256, {URLS[1]}) == (0, {URLS[1]})
+
+    run(inside())
 
 
 def test_kvaware_says_what_it_does_without_events(

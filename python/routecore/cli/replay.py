@@ -114,7 +114,10 @@ GROUPS = {
     help="Requests wait at the router until the endpoint chosen has room in its KV cache.",
 )
 @click.option(
-    "--format", "format_", metavar="NAME", help="mooncake, azure, bailian, openai; else guessed."
+    "--format",
+    "format_",
+    metavar="NAME",
+    help="mooncake, azure, bailian, openai, shadow; else guessed.",
 )
 @click.option("--trace-block", type=int, help="Tokens of a hash id of the trace.")
 @click.option("--skip-bad", is_flag=True, help="Count bad lines and go on.")

@@ -1,5 +1,6 @@
 """The command `routecore shadow-report`."""
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -37,3 +38,7 @@ def shadow_report(files: tuple[Path, ...], as_json: bool) -> None:
             "-" if sides[who] is None else form.format(sides[who]) for who in ("host", "ours")
         )
         click.echo(f"{name:20}{host:>10} {ours:>10}")
+    if summary.took_ms is not None:
+        click.echo(f"{'measured latency':20}{summary.took_ms:>7.1f} ms")
+    click.echo("")
+    click.echo(textwrap.fill(summary.verdict, 80))

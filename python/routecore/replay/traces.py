@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.replay import azure, bailian, mooncake, openai_log
+from routecore.replay import azure, bailian, mooncake, openai_log, shadow_records
 from routecore.replay.columns import Trace
 from routecore.replay.lines import lines
 from routecore.requests.body import PROMPTS
 
-FORMATS = ("mooncake", "azure", "bailian", "openai")
+FORMATS = ("mooncake", "azure", "bailian", "openai", "shadow")
 """Names of the formats that `read_trace` knows."""
 
 
@@ -37,6 +37,8 @@ def _guess(path: Path) -> str:
         raise RouteError(
             f"{path}:{number}: neither a JSON object nor Azure's header; give the format"
         )
+    if {"time", "host", "ours"} <= row.keys():
+        return "shadow"
     if "hash_ids" in row:
         return "bailian" if "chat_id" in row else "mooncake"
     if any(name in row for name in ("body", "request", *PROMPTS)):
@@ -51,8 +53,8 @@ def read_trace(
 
     Args:
         path: The file.
-        format: "mooncake", "azure", "bailian" or "openai" (a log of requests); by its first line
-            if left out.
+        format: "mooncake", "azure", "bailian" or "openai" (a log of requests) or "shadow" (records
+            of a host in shadow mode); by its first line if left out.
         block: Tokens a hash id of a Mooncake trace stands for; 512 if left out.
         skip_bad: Leave bad lines out and count them, instead of failing.
 
@@ -67,5 +69,10 @@ def read_trace(
         return mooncake.read(path, 512 if block is None else block, skip_bad=skip_bad)
     if block is not None:
         raise RouteError(f"block size: a trace of the format {kind} has its own; leave it out")
-    readers = {"azure": azure.read, "bailian": bailian.read, "openai": openai_log.read}
+    readers = {
+        "azure": azure.read,
+        "bailian": bailian.read,
+        "openai": openai_log.read,
+        "shadow": shadow_records.read,
+    }
     return readers[kind](path, skip_bad=skip_bad)

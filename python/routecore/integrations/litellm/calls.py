@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from routecore.integrations.litellm.outcome import of_exception
 from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.shadow import Choice
 from routecore.integrations.shared.telemetry import Telemetry
 from routecore.requests.usage import usage_in
 
@@ -107,19 +108,27 @@ class Calls:
             self._gone.extend(keys)
             self._count_gone()
 
-    def sent(self, data: Any) -> Seen | None:
-        """The call is announced; None if it is not ours, or was before."""
+    def sent(self, data: Any, choice: Choice | None = None) -> None:
+        """The call is announced; nothing changes if it is not ours, or was before.
+
+        Args:
+            data: What LiteLLM tells of it.
+            choice: In shadow mode, what we would have chosen for it.
+        """
         self._count_gone()
         seen = self._seen(data)
         if seen is None or seen.key in self._open:
-            return None
+            return
         before = _BEFORE.get()
         watch = before[1] if before is not None and before[0] == seen.key else None
         self._open[seen.key] = watch
         if len(self._open) > _MAX_OPEN:
             self._close(next(iter(self._open)))
-        seen.fleet.monitor.on_new_request(seen.deployment, seen.call, time.time())
-        return seen
+        moved = seen.fleet.moved
+        if moved is None or choice is None or not choice.waits_for(seen.fleet.shadow):
+            seen.fleet.ends.on_new_request(seen.deployment, seen.call, time.time())
+        else:
+            moved.sent(choice, seen.deployment, seen.call, time.time())
 
     def served(self, data: Any, response: Any, end_time: Any = None) -> None:
         """The call was answered to its end."""
@@ -129,11 +138,11 @@ class Calls:
         fleet, deployment, call = over
         first = _seconds(data.get("completion_start_time"))
         if first is not None and data.get("stream"):
-            fleet.monitor.on_request_response(deployment, call, first)
+            fleet.ends.on_request_response(deployment, call, first)
         usage = getattr(response, "usage", None)
         if usage is not None:
             _used(fleet, deployment, call, usage)
-        fleet.monitor.on_request_complete(deployment, call, _seconds(end_time) or time.time())
+        fleet.ends.on_request_complete(deployment, call, _seconds(end_time) or time.time())
 
     def failed(self, data: Any, error: Any) -> None:
         """The call failed with that exception."""
@@ -143,16 +152,16 @@ class Calls:
         fleet, deployment, call = over
         end, now = of_exception(error), time.time()
         if end.reason is None:
-            fleet.monitor.on_request_complete(deployment, call, now, end.status)
+            fleet.ends.on_request_complete(deployment, call, now, end.status)
         else:
-            fleet.monitor.on_request_failed(deployment, call, now, end.reason, end.retry_after)
+            fleet.ends.on_request_failed(deployment, call, now, end.reason, end.retry_after)
 
     def _count_gone(self) -> None:
         while self._gone:
             key = self._gone.popleft()
             fleet = self._fleet_of.get(key[0])
             if fleet is not None and self._close(key):
-                fleet.monitor.on_request_failed(*key, time.time(), "client")
+                fleet.ends.on_request_failed(*key, time.time(), "client")
 
     def _over(self, data: Any) -> Seen | None:
         """As `_seen`, for the first end of a call that was counted."""
@@ -186,7 +195,7 @@ def _used(fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
         return
     if told.cached_tokens is not None:
         cast(Telemetry, fleet.telemetry).used(told.cached_tokens)
-    fleet.monitor.on_usage(deployment, call, *told)
+    fleet.ends.on_usage(deployment, call, *told)
 
 
 def _seconds(moment: Any) -> float | None:

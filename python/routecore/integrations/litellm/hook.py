@@ -7,28 +7,27 @@ LiteLLM filters by health, cooldown, budget and so on before; of what is left we
 """
 
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from operator import is_
 from typing import Any
 
 import msgspec
 
-from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
 from routecore.integrations.litellm.calls import Calls
+from routecore.integrations.litellm.group import Group
 from routecore.integrations.litellm.request import (
     body_of,
     failed_before,
     headers_of,
     ids_of,
-    narrowing,
     permitted,
 )
+from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
 from routecore.integrations.shared.settings import Settings
+from routecore.integrations.shared.shadow import Choice
 from routecore.integrations.shared.telemetry import Telemetry, watch
 
 try:
@@ -42,48 +41,8 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 _log = logging.getLogger("LiteLLM.routecore")
-_REREAD = 1.0  # seconds for which tags and order of deployments known by their ids are believed
 _MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
-_OURS: ContextVar[tuple[Fleet, str] | None] = ContextVar("routecore", default=None)
-
-
-class _Group:
-    """A model group: its fleet, and the deployments that it last had."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.ids: tuple[str, ...] = ()
-        self.endpoints: tuple[EndpointInfo, ...] = ()
-        self.narrows = False
-        self.addresses: dict[str, str] = {}
-        self._last: list[Any] = []
-        self._read_at = float("-inf")
-
-    def is_last(self, deployments: list[Any]) -> bool:
-        """Whether these are the deployments that were met last, with what was read of them.
-
-        LiteLLM up to 1.108 hands the same dicts out until one changes; since then it makes them
-        anew for each request. Those are known by their ids, and read again after a second.
-        """
-        last = self._last
-        if len(last) != len(deployments):
-            return False
-        if all(map(is_, last, deployments)):
-            return True
-        return time.monotonic() < self._read_at + _REREAD and self.ids == ids_of(deployments)
-
-    def meet(self, deployments: list[Any]) -> tuple[str, ...]:
-        """Read them; gives their ids."""
-        ids = ids_of(deployments)
-        if ids != self.ids:
-            self.ids, self.endpoints = ids, self.fleet.endpoints(ids)
-        self._last, self._read_at = list(deployments), time.monotonic()
-        self.narrows = narrowing(deployments)
-        self.addresses = {
-            url: str(deployment["litellm_params"].get("api_base") or "")
-            for url, deployment in zip(ids, deployments, strict=True)
-        }
-        return ids
+_OURS: ContextVar[Choice | None] = ContextVar("routecore", default=None)
 
 
 class RoutecoreCallback(CustomLogger):
@@ -103,7 +62,7 @@ class RoutecoreCallback(CustomLogger):
     def __init__(self, groups: Mapping[str, Mapping[str, Any]] | None = None, **given: Any) -> None:
         super().__init__()
         self._configured: tuple[dict[str, Any], dict[str, dict[str, Any]]] | None = None
-        self._groups: OrderedDict[str, _Group | None] = OrderedDict()
+        self._groups: OrderedDict[str, Group | None] = OrderedDict()
         self._calls = Calls()
         # Wrong settings fail here, at start; those of the proxy are not known yet.
         if groups or given:
@@ -131,7 +90,7 @@ class RoutecoreCallback(CustomLogger):
             if group is None:
                 return healthy_deployments
             fleet, kwargs = group.fleet, request_kwargs or {}
-            if not group.is_last(healthy_deployments):
+            if not group.knows(healthy_deployments):
                 self._calls.know(group.meet(healthy_deployments), fleet)
             candidates: Sequence[Any] = healthy_deployments
             ids, endpoints = group.ids, group.endpoints
@@ -146,11 +105,18 @@ class RoutecoreCallback(CustomLogger):
             body = body_of(model, messages, kwargs)
             if fleet.caches is not None:
                 await fleet.prepare(body, lambda: group.addresses)
-            ours = fleet.choose(endpoints, headers, body)
             if fleet.shadow is not None:
-                _OURS.set((fleet, ours))
+                _OURS.set(fleet.compare(endpoints, headers, body))
                 return healthy_deployments
-            return [candidates[ids.index(ours)]]
+            ours = fleet.choose(endpoints, headers, body)
+            if candidates is not healthy_deployments:
+                return [candidates[ids.index(ours)]]
+            found = group.named(ours, healthy_deployments)
+            if found is None:  # it is not among these, which are others than those known
+                self._calls.know(group.meet(healthy_deployments), fleet)
+                ours = fleet.choose(group.endpoints, headers, body)
+                found = healthy_deployments[group.ids.index(ours)]
+            return [found]
         except Exception as error:
             self._fault(fleet, error)
             return healthy_deployments
@@ -164,12 +130,10 @@ class RoutecoreCallback(CustomLogger):
 
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
         """The request is about to be sent."""
-        seen = self._calls.sent(kwargs)
-        chosen = None if seen is None else _OURS.get()
-        if seen is not None and chosen is not None:
+        choice = _OURS.get()
+        if choice is not None:
             _OURS.set(None)
-            if chosen[0] is seen.fleet:
-                seen.fleet.beside(chosen[1], seen.deployment)
+        self._calls.sent(kwargs, choice)
 
     async def async_post_call_success_deployment_hook(
         self, request_data: Any, response: Any, call_type: Any
@@ -211,13 +175,13 @@ class RoutecoreCallback(CustomLogger):
     # Settings, and the fleet of each model group.
 
     def _configure(self, given: Mapping[str, Any]) -> None:
-        base = dict(given)
+        base = {"strategy": defaults.LITELLM, **given}
         groups = msgspec.convert(base.pop("groups", None) or {}, dict[str, dict[str, Any]])
         for differing in ({}, *groups.values()):
             Settings.of({**base, **differing}).router()
         self._configured = base, groups
 
-    def _group(self, name: str) -> _Group | None:
+    def _group(self, name: str) -> Group | None:
         try:
             self._groups.move_to_end(name)
             return self._groups[name]
@@ -231,7 +195,7 @@ class RoutecoreCallback(CustomLogger):
             assert self._configured is not None
             base, groups = self._configured
             read = Settings.of({**base, **groups.get(name, {})})
-            group = _Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
+            group = Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
             watch(group.fleet.monitor)
         except (RouteError, TypeError, msgspec.ValidationError) as error:
             _log.error("routecore %r: %s. LiteLLM chooses until this is mended.", name, error)

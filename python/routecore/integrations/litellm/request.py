@@ -3,15 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from routecore.requests.body import prompt_fields
+from routecore.requests.body import BESIDE, PROMPTS
 from routecore.requests.headers import header
 
 _METADATA = ("metadata", "litellm_metadata")
 _NARROWING = ("tags", "tag_regex", "order")
+_PROMPTS = frozenset(PROMPTS)
+_FIELDS = frozenset((*PROMPTS, *BESIDE))
+
+
+def id_of(deployment: Mapping[str, Any]) -> str:
+    """LiteLLM's own id of a deployment: what we take for its URL."""
+    found: str = deployment["model_info"]["id"]
+    return found
 
 
 def ids_of(deployments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """LiteLLM's own ids: what we take for URLs."""
+    """The same of several."""
     return tuple([deployment["model_info"]["id"] for deployment in deployments])
 
 
@@ -77,11 +85,13 @@ def failed_before(kwargs: Mapping[str, Any]) -> set[str]:
     """Deployments that an earlier attempt at this request met in vain."""
     failed: set[str] = set()
     for name in ("_excluded_deployment_ids", "_retry_skipped_deployment_ids"):
-        failed.update(kwargs.get(name) or ())
+        if name in kwargs:
+            failed.update(kwargs[name] or ())
     for name in _METADATA:
-        for attempt in _metadata(kwargs, name).get("previous_models") or ():
-            if isinstance(attempt, Mapping) and attempt.get("deployment_id"):
-                failed.add(attempt["deployment_id"])
+        if name in kwargs:
+            for attempt in _metadata(kwargs, name).get("previous_models") or ():
+                if isinstance(attempt, Mapping) and attempt.get("deployment_id"):
+                    failed.add(attempt["deployment_id"])
     return failed
 
 
@@ -89,8 +99,16 @@ def body_of(
     model: str, messages: Sequence[Any] | None, kwargs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The body that a router reads, or None for a request whose prompt the hook is not shown."""
-    own = {"messages": messages, "model": model}
-    return prompt_fields(lambda name: own.get(name) or kwargs.get(name) or None) or None
+    # Of the request's many fields few are asked for, and most requests have few of those.
+    found = {name: kwargs[name] for name in _FIELDS.intersection(kwargs)}
+    body = {name: value for name, value in found.items() if value and not callable(value)}
+    if messages:
+        body["messages"] = messages
+    if not body or _PROMPTS.isdisjoint(body):
+        return None
+    if model:
+        body["model"] = model
+    return body
 
 
 def headers_of(kwargs: Mapping[str, Any], key: str) -> Mapping[str, str]:
@@ -111,4 +129,5 @@ def headers_of(kwargs: Mapping[str, Any], key: str) -> Mapping[str, str]:
 
 def _metadata(kwargs: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = kwargs.get(name)
-    return found if isinstance(found, Mapping) else {}
+    # A dict, as a rule; to ask the abstract class of it takes longer.
+    return found if isinstance(found, dict) or isinstance(found, Mapping) else {}  # noqa: SIM101

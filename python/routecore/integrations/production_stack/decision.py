@@ -12,27 +12,24 @@ from routecore.errors import RouteError
 from routecore.hold import HoldLimits, Rejected
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
-from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.settings import EQUAL, Settings
+from routecore.integrations.shared import defaults
 from routecore.integrations.shared.engine_caches import engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
-from routecore.integrations.shared.shadow import CHARS_PER_TOKEN, Record, shadow_log
+from routecore.integrations.shared.shadow import Shadow
 from routecore.integrations.shared.telemetry import Telemetry
 from routecore.routers.compiled import CompiledRouter
 from routecore.routers.prefill_decode import PrefillDecodeRouter
 
 _log = host.logger("routecore.production_stack")
 
-_prefix = "prefix_cache"
-_latency = "expected_latency"
-
 # The host's routing logics, each with our equal.
 EQUALS = {
     "roundrobin": "round_robin",
     "session": "least_connections",  # of requests without a session; the others go by the ring
-    "prefixaware": _prefix,
-    "kvaware": _prefix,
-    "loadaware": _latency,
+    "prefixaware": defaults.PRODUCTION_STACK,
+    "kvaware": defaults.PRODUCTION_STACK,
+    "loadaware": "expected_latency",
     "disaggregated_prefill": "prefill_decode",
     "disaggregated_prefill_orchestrated": "prefill_decode",
 }
@@ -82,7 +79,9 @@ class Decision:
         if self.holds:
             self.router.set_hold(HoldLimits(**settings.hold_limits))
             self.telemetry.holds(self.router.hold)
-        self.shadow = _Shadow(settings) if settings.mode == "shadow" else None
+        self.shadow: Shadow | None = None
+        if settings.mode == "shadow":
+            self.shadow = Shadow(settings, self.strategy, self.router, self._failed)
         self._logs = LogThrottle()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(
@@ -201,24 +200,10 @@ class Decision:
                 self.caches.follow(lambda: host.addresses(endpoints))
             life = follow(request)
             given = life.body if body is None else body
-            stats = shadow.request_stats()
-            asked = (endpoints, engine_stats, stats, request, given)
-            # Before the choice, which counts as load where it falls.
-            expected = shadow.expected(self.router, asked)
-            began = time.perf_counter()
-            ours = (self.router.route_request if rule is None else rule)(*asked)
-            self.telemetry.shadowed(time.perf_counter() - began)
-            life.choice = ours
-            record = Record(
-                time=time.time(),
-                strategy=self.strategy,
-                host=url,
-                ours=ours,
-                host_latency_ms=expected.get(url),
-                our_latency_ms=expected.get(ours),
-            )
-            shadow.predict(record, given)
-            shadow.log.write(record)
+            asked = (endpoints, engine_stats, _shadow_stats(), request, given)
+            life.choice = shadow.choose(asked, rule)
+            self.telemetry.shadowed(life.choice.seconds)
+            life.choice.goes(url)
         except Exception as error:
             self._failed(error)
 
@@ -229,7 +214,7 @@ class Decision:
     def close(self) -> None:
         """Write what is buffered; the decision goes on working."""
         if self.shadow is not None:
-            self.shadow.log.close()
+            self.shadow.close()
 
     def end(self) -> None:
         """Another decision has taken over: hear no engines any more."""
@@ -264,40 +249,10 @@ def _check_labels(router: Any, labels: set[str]) -> None:
             )
 
 
-class _Shadow:
-    """Two indexes, of what the host sent where and of what we would have."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.log = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
-        self._explains = True
-        self._host, self._ours = PromptIndex(), PromptIndex()
-
-    def request_stats(self) -> Any:
-        """The load that our choices would have made, as far as our shadow monitor knows it."""
-        monitor = host.request_stats.get_request_stats_monitor()
-        return getattr(monitor, "core", monitor).get_request_stats(time.time())
-
-    def predict(self, record: Record, body: Any) -> None:
-        text = prompt_text(body)
-        sides = ((self._host, record.host, "host"), (self._ours, record.ours, "our"))
-        for index, url, who in sides:
-            length, urls = index.match(text, {url})
-            hit = min(length, len(text)) if url in urls else 0
-            setattr(record, f"{who}_hit_tokens", hit / CHARS_PER_TOKEN)
-            index.add(text, url)
-        record.prompt_tokens = len(text) / CHARS_PER_TOKEN
-
-    def expected(self, router: Any, asked: tuple[Any, ...]) -> dict[str, float]:
-        """URL → latency in milliseconds, from a strategy whose score is a sum of them."""
-        if not self._explains or not hasattr(router, "explain"):
-            return {}
-        ms: dict[str, float] = {}
-        for candidate in router.explain(*asked).candidates:
-            terms = [term.value for term in candidate.terms if term.unit == "ms"]
-            if terms:
-                ms[candidate.url] = sum(terms)
-        self._explains = bool(ms)
-        return ms
+def _shadow_stats() -> Any:
+    """The load that our choices would have made, as far as our shadow monitor knows it."""
+    monitor = host.request_stats.get_request_stats_monitor()
+    return getattr(monitor, "core", monitor).get_request_stats(time.time())
 
 
 def fewest_in_flight(endpoints: Sequence[Any], request_stats: Mapping[str, Any] | None) -> str:

@@ -36,22 +36,30 @@ routing_logic: Any = _found()
 request_stats: Any = importlib.import_module("vllm_router.stats.request_stats")
 
 
-def addresses(endpoints: Sequence[Any]) -> dict[str, str]:
+def endpoints() -> list[Any]:
+    """The endpoints that the host knows now, those asleep among them.
+
+    Raises:
+        Exception: It has no discovery yet, or one that fails just now.
+    """
+    discovery: Any = importlib.import_module("vllm_router.service_discovery")
+    return list(discovery.get_service_discovery().get_endpoint_info())
+
+
+def addresses(given: Sequence[Any]) -> dict[str, str]:
     """URL → URL of all endpoints that the host knows; of those given, if it cannot be asked."""
     try:
-        discovery: Any = importlib.import_module("vllm_router.service_discovery")
-        found = discovery.get_service_discovery().get_endpoint_info()
-    except Exception:  # no discovery yet, or one that fails just now
-        found = endpoints
+        found: Sequence[Any] = endpoints()
+    except Exception:
+        found = given
     return {endpoint.url: endpoint.url for endpoint in found}
 
 
 def labels() -> set[str]:
     """Model labels of the endpoints that the host knows now; empty if it knows none yet."""
     try:
-        discovery: Any = importlib.import_module("vllm_router.service_discovery")
-        found = discovery.get_service_discovery().get_endpoint_info()
-    except Exception:  # no discovery yet, or one that fails just now
+        found = endpoints()
+    except Exception:
         return set()
     return {str(getattr(endpoint, "model_label", None)) for endpoint in found}
 

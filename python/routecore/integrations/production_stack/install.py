@@ -7,7 +7,14 @@ import threading
 from typing import Any
 
 from routecore.errors import RouteError
-from routecore.integrations.production_stack import client, disaggregated, host, routers, settings
+from routecore.integrations.production_stack import (
+    client,
+    disaggregated,
+    host,
+    routers,
+    settings,
+    sleep,
+)
 from routecore.integrations.production_stack.hooks import Callbacks
 from routecore.integrations.production_stack.monitor import RequestStatsMonitor, ShadowMonitor
 
@@ -118,6 +125,7 @@ def attach(app: Any) -> None:
     """Give a host that is running our router and monitor, as it would take them itself."""
     state = app.state
     client.listen(app)
+    sleep.listen()
     instances = host.routing_logic.SingletonABCMeta._instances
     ours = next((instances[cls] for cls in ROUTERS if cls in instances), None)
     if ours is not None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from routecore.endpoints.health import Reason
 from routecore.integrations.production_stack import outcome
+from routecore.integrations.shared.shadow import Choice
 
 
 class Ends(Protocol):
@@ -83,7 +84,7 @@ class Life:
 
     Attributes:
         body: Its parsed body, if the host showed it.
-        choice: In shadow mode, the endpoint that we would have chosen last.
+        choice: In shadow mode, what we would have chosen last.
         shows_usage: Whether the host will show us the answer once it is complete.
         served: The attempt that ended well (endpoint, request id, time), until that is counted.
         is_traced: Whether the HTTP client tells what becomes of its attempts.
@@ -103,7 +104,7 @@ class Life:
         self._request = _weak(request)
         self._open: list[Attempt] = []
         self.body: Any = None
-        self.choice: str | None = None
+        self.choice: Choice | None = None
         self.shows_usage = self.is_traced = False
         self.served: tuple[Ends, str, str, float] | None = None
 

@@ -8,6 +8,7 @@ from routecore.endpoints.table import EndpointTable
 from routecore.endpoints.views import RequestStatsView
 from routecore.integrations.production_stack import host, outcome, settings
 from routecore.integrations.production_stack.life import current
+from routecore.integrations.shared.shadow import MovedRequests
 from routecore.integrations.shared.telemetry import watch
 
 
@@ -125,7 +126,7 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         super().__init__(sliding_window_size)
         self.core = core(sliding_window_size, lease_timeout, EndpointTable())
         watch(self.core)
-        self._moved: dict[tuple[str, str], str] = {}
+        self._moved = MovedRequests(self.core)
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """Counted by the host at its choice, by us at ours."""
@@ -134,34 +135,34 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         if life is None or life.choice is None:
             return
         life.sent(self, engine_url, request_id)
-        self._moved[engine_url, request_id] = life.choice
-        self.core.on_new_request(life.choice, request_id, timestamp)
+        self._moved.sent(life.choice, engine_url, request_id, timestamp)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first chunk came back."""
         super().on_request_response(engine_url, request_id, timestamp)
-        ours = self._moved.get((engine_url, request_id))
-        if ours is not None:
-            self.core.on_request_response(ours, request_id, timestamp)
+        self._moved.on_request_response(engine_url, request_id, timestamp)
 
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
-        """The request was served to its end."""
+        """The answer was passed on."""
         super().on_request_complete(engine_url, request_id, timestamp)
         life = current()
         if life is not None:
-            life.ended(engine_url, request_id)
+            attempt = life.ended(engine_url, request_id)
+            if attempt is not None and not outcome.is_whole(attempt.answer):
+                reason = outcome.of_cut(attempt.answer)
+                self.on_request_failed(engine_url, request_id, timestamp, reason)
+                return
+            if life.shows_usage:
+                # Its usage comes right after, and must come before its end.
+                life.served = (self, engine_url, request_id, timestamp)
+                return
         self.count_complete(engine_url, request_id, timestamp)
 
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
     ) -> None:
         """The request was answered to its end, and nothing more will be told of it."""
-        if status is not None and status >= 500:
-            self.on_request_failed(engine_url, request_id, timestamp, "status")
-            return
-        ours = self._moved.pop((engine_url, request_id), None)
-        if ours is not None:
-            self.core.on_request_complete(ours, request_id, timestamp, status)
+        self._moved.on_request_complete(engine_url, request_id, timestamp, status)
 
     def on_usage(
         self,
@@ -171,7 +172,10 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         cached_tokens: int | None = None,
         completion_tokens: int | None = None,
     ) -> None:
-        """Not told: it is of the host's choice, not of ours."""
+        """What the engine counted of a request, in tokens; before its end."""
+        self._moved.on_usage(
+            engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens
+        )
 
     def on_request_failed(
         self,
@@ -182,14 +186,7 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         retry_after: float | None = None,
     ) -> None:
         """Ours alone: the host's monitor has no such call, and stays as it is."""
-        ours = self._moved.pop((engine_url, request_id), None)
-        if ours is None:
-            return
-        if ours != engine_url:
-            # The endpoint of our choice had no part in it; the host's has.
-            self.core.on_request_failed(ours, request_id, timestamp, "client")
-            self.core.on_new_request(engine_url, request_id, timestamp)
-        self.core.on_request_failed(engine_url, request_id, timestamp, reason, retry_after)
+        self._moved.on_request_failed(engine_url, request_id, timestamp, reason, retry_after)
 
 
 def core(window: float | None, lease: float | None, table: EndpointTable | None = None) -> Core:

@@ -12,9 +12,8 @@ from routecore.endpoints.views import RequestStatsView
 from routecore.errors import RouteError
 from routecore.integrations.production_stack import host, monitor, settings
 from routecore.integrations.production_stack.decision import Decision
-from routecore.integrations.production_stack.prompts import PromptIndex, prompt_text
 from routecore.integrations.production_stack.ring import SessionRing
-from routecore.integrations.shared.shadow import CHARS_PER_TOKEN
+from routecore.integrations.shared.prompts import CHARS_PER_TOKEN, PromptIndex, prompt_text
 from routecore.interface import RoutingInterface
 
 _log = host.logger("routecore.production_stack.routers")

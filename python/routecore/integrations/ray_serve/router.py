@@ -23,8 +23,10 @@ from routecore.integrations.ray_serve.beside import beside
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
 from routecore.integrations.ray_serve.seat import UNTOLD, Accepted, Seat
+from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
 from routecore.integrations.shared.settings import Settings
+from routecore.integrations.shared.shadow import Choice
 
 try:
     from ray.serve.request_router import LocalityMixin, MultiplexMixin, RequestRouter
@@ -66,11 +68,12 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         # By replica and request: a retry has the id of the try that was rejected elsewhere.
         self._accepted: dict[tuple[Any, str], Accepted] = {}
         self._over: dict[tuple[Any, str], None] = {}
-        self._shadowed: dict[str, str] = {}
+        self._shadowed: dict[str, Choice] = {}
         self._ticking = False
         self._loop: asyncio.AbstractEventLoop | None = None
         chosen: dict[str, Any] = {name: kwargs[name] for name in kwargs if name in _SETTINGS}
         chosen["params"] = {name: kwargs[name] for name in kwargs if name not in _SETTINGS}
+        chosen.setdefault("strategy", defaults.RAY_SERVE)
         # Serve ends each request by itself; the lease is for bugs, not for long answers.
         chosen.setdefault("lease_timeout", 86_400.0)
         name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
@@ -115,22 +118,24 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
                 candidates = [r for r in candidates if r.replica_id in self._seats]
             if not candidates:
                 return []
-            seat = self._choose(fleet, candidates, metadata, body)
+            asked = self._asked(fleet, candidates, metadata, body)
+            if fleet.shadow is not None:
+                choice = fleet.compare(*asked)
+                _put(self._shadowed, metadata.internal_request_id, choice, _MAX_SHADOWED)
+                return _two(candidates)
+            seat = self._by_url[fleet.choose(*asked)]
         except Exception as error:
             fleet.fault(error)
-            return _two(candidates)
-        if fleet.shadow is not None:
-            request_id = pending_request.metadata.internal_request_id
-            _put(self._shadowed, request_id, seat.url, _MAX_SHADOWED)
             return _two(candidates)
         rest = [r for r in candidates if r is not seat.replica]
         if len(rest) > _SPILL:
             rest = heapq.nsmallest(_SPILL, rest, key=lambda r: self._load(r.replica_id))
         return [[seat.replica], rest] if rest else [[seat.replica]]
 
-    def _choose(
+    def _asked(
         self, fleet: Fleet, candidates: list[Any], metadata: Any, body: dict[str, Any] | None
-    ) -> Seat:
+    ) -> tuple[tuple[EndpointInfo, ...], dict[str, str] | None, dict[str, Any] | None]:
+        """What a choice is asked with: endpoints, the session's header, the body."""
         if len(candidates) == len(self._all):
             endpoints = self._all
         else:
@@ -140,7 +145,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         key = fleet.router.session_key
         session = getattr(metadata, "session_id", "") if key else ""
         headers = {key: session} if key and session else None
-        return self._by_url[fleet.choose(endpoints, headers, body)]
+        return endpoints, headers, body
 
     def _load(self, replica_id: Any) -> int:
         seat = self._seats.get(replica_id)
@@ -158,7 +163,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             token = str(next(self._tokens))
             seat.unanswered.append(token)
             seat.open += 1
-            self._fleet.monitor.on_new_request(seat.url, token, time.time())
+            if self._fleet.moved is None:  # else its own place is known only once it is accepted
+                self._fleet.monitor.on_new_request(seat.url, token, time.time())
 
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
         """The replica accepted it."""
@@ -173,9 +179,18 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         elif seat.unanswered:
             self._accepted[key] = one = Accepted(seat, seat.unanswered.popleft())
             one.is_heard = listen(result, lambda outcome: self._told(one, outcome))
-        ours = self._shadowed.pop(request_id, None)
-        if ours is not None:
-            self._fleet.beside(ours, seat.url)
+            self._move(one, request_id)
+
+    def _move(self, one: Accepted, request_id: str) -> None:
+        """Shadow mode: count the request where we would have sent it."""
+        moved = None if self._fleet is None else self._fleet.moved
+        if moved is None:
+            return
+        choice, now = self._shadowed.pop(request_id, None), time.time()
+        if choice is None:
+            moved.on_new_request(one.seat.url, one.token, now)
+        else:
+            moved.sent(choice, one.seat.url, one.token, now)
 
     def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
         """A request sent to the replica is over: served, failed, or rejected at the door."""
@@ -200,7 +215,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             # A rejection follows at once, so it is the last one sent. It says that the replica
             # is full, or that Serve is about to call it unavailable: not that it fails.
             token = seat.unanswered.pop()
-            self._fleet.monitor.on_request_failed(seat.url, token, time.time(), "client")
+            self._fleet.ends.on_request_failed(seat.url, token, time.time(), "client")
         self._tick_later()
 
     def _told(self, one: Accepted, outcome: Reason | None) -> None:
@@ -217,9 +232,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             return
         url, now, outcome = one.seat.url, time.time(), one.outcome
         if outcome is None or outcome == UNTOLD:
-            self._fleet.monitor.on_request_complete(url, one.token, now)
+            self._fleet.ends.on_request_complete(url, one.token, now)
         else:
-            self._fleet.monitor.on_request_failed(url, one.token, now, outcome)
+            self._fleet.ends.on_request_failed(url, one.token, now, outcome)
 
     def on_new_queue_len_info(self, replica_id: Any, num_ongoing_requests: int) -> None:
         """The replica tells how many requests it has, those of other routers included."""

@@ -11,7 +11,7 @@ from routecore.endpoints.table import EndpointTable
 from routecore.integrations.shared.engine_caches import Addresses, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.settings import Settings
-from routecore.integrations.shared.shadow import Record, ShadowLog, shadow_log
+from routecore.integrations.shared.shadow import Choice, MovedRequests, Shadow
 from routecore.routers import CompiledRouter
 
 WINDOW = 60.0  # seconds of the monitor's sliding window
@@ -45,6 +45,12 @@ class Fleet:
 
     Errors inside the strategy are for the host to catch, and for `fault` to count and log.
 
+    Attributes:
+        monitor: What the strategy goes by.
+        ends: Whom to tell of requests, by the host's choices.
+        shadow: In shadow mode, what compares and records.
+        moved: In shadow mode, `ends` by its own type.
+
     Args:
         settings: Strategy, parameters, mode.
         name: The deployment or model group, for the log.
@@ -59,9 +65,6 @@ class Fleet:
         self, settings: Settings, name: str, telemetry: Counts, log: logging.Logger
     ) -> None:
         self.settings, self.name = settings, name
-        self.shadow: ShadowLog | None = None
-        if settings.mode == "shadow":
-            self.shadow = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
         self.caches = engine_caches(settings, log)
         told = {} if self.caches is None else self.caches.params()
         self.router: CompiledRouter = settings.router(**told)
@@ -76,9 +79,14 @@ class Fleet:
                 table=self.table,
             ),
         )
+        self.shadow: Shadow | None = None
+        self.moved: MovedRequests | None = None
+        if settings.mode == "shadow":
+            self.shadow = Shadow(settings, settings.strategy, self.router, self.fault)
+            self.moved = MovedRequests(self.monitor)
+        self.ends: RequestStatsMonitor | MovedRequests = self.moved or self.monitor
         self.faults = 0
         self._log, self.telemetry = log, telemetry
-        self._count = telemetry.decided if self.shadow is None else telemetry.shadowed
         self._logs = LogThrottle()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
@@ -115,25 +123,31 @@ class Fleet:
         body: Mapping[str, Any] | None,
     ) -> str:
         """The URL to send the request to; counts and times the decision."""
-        start, now = time.perf_counter(), time.time()
-        stats = self.monitor.get_request_stats(now)
+        start = time.perf_counter()
+        stats = self.monitor.get_request_stats(time.time())
         asked = None if headers is None else Asked(headers)
         url = self.router.route_request(endpoints, None, stats, asked, body)
-        self._count(time.perf_counter() - start)
-        if self.shadow is not None:  # a choice counts as load, but nothing will be sent
-            self.monitor.on_new_request(url, "shadow", now)
-            self.monitor.on_request_failed(url, "shadow", now, "client")
+        self.telemetry.decided(time.perf_counter() - start)
         return url
 
-    def beside(self, ours: str, host: str) -> None:
-        """Shadow mode: record where the request went and where we would have sent it."""
-        if self.shadow is None:
-            return
-        strategy = self.settings.strategy
-        try:
-            self.shadow.write(Record(time=time.time(), strategy=strategy, host=host, ours=ours))
-        except OSError as error:
-            self.fault(error)
+    def compare(
+        self,
+        endpoints: tuple[EndpointInfo, ...],
+        headers: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> Choice:
+        """What we would choose in shadow mode, to be told where the host sends the request."""
+        assert self.shadow is not None
+        stats = self.monitor.get_request_stats(time.time())
+        asked = None if headers is None else Asked(headers)
+        choice = self.shadow.choose((endpoints, None, stats, asked, body))
+        self.telemetry.shadowed(choice.seconds)
+        return choice
+
+    def forget(self, url: str, *, learned: bool = False) -> None:
+        """Forget what an endpoint's engine had in its cache; see `EndpointTable.forget`."""
+        self.monitor.forget(url, learned=learned)
+        self.router.forget(url)
 
     def fault(self, error: Exception) -> None:
         """Our strategy failed and the host chose: counted, logged at most once a minute."""

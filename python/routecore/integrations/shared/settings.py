@@ -10,11 +10,10 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.integrations.shared import misspelt
+from routecore.integrations.shared import defaults, misspelt
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS
 
-DEFAULT_STRATEGY = "prefix_cache"
 _PREFIX = "ROUTECORE_"
 
 
@@ -26,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         known: Strategy word → class: what the host can be given.
-        strategy: Key of `known`.
+        strategy: Key of `known`; each host has a default of its own.
         params: Arguments of its constructor. As a variable: JSON, or `name=value,name=value`.
         mode: "active"; or "shadow", which leaves every choice to the host and records ours.
         shadow_file: Where shadow mode writes its records; "{pid}" becomes the process's number.
@@ -41,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     known: ClassVar[Mapping[str, type[RoutingInterface]]] = ROUTERS
 
-    strategy: str = DEFAULT_STRATEGY
+    strategy: str = defaults.ELSEWHERE
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     mode: Literal["active", "shadow"] = "active"
     shadow_file: str = "routecore-shadow-{pid}.jsonl"

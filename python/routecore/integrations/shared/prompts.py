@@ -1,16 +1,17 @@
-"""Prompts as text, and a bounded index of who saw which, in the host's own terms."""
+"""Prompts as text, and a bounded index of who was sent which."""
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-CHUNK = 128  # characters, as the host's trie
+CHARS_PER_TOKEN = 4  # where only text is known
+CHUNK = 128  # characters, as production-stack's trie
 _MAX_CHUNKS = 1 << 16
 
 
 def prompt_text(body: Any) -> str:
-    """The text by which the host compares prompts; empty for a body without any.
+    """The text by which production-stack compares prompts; empty for a body without any.
 
     Texts of the messages, joined by newlines; else the prompt, lists of texts or tokens too.
     """
@@ -38,49 +39,59 @@ def _content(content: Any) -> str:
     return " ".join(text for text in texts if isinstance(text, str))
 
 
-class PromptIndex:
-    """Which endpoints were sent which beginnings; the chunks unused for longest are forgotten.
+class BlockIndex:
+    """Which endpoints were sent which blocks; those unused for longest are forgotten.
 
-    Stands in for the host's `hashtrie`, whose two calls it has.
+    Args:
+        max_blocks: How many are kept.
     """
 
-    def __init__(self, max_chunks: int = _MAX_CHUNKS) -> None:
-        self._max = max_chunks
+    def __init__(self, max_blocks: int = _MAX_CHUNKS) -> None:
+        self._max = max_blocks
         self._seen: OrderedDict[int, set[str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def match(self, text: str, urls: set[str]) -> tuple[int, set[str]]:
-        """Characters of the longest beginning that some of `urls` saw, in whole chunks, and which.
+    def match(self, keys: Iterable[int], urls: set[str]) -> tuple[int, set[str]]:
+        """How many blocks from the first on some of `urls` were sent, and which of them.
 
-        All of `urls` if none saw any.
+        All of `urls` if none was sent any.
+
+        Args:
+            keys: One a block; each stands for all of the prompt up to there.
+            urls: The endpoints asked about.
         """
-        length, found = 0, urls
-        for key in _keys(text):
+        count, found = 0, urls
+        for key in keys:
             here = self._seen.get(key)
             both = found & here if here else None
             if not both:
                 break
             self._seen.move_to_end(key)
-            length, found = length + CHUNK, both
-        return length, found
+            count, found = count + 1, both
+        return count, found
 
-    def add(self, text: str, url: str) -> None:
-        """The endpoint was sent this text."""
-        for key in _keys(text):
+    def add(self, keys: Iterable[int], url: str) -> None:
+        """The endpoint was sent these blocks."""
+        for key in keys:
             self._seen.setdefault(key, set()).add(url)
             self._seen.move_to_end(key)
         while len(self._seen) > self._max:
             self._seen.popitem(last=False)
 
+
+class PromptIndex(BlockIndex):
+    """The same by text; stands in for the host's `hashtrie`, whose two calls it has."""
+
     async def longest_prefix_match(self, request: str, urls: set[str]) -> tuple[int, set[str]]:
-        """`match`, as the host's trie spells it."""
-        return self.match(request, urls)
+        """Characters of the longest beginning that some of `urls` saw, in whole chunks; which."""
+        chunks, found = self.match(_keys(request), urls)
+        return chunks * CHUNK, found
 
     async def insert(self, request: str, endpoint: str) -> None:
-        """`add`, as the host's trie spells it."""
-        self.add(request, endpoint)
+        """The endpoint was sent this text."""
+        self.add(_keys(request), endpoint)
 
 
 def _keys(text: str) -> Iterator[int]:

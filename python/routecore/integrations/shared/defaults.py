@@ -1,0 +1,11 @@
+"""The strategy that each host runs where its user named none. The one place to change it.
+
+docs/choosing.md and the hosts' pages name them too; tests/integrations/test_defaults.py compares.
+"""
+
+PRODUCTION_STACK = "prefix_cache"
+"""Of `prefixaware` and `kvaware`; the other routing logics have each an equal of their own."""
+RAY_SERVE = "prefix_cache"
+LITELLM = "prefix_cache"
+ELSEWHERE = "prefix_cache"
+"""Of settings that no host has completed."""
