@@ -81,6 +81,9 @@ def test_a_second_instance_can_be_had_and_is_nobody_elses():
 
 def test_help_shows_what_a_router_takes():
     assert "load_factor: float = 1.25" in str(inspect.signature(PrefixCacheRouter))
+    assert "block_tokens: int = 16" in str(inspect.signature(PrefixCacheRouter))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'block_token'"):
+        new_instance(PrefixCacheRouter, block_token=16)  # type: ignore[call-arg]
     assert str(inspect.signature(First)) == "(name='one')"
     assert "lease_timeout: float" in str(inspect.signature(RequestStatsMonitor))
 

@@ -2,12 +2,12 @@
 
 import abc
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from routecore.endpoints.stats import EndpointInfo, EngineStats, RequestStats
 from routecore.process import renew_lock
 from routecore.requests.headers import header
-from routecore.singleton import signature_of, the_instance
+from routecore.singleton import SingletonType
 
 
 class Endpoint(Protocol):
@@ -19,7 +19,7 @@ class Endpoint(Protocol):
         ...
 
 
-class SingletonABCMeta(abc.ABCMeta):
+class SingletonABCMeta(SingletonType, abc.ABCMeta):
     """Makes each class a singleton: calling it again returns the first instance.
 
     `SingletonABCMeta._instances` is the registry, class to instance. Clear it to start anew, or
@@ -29,26 +29,6 @@ class SingletonABCMeta(abc.ABCMeta):
 
     _instances: ClassVar[dict[type, Any]] = {}
     _lock = threading.RLock()
-
-    # Type checkers would take every router for what this returns instead of for its class.
-    if not TYPE_CHECKING:
-
-        def __call__(cls, *args, **kwargs):
-            """Return the class's instance, made from the arguments if there is none yet."""
-            return the_instance(
-                cls,
-                SingletonABCMeta._instances,
-                SingletonABCMeta._lock,
-                lambda: super(SingletonABCMeta, cls).__call__(*args, **kwargs),
-                args,
-                kwargs,
-                strict=cls.__module__.startswith("routecore."),
-            )
-
-        @property
-        def __signature__(cls):
-            """What the constructor takes: without this, `help` shows the metaclass's call."""
-            return signature_of(cls)
 
 
 renew_lock(SingletonABCMeta, "_lock", threading.RLock)

@@ -1,9 +1,8 @@
 """One instance per class, as the documented page has it, and the way to a second one."""
 
-import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from routecore.errors import RouteError
 
@@ -17,41 +16,35 @@ _made_with: dict[type, tuple[object, tuple[Any, ...], dict[str, Any]]] = {}
 """Class → its instance, and what that was constructed with."""
 
 
-def the_instance(
-    cls: type,
-    instances: dict[type, Any],
-    lock: "threading.RLock",  # type: ignore[valid-type,unused-ignore]  # a function before 3.13
-    make: Callable[[], Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    strict: bool,
-) -> Any:
-    """The class's one instance in `instances`, made by `make` if there is none yet.
+class SingletonType(type):
+    """A metaclass whose classes have one instance each, in the registry of the metaclass."""
 
-    Args:
-        cls: The class that is called.
-        instances: The registry, class to instance.
-        lock: Guards the registry; re-entrant, because a constructor may ask for another singleton.
-        make: Constructs the instance.
-        args: Positional arguments of this call.
-        kwargs: Keyword arguments of this call.
-        strict: Refuse arguments that differ from the first ones; else warn of them.
+    _instances: ClassVar[dict[type, Any]]
+    # Re-entrant, because a constructor may ask for another singleton.
+    _lock: ClassVar[Any]
 
-    Raises:
-        RouteError: The class has an instance that was made with other arguments.
-    """
-    found = instances.get(cls)
-    if found is None:
-        with lock:
-            found = instances.get(cls)
+    # Type checkers would take every class for what this returns instead of for itself.
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args, **kwargs):
+            """Return the class's instance, made from the arguments if there is none yet."""
+            found = type(cls)._instances.get(cls)
             if found is None:
-                found = instances[cls] = make()
-                _made_with[cls] = (found, args, kwargs)
-                return found
-    if args or kwargs:
-        _check_same(cls, found, args, kwargs, strict)
-    return found
+                with type(cls)._lock:
+                    found = type(cls)._instances.get(cls)
+                    if found is None:
+                        found = super().__call__(*args, **kwargs)
+                        type(cls)._instances[cls] = found
+                        _made_with[cls] = (found, args, kwargs)
+                        return found
+            if args or kwargs:
+                _check_same(cls, found, args, kwargs, cls.__module__.startswith("routecore."))
+            return found
+
+        @property
+        def __signature__(cls):
+            """What the constructor takes: without this, `help` shows the metaclass's call."""
+            return signature_of(cls)
 
 
 def _check_same(
@@ -70,7 +63,7 @@ def _check_same(
     )
     if strict:
         raise RouteError(reason)
-    warnings.warn(reason, RuntimeWarning, stacklevel=4)
+    warnings.warn(reason, RuntimeWarning, stacklevel=3)
 
 
 def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

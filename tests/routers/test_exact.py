@@ -11,7 +11,7 @@ from kv_messages import cleared, message, removed, stored
 from routecore import ROUTERS, EndpointInfo, PrefixCacheRouter, RequestStatsMonitor, RouteError
 from routecore.endpoints.table import EndpointTable
 from routecore.kv_events import KVIndex
-from routecore.routers.cache import CacheRouter
+from routecore.routers.cache_router import CacheRouter
 
 BLOCK = 16
 EXACT, LEARNED = "http://exact", "http://learned"

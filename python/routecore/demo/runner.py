@@ -27,7 +27,7 @@ from routecore.demo.serving import serve, serving
 from routecore.demo.traffic import Job
 from routecore.demo.trouble import Afflictions, Trouble
 from routecore.endpoints.monitor import SingletonMeta
-from routecore.routers.cache import CacheRouter
+from routecore.routers.cache_router import CacheRouter
 
 if TYPE_CHECKING:
     from routecore.demo.events import EventPublisher

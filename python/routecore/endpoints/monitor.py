@@ -2,7 +2,7 @@
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -12,34 +12,14 @@ from routecore.endpoints.views import RequestStatsView
 from routecore.hold.ends import ended
 from routecore.process import renew_lock
 from routecore.requests.usage import count
-from routecore.singleton import signature_of, the_instance
+from routecore.singleton import SingletonType
 
 
-class SingletonMeta(type):
+class SingletonMeta(SingletonType):
     """Constructing a producer twice gives the same object; see `routecore.new_instance`."""
 
     _instances: ClassVar[dict[type, Any]] = {}
     _lock = threading.RLock()
-
-    # As in `SingletonABCMeta`: for type checkers a call gives an instance of the class.
-    if not TYPE_CHECKING:
-
-        def __call__(cls, *args, **kwargs):
-            """Return the class's instance, made from the arguments if there is none yet."""
-            return the_instance(
-                cls,
-                SingletonMeta._instances,
-                SingletonMeta._lock,
-                lambda: super(SingletonMeta, cls).__call__(*args, **kwargs),
-                args,
-                kwargs,
-                strict=cls.__module__.startswith("routecore."),
-            )
-
-        @property
-        def __signature__(cls):
-            """What the constructor takes."""
-            return signature_of(cls)
 
 
 renew_lock(SingletonMeta, "_lock", threading.RLock)

@@ -1,12 +1,12 @@
 """One class per strategy.
 
-Read `compiled.py` first (what they have in common), then `load.py`, `affinity.py`, `cache.py`.
+Read `compiled.py` first (what they have in common), then `load.py`, `affinity.py`,
+`cache_router.py`, `cache.py`.
 """
 
 from routecore.routers.affinity import PrefixAffinityRouter, SessionAffinityRouter
 from routecore.routers.cache import (
     CacheAwareRouter,
-    CacheRouter,
     DynamoCostRouter,
     ExpectedLatencyRouter,
     LlmDRouter,
@@ -14,6 +14,7 @@ from routecore.routers.cache import (
     PrefixCacheRouter,
     StickyUntilSaturatedRouter,
 )
+from routecore.routers.cache_router import CacheRouter, IndexSettings
 from routecore.routers.compiled import CompiledRouter
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.routers.load import (
@@ -88,6 +89,7 @@ __all__ = [
     "DynamoCostRouter",
     "ExpectedLatencyRouter",
     "Explanation",
+    "IndexSettings",
     "LMetricRouter",
     "LeastConnectionsRouter",
     "LlmDRouter",
