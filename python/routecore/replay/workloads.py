@@ -1,76 +1,27 @@
-"""Generated multi-turn workloads: what a trace file would say, drawn from a seed.
-
-Block ids follow the tokens: whoever shares a prefix shares its ids, and the ids of a turn's output
-are those with which the next turn's prompt goes on.
-"""
+"""Generated multi-turn workloads: what a trace file would say, drawn from a seed."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from routecore.errors import RouteError
 from routecore.replay.columns import Trace
-
-BLOCK = 64
-Draws = np.random.Generator
-
-
-def _arrivals(draws: Draws, n: int, rate: float, burstiness: float) -> list[float]:
-    """Times in ms; gaps of a gamma law with that coefficient of variation (1: Poisson)."""
-    shape = 1.0 / burstiness**2
-    gaps = draws.gamma(shape, 1e3 / rate / shape, n)
-    return [float(time) for time in np.cumsum(gaps)]
-
-
-def _zipf(draws: Draws, n: int, exponent: float, size: int) -> list[int]:
-    """Ranks 0..n-1, the k-th with a chance proportional to 1 / k**exponent."""
-    weights = np.arange(1, n + 1, dtype=np.float64) ** -exponent
-    return [int(rank) for rank in draws.choice(n, size, p=weights / weights.sum())]
-
-
-def _tokens(draws: Draws, median: float, sigma: float, most: int) -> int:
-    return int(np.clip(draws.lognormal(np.log(median), sigma), 1, most))
-
-
-def _shared(
-    draws: Draws, n: int, median: float, sigma: float, most: int, ids: Iterator[int]
-) -> list[tuple[int, list[int]]]:
-    """Prefixes that several sessions share: length and ids of the full blocks."""
-    lengths = [_tokens(draws, median, sigma, most) for _ in range(n)]
-    return [(length, list(itertools.islice(ids, length // BLOCK))) for length in lengths]
-
-
-class _Session:
-    """A context that grows by turns."""
-
-    def __init__(self, trace: Trace, prefix: tuple[int, list[int]], ids: Iterator[int]) -> None:
-        self.trace, self.fresh = trace, ids
-        self.length, self.ids = prefix[0], list(prefix[1])
-        self.last: int | None = None
-
-    def turn(self, name: int, start: float, new: int, output: int, delay: float) -> None:
-        prompt = self.length + new
-        self.length = prompt + output
-        missing = -(-self.length // BLOCK) - len(self.ids)
-        self.ids.extend(itertools.islice(self.fresh, missing))
-        after = [] if self.last is None else [self.last]
-        self.last = self.trace.add(
-            start, prompt, output, self.ids, session=name, after=after, delay_ms=delay
-        )
+from routecore.replay.drawing import BLOCK, Draws, Session, arrivals, shared, tokens, zipf
+from routecore.replay.rl import rl
 
 
 def chat(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     """Chats behind 24 shared system prompts (Zipf): 4.5 turns on average, seconds to think."""
     trace, ids = Trace(BLOCK, "chat"), itertools.count()
-    systems = _shared(draws, 24, 1200, 0.6, 6000, ids)
+    systems = shared(draws, 24, 1200, 0.6, 6000, ids)
     mean_turns = 4.5
-    starts = _arrivals(draws, requests, rate / mean_turns, burstiness)
-    for name, (start, rank) in enumerate(zip(starts, _zipf(draws, 24, 1.1, requests), strict=True)):
-        session = _Session(trace, systems[rank], ids)
+    starts = arrivals(draws, requests, rate / mean_turns, burstiness)
+    for name, (start, rank) in enumerate(zip(starts, zipf(draws, 24, 1.1, requests), strict=True)):
+        session = Session(trace, systems[rank], ids)
         for turn in range(int(draws.geometric(1 / mean_turns))):
             think = float(draws.exponential(8e3)) if turn else 0.0
-            new, output = _tokens(draws, 90, 1.1, 8000), _tokens(draws, 220, 0.8, 2000)
+            new, output = tokens(draws, 90, 1.1, 8000), tokens(draws, 220, 0.8, 2000)
             session.turn(name, start, new, output, think)
             if len(trace) >= requests:
                 return trace
@@ -80,16 +31,16 @@ def chat(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
 def agentic(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     """Agents on long tasks: 6 tool sets of 8k tokens, contexts to 120k, 20 calls on average."""
     trace, ids = Trace(BLOCK, "agentic"), itertools.count()
-    tools = _shared(draws, 6, 8000, 0.3, 16_000, ids)
+    tools = shared(draws, 6, 8000, 0.3, 16_000, ids)
     mean_turns = 20.0
-    starts = _arrivals(draws, requests, rate / mean_turns, burstiness)
-    for name, (start, rank) in enumerate(zip(starts, _zipf(draws, 6, 1.0, requests), strict=True)):
-        session = _Session(trace, tools[rank], ids)
-        task = _tokens(draws, 12_000, 0.8, 60_000)
+    starts = arrivals(draws, requests, rate / mean_turns, burstiness)
+    for name, (start, rank) in enumerate(zip(starts, zipf(draws, 6, 1.0, requests), strict=True)):
+        session = Session(trace, tools[rank], ids)
+        task = tokens(draws, 12_000, 0.8, 60_000)
         for turn in range(1 + int(draws.poisson(mean_turns - 1))):
             wait = float(draws.lognormal(np.log(1500), 1.0)) if turn else 0.0
-            new = _tokens(draws, 900, 1.2, 16_000) if turn else task
-            session.turn(name, start, new, _tokens(draws, 160, 0.9, 4000), wait)
+            new = tokens(draws, 900, 1.2, 16_000) if turn else task
+            session.turn(name, start, new, tokens(draws, 160, 0.9, 4000), wait)
             if len(trace) >= requests:
                 return trace
             if session.length > 120_000:
@@ -100,16 +51,16 @@ def agentic(requests: int, rate: float, burstiness: float, draws: Draws) -> Trac
 def documents(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     """Questions about 160 shared documents of some 12k tokens (Zipf), 1.6 questions a reader."""
     trace, ids = Trace(BLOCK, "documents"), itertools.count()
-    papers = _shared(draws, 160, 12_000, 0.7, 60_000, ids)
+    papers = shared(draws, 160, 12_000, 0.7, 60_000, ids)
     mean_turns = 1.6
-    starts = _arrivals(draws, requests, rate / mean_turns, burstiness)
-    ranks = _zipf(draws, 160, 0.9, requests)
+    starts = arrivals(draws, requests, rate / mean_turns, burstiness)
+    ranks = zipf(draws, 160, 0.9, requests)
     for name, (start, rank) in enumerate(zip(starts, ranks, strict=True)):
-        session = _Session(trace, papers[rank], ids)
+        session = Session(trace, papers[rank], ids)
         for turn in range(int(draws.geometric(1 / mean_turns))):
             think = float(draws.exponential(15e3)) if turn else 0.0
             session.turn(
-                name, start, _tokens(draws, 60, 0.8, 1000), _tokens(draws, 180, 0.7, 1500), think
+                name, start, tokens(draws, 60, 0.8, 1000), tokens(draws, 180, 0.7, 1500), think
             )
             if len(trace) >= requests:
                 return trace
@@ -123,26 +74,26 @@ def mixed(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     of 15k tokens, one in twelve a prompt of 20k that nobody shares, the rest turns of chats.
     """
     trace, ids = Trace(BLOCK, "mixed"), itertools.count()
-    papers = _shared(draws, 40, 15_000, 0.5, 60_000, ids)
-    systems = _shared(draws, 12, 1200, 0.6, 6000, ids)
-    paper_ranks, system_ranks = _zipf(draws, 40, 0.9, requests), _zipf(draws, 12, 1.0, requests)
+    papers = shared(draws, 40, 15_000, 0.5, 60_000, ids)
+    systems = shared(draws, 12, 1200, 0.6, 6000, ids)
+    paper_ranks, system_ranks = zipf(draws, 40, 0.9, requests), zipf(draws, 12, 1.0, requests)
     # A quarter of the sessions are chats of two turns on average, and rate counts requests.
-    starts = _arrivals(draws, requests, rate / 1.25, burstiness)
+    starts = arrivals(draws, requests, rate / 1.25, burstiness)
     for name, start in enumerate(starts):
-        kind, fresh = draws.random(), _Session(trace, (0, []), ids)
+        kind, fresh = draws.random(), Session(trace, (0, []), ids)
         if kind < 0.5:
             session, new, output, turns = fresh, 60, 120, 1
         elif kind < 2 / 3:
-            session = _Session(trace, papers[paper_ranks[name]], ids)
+            session = Session(trace, papers[paper_ranks[name]], ids)
             new, output, turns = 60, 150, 1
         elif kind < 0.75:
             session, new, output, turns = fresh, 20_000, 200, 1
         else:
-            session, new, output = _Session(trace, systems[system_ranks[name]], ids), 120, 200
+            session, new, output = Session(trace, systems[system_ranks[name]], ids), 120, 200
             turns = int(draws.geometric(0.5))
         for turn in range(turns):
             think = float(draws.exponential(6e3)) if turn else 0.0
-            prompt, answer = _tokens(draws, new, 0.6, 60_000), _tokens(draws, output, 0.7, 2000)
+            prompt, answer = tokens(draws, new, 0.6, 60_000), tokens(draws, output, 0.7, 2000)
             session.turn(name, start, prompt, answer, think)
             if len(trace) >= requests:
                 return trace
@@ -156,20 +107,20 @@ def short(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     turns of chats behind 6 system prompts, 4.5 turns on average.
     """
     trace, ids = Trace(BLOCK, "short"), itertools.count()
-    instructions = _shared(draws, 48, 3000, 0.5, 12_000, ids)
-    systems = _shared(draws, 6, 1500, 0.4, 6000, ids)
-    instruction_ranks = _zipf(draws, 48, 0.9, requests)
-    system_ranks = _zipf(draws, 6, 0.8, requests)
+    instructions = shared(draws, 48, 3000, 0.5, 12_000, ids)
+    systems = shared(draws, 6, 1500, 0.4, 6000, ids)
+    instruction_ranks = zipf(draws, 48, 0.9, requests)
+    system_ranks = zipf(draws, 6, 0.8, requests)
     mean_turns = 4.5
-    starts = _arrivals(draws, requests, rate * (1 + mean_turns) / (2 * mean_turns), burstiness)
+    starts = arrivals(draws, requests, rate * (1 + mean_turns) / (2 * mean_turns), burstiness)
     for name, start in enumerate(starts):
         chats = draws.random() < 1 / (1 + mean_turns)
         prefix = systems[system_ranks[name]] if chats else instructions[instruction_ranks[name]]
-        session = _Session(trace, prefix, ids)
+        session = Session(trace, prefix, ids)
         for turn in range(int(draws.geometric(1 / mean_turns)) if chats else 1):
             think = float(draws.exponential(4e3)) if turn else 0.0
             answer = int(draws.integers(4, 21)) if chats else int(draws.integers(1, 9))
-            session.turn(name, start, _tokens(draws, 150, 0.7, 4000), answer, think)
+            session.turn(name, start, tokens(draws, 150, 0.7, 4000), answer, think)
             if len(trace) >= requests:
                 return trace
     return trace
@@ -184,15 +135,15 @@ def burst(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     Questions about 60 shared documents of some 6k tokens (Zipf), 2 questions a reader.
     """
     trace, ids = Trace(BLOCK, "burst"), itertools.count()
-    papers, mean_turns = _shared(draws, 60, 6000, 0.7, 40_000, ids), 2.0
-    ranks = _zipf(draws, 60, 0.9, requests)
-    for name, even in enumerate(_arrivals(draws, requests, rate / mean_turns, burstiness)):
+    papers, mean_turns = shared(draws, 60, 6000, 0.7, 40_000, ids), 2.0
+    ranks = zipf(draws, 60, 0.9, requests)
+    for name, even in enumerate(arrivals(draws, requests, rate / mean_turns, burstiness)):
         minute, within = divmod(even, 1e3 * EVERY_S)
         start = minute * 1e3 * EVERY_S + within * BURST_S / EVERY_S
-        session = _Session(trace, papers[ranks[name]], ids)
+        session = Session(trace, papers[ranks[name]], ids)
         for turn in range(int(draws.geometric(1 / mean_turns))):
             think = float(draws.exponential(2e3)) if turn else 0.0
-            new, output = _tokens(draws, 80, 0.8, 1000), _tokens(draws, 150, 0.7, 1500)
+            new, output = tokens(draws, 80, 0.8, 1000), tokens(draws, 150, 0.7, 1500)
             session.turn(name, start, new, output, think)
             if len(trace) >= requests:
                 return trace
@@ -206,6 +157,7 @@ WORKLOADS: dict[str, Callable[[int, float, float, Draws], Trace]] = {
     "mixed": mixed,
     "short": short,
     "burst": burst,
+    "rl": rl,
 }
 """Name → generator."""
 
@@ -221,7 +173,7 @@ def generate(
     """Draw a workload.
 
     Args:
-        kind: "chat", "agentic", "documents", "mixed", "short" or "burst".
+        kind: "chat", "agentic", "documents", "mixed", "short", "burst" or "rl".
         requests: How many, over all sessions.
         rate: Requests a second that new sessions bring in, on average.
         burstiness: Coefficient of variation of the gaps between new sessions; 1 is Poisson.
