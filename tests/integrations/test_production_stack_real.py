@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from production_stack_host import real_host
 from routecore.demo.engine import Engine
-from routecore.demo.runner import serve
+from routecore.demo.scheduler import Scheduler
+from routecore.demo.serving import serve
 from routecore.integrations.shared.shadow import summarise
 
 pytestmark = [
@@ -141,6 +142,29 @@ def test_a_prompt_stays_with_its_engine_and_all_ends_are_seen(tmp_path: Path) ->
             assert await router.metric("routecore_decision_seconds_count") == 6
             assert await router.metric("routecore_actual_hit_tokens_total") > 0
             assert await router.metric("routecore_in_flight_requests") == 0
+
+    asyncio.run(test())
+
+
+def test_a_prompt_stays_with_a_data_parallel_rank(tmp_path: Path) -> None:
+    async def test() -> None:
+        engine = Engine(model="m", speed=50.0, more=(Scheduler(), Scheduler()))
+        flags = ("--routing-logic", "prefixaware")
+        ranks = {"ROUTECORE_DATA_PARALLEL_RANKS": "3"}
+        async with (
+            serve(engine.app) as url,
+            started(tmp_path, [url], *flags, **ranks) as router,
+        ):
+            text = "".join(f"{n:05d}" for n in range(400))
+            for stream in (False, True) * 3:
+                assert await router.chat(text, stream=stream, max_tokens=4) == 200
+            queries = sorted(rank.queries for rank in engine.ranks)
+            assert queries[:2] == [0, 0]
+            for n in range(30):
+                assert await router.chat(f"{n} " * 300, max_tokens=4) == 200
+            assert all(rank.queries for rank in engine.ranks)
+            await router.until("routecore_in_flight_requests", 0)
+            assert await router.metric("routecore_decisions_total", '"fallback"') == 0
 
     asyncio.run(test())
 

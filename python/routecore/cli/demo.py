@@ -27,7 +27,7 @@ _SPEEDUP = 2.0
 _LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
 _LIVE_ONLY = (
     *("seconds", "rate", "speed", "trace", "requests"),
-    *("kv_events", "hold", "kill", "sick"),
+    *("kv_events", "hold", "ranks", "kill", "sick"),
 )
 
 
@@ -80,6 +80,13 @@ _LIVE_ONLY = (
 )
 @click.option(
     "--hold", is_flag=True, help="Live: requests wait until the engine chosen for them has room."
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Live: data-parallel ranks of an engine, each an endpoint of its own.",
 )
 @click.option(
     "--kill",

@@ -63,6 +63,7 @@ def live(
     requests: Path | None,
     kv_events: bool,
     hold: bool,
+    ranks: int,
     kill: tuple[str, ...],
     sick: tuple[str, ...],
 ) -> None:
@@ -95,9 +96,11 @@ def live(
         "seed": seed,
         "kv_events": kv_events,
         "hold": hold,
+        "ranks": ranks,
     }
     send = functools.partial(runner.run, jobs, names, **settings, troubles=troubles)
-    title = f"{endpoints} simulated engines, {rate:g} requests/s, times in simulated ms"
+    of_ranks = "" if ranks == 1 else f" of {ranks} data-parallel ranks"
+    title = f"{endpoints} simulated engines{of_ranks}, {rate:g} requests/s, times in simulated ms"
     on_change: Callable[[list[runner.Result]], None]
     if as_json:
         results = asyncio.run(send())

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.sequence import BLOCK_TOKENS, Sequence
+from routecore.endpoints.ranks import HEADER
 
 CHARS_PER_TOKEN = 4
 _BLOCK_CHARS = BLOCK_TOKENS * CHARS_PER_TOKEN
@@ -56,20 +57,30 @@ def toy_tokens(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 class Engine:
-    """The HTTP face of one scheduler; `app` is its ASGI application.
+    """The HTTP face of one scheduler, or of one for each data-parallel rank.
+
+    `app` is its ASGI application. A request goes to the rank that its header names, else to the one
+    with the fewest.
 
     Args:
         model: Name it serves.
         speed: Simulated seconds per second of the wall clock.
         scheduler: What it simulates; one with default figures if left out.
+        more: The schedulers of its further ranks.
     """
 
     def __init__(
-        self, *, model: str = "demo", speed: float = 1.0, scheduler: Scheduler | None = None
+        self,
+        *,
+        model: str = "demo",
+        speed: float = 1.0,
+        scheduler: Scheduler | None = None,
+        more: tuple[Scheduler, ...] = (),
     ) -> None:
         self.model, self.speed = model, speed
         self.sick = False  # while it is, it answers every request with a 500
         self.scheduler = scheduler or Scheduler()
+        self.ranks = (self.scheduler, *more)
         self._ids = itertools.count(1)
         self._ticker: asyncio.Task[None] | None = None
         self.app = Starlette(
@@ -84,15 +95,25 @@ class Engine:
 
     def reset(self) -> None:
         """Forget requests, cache and counts."""
-        self.scheduler.reset()
+        for scheduler in self.ranks:
+            scheduler.reset()
 
     def _now(self) -> float:
         return time.perf_counter() * 1e3 * self.speed
 
     async def _tick(self) -> None:
-        while self.scheduler.running or self.scheduler.waiting:
-            self.scheduler.advance(self._now())
+        while any(scheduler.running or scheduler.waiting for scheduler in self.ranks):
+            for scheduler in self.ranks:
+                scheduler.advance(self._now())
             await asyncio.sleep(_TICK_SECONDS)
+
+    def _rank(self, request: Request) -> Scheduler | None:
+        """Where the request goes; None if it names a rank that there is not."""
+        named = request.headers.get(HEADER)
+        if named is None:
+            return min(self.ranks, key=lambda s: len(s.running) + len(s.waiting))
+        is_there = named.isdecimal() and int(named) < len(self.ranks)
+        return self.ranks[int(named)] if is_there else None
 
     async def _complete(self, request: Request) -> Response:
         if self.sick:
@@ -103,23 +124,27 @@ class Engine:
             limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or 16)
         except (ValueError, TypeError, AttributeError) as error:
             return _refuse(f"bad request body: {error}")
+        scheduler = self._rank(request)
+        if scheduler is None:
+            return _refuse(f"{HEADER}: expected a rank from 0 to {len(self.ranks) - 1}")
         tokens = max(1, -(-len(text) // CHARS_PER_TOKEN))
         sequence = Sequence(prompt=tokens, keys=block_keys(text), output=max(1, limit))
-        if self.scheduler.log is not None:
+        if scheduler.log is not None:
             sequence.token_ids = toy_tokens(text)
-        if not self.scheduler.fits(sequence):
+        if not scheduler.fits(sequence):
             return _refuse(f"{tokens} prompt tokens and {limit} more exceed the KV cache")
         chat = "messages" in body
-        self.scheduler.add(sequence, self._now())
+        scheduler.add(sequence, self._now())
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick())
         if body.get("stream"):
-            return StreamingResponse(self._stream(sequence, chat), media_type="text/event-stream")
+            stream = self._stream(scheduler, sequence, chat)
+            return StreamingResponse(stream, media_type="text/event-stream")
         try:
             for _ in range(sequence.output):
                 await sequence.tokens.get()
         finally:
-            self.scheduler.abort(sequence)
+            scheduler.abort(sequence)
         answer = " tok" * sequence.output
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
         choice |= (
@@ -127,7 +152,9 @@ class Engine:
         )
         return JSONResponse(self._frame(chat, [choice], usage(sequence), streamed=False))
 
-    async def _stream(self, sequence: Sequence, chat: bool) -> AsyncIterator[str]:
+    async def _stream(
+        self, scheduler: Scheduler, sequence: Sequence, chat: bool
+    ) -> AsyncIterator[str]:
         sent = 0
         try:
             while sent < sequence.output:
@@ -143,7 +170,7 @@ class Engine:
                 yield f"data: {json.dumps(frame)}\n\n"
             yield "data: [DONE]\n\n"
         finally:
-            self.scheduler.abort(sequence)
+            scheduler.abort(sequence)
 
     def _frame(
         self, chat: bool, choices: list[Any], used: dict[str, Any] | None, streamed: bool = True
@@ -165,26 +192,29 @@ class Engine:
         return Response(status_code=200)
 
     async def _metrics(self, _request: Request) -> Response:
-        s = self.scheduler
-        s.advance(self._now())
-        label = f'{{model_name="{self.model}"}}'
+        lines: list[str] = []
+        for rank, scheduler in enumerate(self.ranks):
+            scheduler.advance(self._now())
+            lines += self._figures(rank, scheduler, heads=rank == 0)
+        return PlainTextResponse("\n".join(lines) + "\n")
+
+    def _figures(self, rank: int, s: Scheduler, *, heads: bool) -> list[str]:
+        labels = f'engine="{rank}",model_name="{self.model}"'
+        size = f'block_size="{BLOCK_TOKENS}",num_gpu_blocks="{s.blocks}"'
         figures = (
-            ("num_requests_running", "gauge", len(s.running)),
-            ("num_requests_waiting", "gauge", len(s.waiting)),
-            ("kv_cache_usage_perc", "gauge", len(s.cache.active) / s.cache.total),
-            ("prefix_cache_hits_total", "counter", s.hits),
-            ("prefix_cache_queries_total", "counter", s.queries),
+            ("num_requests_running", "gauge", "", len(s.running)),
+            ("num_requests_waiting", "gauge", "", len(s.waiting)),
+            ("kv_cache_usage_perc", "gauge", "", len(s.cache.active) / s.cache.total),
+            ("prefix_cache_hits_total", "counter", "", s.hits),
+            ("prefix_cache_queries_total", "counter", "", s.queries),
+            ("cache_config_info", "gauge", size + ",", 1.0),
         )
         lines = []
-        for name, kind, value in figures:
-            lines.append(f"# TYPE vllm:{name.removesuffix('_total')} {kind}")
-            lines.append(f"vllm:{name}{label} {float(value)}")
-        lines.append("# TYPE vllm:cache_config_info gauge")
-        lines.append(
-            f'vllm:cache_config_info{{block_size="{BLOCK_TOKENS}",'
-            f'model_name="{self.model}",num_gpu_blocks="{s.blocks}"}} 1.0'
-        )
-        return PlainTextResponse("\n".join(lines) + "\n")
+        for name, kind, more, value in figures:
+            if heads:
+                lines.append(f"# TYPE vllm:{name.removesuffix('_total')} {kind}")
+            lines.append(f"vllm:{name}{{{more}{labels}}} {float(value)}")
+        return lines
 
 
 def usage(sequence: Sequence) -> dict[str, Any]:

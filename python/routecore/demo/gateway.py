@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from routecore.endpoints.health import Reason
+from routecore.endpoints.ranks import rank_of
 from routecore.endpoints.stats import EndpointInfo
 from routecore.hold import Go, Rejected
 
@@ -61,6 +62,13 @@ class Gateway:
         self.decisions_us = []
         self.in_flight = dict.fromkeys(self.in_flight, 0)
 
+    def name(self, at: int) -> str:
+        """What a reader calls the endpoint of that number."""
+        addresses = [rank_of(endpoint.url) for endpoint in self.endpoints]
+        engines = list(dict.fromkeys(one.address for one in addresses))
+        engine, rank = engines.index(addresses[at].address), addresses[at].rank
+        return f"engine {engine}" + ("" if rank is None else f", rank {rank}")
+
     async def _forward(self, request: Request) -> Response:
         raw = await request.body()
         try:
@@ -78,9 +86,12 @@ class Gateway:
         if self.held is not None:
             headers["x-kv-held"] = str(self.held(url, body))
         call = _Call(self, url, request_id)
+        to = rank_of(url)
         try:
             upstream = await self.session.post(
-                url + request.url.path, data=raw, headers={"content-type": "application/json"}
+                to.address + request.url.path,
+                data=raw,
+                headers={"content-type": "application/json", **to.headers},
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             call.fail(_reason(error))

@@ -19,18 +19,19 @@ from routecore import (
     RequestStatsMonitor,
     SingletonABCMeta,
 )
+from routecore.demo import hearing
 from routecore.demo.block_log import BlockLog
-from routecore.demo.engine import Engine, prompt_text, toy_tokens
+from routecore.demo.engine import Engine
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.serving import serve, serving
 from routecore.demo.traffic import Job
 from routecore.demo.trouble import Afflictions, Trouble
 from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.ranks import with_ranks
 from routecore.routers.cache_router import CacheRouter
 
 if TYPE_CHECKING:
-    from routecore.demo.events import EventPublisher
     from routecore.kv_events import KVIndex
 
 _DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end
@@ -105,6 +106,7 @@ async def run(
     kv_tokens: int = 131_072,
     kv_events: bool = False,
     hold: bool = False,
+    ranks: int = 1,
     troubles: Sequence[Trouble] = (),
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
@@ -121,6 +123,7 @@ async def run(
         kv_events: Let the engines publish KV events; cache strategies then go by them, and what
             they said is compared with each hit.
         hold: Let requests wait at the gateway until there is room for them.
+        ranks: Data-parallel ranks of an engine; with several, each is an endpoint of its own.
         troubles: What breaks, for each strategy anew.
         on_change: Told the results so far, several times a second.
     """
@@ -131,15 +134,20 @@ async def run(
     results: list[Result] = []
     try:
         async with contextlib.AsyncExitStack() as stack:
-            publishers = stack.enter_context(_publishers(endpoints)) if kv_events else []
+            publishers = (
+                stack.enter_context(hearing.publishers(endpoints * ranks)) if kv_events else []
+            )
             logs: list[BlockLog | None] = [publisher.log() for publisher in publishers]
-            logs = logs or [None] * endpoints
+            logs = logs or [None] * (endpoints * ranks)
+            made = [Scheduler(kv_tokens=kv_tokens, log=log) for log in logs]
             fleet = [
-                Engine(speed=speed, scheduler=Scheduler(kv_tokens=kv_tokens, log=log))
-                for log in logs
+                Engine(speed=speed, scheduler=made[at], more=tuple(made[at + 1 : at + ranks]))
+                for at in range(0, len(made), ranks)
             ]
             servers = [await stack.enter_async_context(serving(engine.app)) for engine in fleet]
-            infos = [EndpointInfo(url=server.url) for server in servers]
+            urls = [server.url for server in servers]
+            names = urls if ranks == 1 else with_ranks(urls, ranks)
+            infos = [EndpointInfo(url=name) for name in names]
             breaks = Afflictions(troubles, list(zip(fleet, servers, strict=True)), speed)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
@@ -147,8 +155,8 @@ async def run(
             gateway = Gateway(infos, session, hold=hold)
             index = None
             if kv_events:
-                index = stack.enter_context(_listening(infos, publishers))
-                gateway.held = functools.partial(_held, index)
+                index = stack.enter_context(hearing.listening(infos, publishers))
+                gateway.held = functools.partial(hearing.held, index)
             url = await stack.enter_async_context(serve(gateway.app))
             for name in strategies:
                 if stop.is_set():
@@ -175,51 +183,6 @@ async def run(
 
 
 @contextlib.contextmanager
-def _publishers(count: int) -> "Iterator[list[EventPublisher]]":
-    """So many engines' event sockets."""
-    import zmq
-
-    from routecore.demo.events import EventPublisher
-
-    with zmq.Context[zmq.Socket[bytes]]() as context:
-        made: list[EventPublisher] = []
-        try:
-            for _ in range(count):
-                made.append(EventPublisher(context))
-            yield made
-        finally:
-            for publisher in made:
-                publisher.close()
-
-
-@contextlib.contextmanager
-def _listening(
-    infos: list[EndpointInfo], publishers: "list[EventPublisher]"
-) -> "Iterator[KVIndex]":
-    """Hears the engines' events; gives the index of what they hold."""
-    from routecore.kv_events import KVEventSubscriber, KVSource
-
-    sources = [
-        KVSource(info.url, publisher.address, publisher.replay)
-        for info, publisher in zip(infos, publishers, strict=True)
-    ]
-    subscriber = KVEventSubscriber(sources)
-    try:
-        yield subscriber.index
-    finally:
-        subscriber.close()
-
-
-def _token_ids(body: dict[str, Any]) -> Any:
-    return toy_tokens(prompt_text(body))
-
-
-def _held(index: "KVIndex", url: str, body: dict[str, Any]) -> int:
-    """Tokens of a body's prompt that an endpoint holds."""
-    return index.matched(_token_ids(body), [url])[0][0]
-
-
-@contextlib.contextmanager
 def _installed(
     gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int, index: "KVIndex | None"
 ) -> Iterator[None]:
@@ -238,7 +201,7 @@ def _installed(
         monitor = RequestStatsMonitor(60.0, table=table)
         options: dict[str, Any] = {"seed": seed}
         if index is not None and issubclass(ROUTERS[name], CacheRouter):
-            options |= {"kv_index": index, "prompt_tokens": _token_ids}
+            options |= {"kv_index": index, "prompt_tokens": hearing.token_ids}
         router = ROUTERS[name](**options)
         gateway.use(router, monitor, scraper.get_engine_stats)
         scraper.start()
@@ -309,9 +272,9 @@ class _Drive:
         found = ((at, monitor.standing(e.url)) for at, e in enumerate(self._gateway.endpoints))
         now = {at: standing.reason for at, standing in found if standing and standing.until}
         for at in now.keys() - result.out.keys():
-            self.note(f"engine {at} is out ({now[at]})")
+            self.note(f"{self._gateway.name(at)} is out ({now[at]})")
         for at in result.out.keys() - now.keys():
-            self.note(f"engine {at} is back")
+            self.note(f"{self._gateway.name(at)} is back")
         result.out, result.ejections = now, monitor.ejections
 
     async def _converse(self, job: Job, begin: float) -> None:

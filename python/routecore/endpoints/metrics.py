@@ -4,7 +4,7 @@ vLLM, SGLang, TGI and TensorRT-LLM (its own server, and Triton's) are known.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -72,7 +72,8 @@ _COUNTERS = frozenset({"hits", "queries"})
 # all but one say 0; what they count adds up.
 _REPEATS = frozenset({"tp_rank", "attn_tp_rank", "pp_rank", "moe_ep_rank", "ep_rank", "pid"})
 # Data-parallel ranks and models have a cache each, whatever else a label says of it.
-_POOLS = ("engine", "dp_rank", "data_parallel_rank", "model_name", "model")
+_RANKS = ("engine", "dp_rank", "data_parallel_rank")
+_POOLS = (*_RANKS, "model_name", "model")
 
 
 class Reading(NamedTuple):
@@ -117,28 +118,48 @@ def _wanted() -> dict[str, list[tuple[str, int, str, str]]]:
     return wanted
 
 
-def read_metrics(text: str) -> Reading:
+_Samples = dict[str, list[_Sample]]
+
+
+def read_metrics(text: str, rank: int | None = None) -> Reading:
     """The wanted samples of a Prometheus text; a bad line is skipped, not the whole text.
+
+    Args:
+        text: As the engine answers.
+        rank: Of this data-parallel rank alone; what names no rank counts for each. None: of all.
 
     Raises:
         ValueError: If there is none, so that an error page is no idle engine; or if there are more
             lines or samples than an engine can have.
     """
-    steps = read_in_steps(text)
+    steps = read_in_steps(text, [rank])
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            reading: Reading = end.value
-            return reading
+            readings: list[Reading | None] = end.value
+            if readings[0] is None:
+                raise ValueError(f"no metric of rank {rank} in the answer") from None
+            return readings[0]
 
 
-def read_in_steps(text: str) -> Generator[None, None, Reading]:
-    """`read_metrics` for a thread that has more to do: yields after every millisecond or so."""
+def read_in_steps(
+    text: str, ranks: Sequence[int | None] = (None,)
+) -> Generator[None, None, list[Reading | None]]:
+    """`read_metrics` for a thread that has more to do: yields after every millisecond or so.
+
+    Returns:
+        A reading for each rank that was asked for, or None where nothing is told of it.
+    """
+    samples, skipped = yield from _samples_in_steps(text)
+    return [_reading(samples, skipped, rank) for rank in ranks]
+
+
+def _samples_in_steps(text: str) -> Generator[None, None, tuple[_Samples, int]]:
     if text.count("\n") > _MAX_LINES:
         raise ValueError(f"more than {_MAX_LINES} lines")
     parsed = 0
-    samples: dict[str, list[_Sample]] = {}
+    samples: _Samples = {}
     skipped = 0
     wanted = _wanted()
     for at, line in enumerate(text.split("\n")):
@@ -164,13 +185,29 @@ def read_in_steps(text: str) -> Generator[None, None, Reading]:
                     skipped += 1
                 else:
                     samples.setdefault(stat, []).append(_Sample(age, figure, read.labels))
-    if not samples.keys() - {"kv_tokens", "blocks", "block_tokens"}:
+    if not samples.keys() - _SIZES:
         raise ValueError("no metric of a known engine in the answer")
+    return samples, skipped
+
+
+def _reading(samples: _Samples, skipped: int, rank: int | None) -> Reading | None:
+    """What the samples say of a rank, or of all."""
+    if rank is not None:
+        mine = {stat: [s for s in given if _is_of(s, rank)] for stat, given in samples.items()}
+        samples = {stat: given for stat, given in mine.items() if given}
+        if not samples.keys() - _SIZES:
+            return None
     found = {stat: _combined(stat, samples.get(stat, ())) for stat in _NAMES}
     blocks, block_tokens = found.pop("blocks"), found.pop("block_tokens")
     if found["kv_tokens"] is None and blocks and block_tokens:
         found["kv_tokens"] = blocks * block_tokens
     return Reading(**found, skipped=skipped)
+
+
+def _is_of(sample: _Sample, rank: int) -> bool:
+    """Whether the sample is of the rank, or of no rank that is named."""
+    named = [sample.labels[name] for name in _RANKS if name in sample.labels]
+    return not named or str(rank) in named
 
 
 def hit_rate(before: Reading | None, rate_before: float | None, now: Reading) -> float | None:

@@ -1,7 +1,7 @@
 """One engine's metrics over HTTP: fetched within bounds, and read without holding up the others."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -91,15 +91,25 @@ class MetricsHttp:
         return body.decode(errors="replace")
 
 
-async def read(text: str, turn: "asyncio.Lock") -> Reading:
+async def read(
+    text: str, turn: "asyncio.Lock", ranks: Sequence[int | None] = (None,)
+) -> list[Reading | None]:
     """Read an answer in turns with the others, in between which sockets are served.
+
+    Args:
+        text: The answer.
+        turn: Whose turn it is.
+        ranks: Data-parallel ranks to read the figures of; None for all together.
+
+    Returns:
+        A reading for each, or None where nothing is told of that rank.
 
     Raises:
         ValueError: It takes too long.
     """
     import asyncio
 
-    steps, spent = read_in_steps(text), 0.0
+    steps, spent = read_in_steps(text, ranks), 0.0
     while True:
         async with turn:
             start = time.thread_time()
@@ -107,8 +117,8 @@ async def read(text: str, turn: "asyncio.Lock") -> Reading:
                 try:
                     next(steps)
                 except StopIteration as end:
-                    reading: Reading = end.value
-                    return reading
+                    readings: list[Reading | None] = end.value
+                    return readings
             spent += time.thread_time() - start
             if spent > _READ_SECONDS:
                 raise ValueError(f"not read within {_READ_SECONDS} s")

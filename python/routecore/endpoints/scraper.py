@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from routecore.endpoints.metrics import Reading, hit_rate
 from routecore.endpoints.metrics_http import MAX_OPEN, MetricsHttp, read
 from routecore.endpoints.monitor import SingletonMeta
+from routecore.endpoints.ranks import rank_of
 from routecore.endpoints.stats import EngineStats
 from routecore.endpoints.table import EndpointTable, default_table
 from routecore.endpoints.views import EngineStatsView
@@ -41,7 +42,8 @@ class _Entry(NamedTuple):
 class EngineStatsScraper(metaclass=SingletonMeta):
     """Keeps the engines' own figures, in the table and as a mapping.
 
-    Counts are summed over models and data-parallel ranks; KV cache usage is their mean. The hit
+    Counts are summed over models and data-parallel ranks; KV cache usage is their mean. An endpoint
+    `url@rank` gets the figures of that rank; its engine is asked once for all of its ranks. The hit
     rate is that of the last scrape interval. Proxies named in the environment are not used.
 
     Args:
@@ -220,6 +222,10 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         import asyncio
 
         urls = dict.fromkeys(e if isinstance(e, str) else e.url for e in self._endpoints())
+        engines: dict[str, dict[str, int | None]] = {}  # address → endpoint → its rank
+        for url in urls:
+            address, rank = rank_of(url)
+            engines.setdefault(address, {})[url] = rank
         answers: dict[str, Reading] = {}
         gate, turn = asyncio.Semaphore(MAX_OPEN), asyncio.Lock()
         loop = asyncio.get_running_loop()
@@ -228,26 +234,28 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             self._store(answers)
             answers.clear()
 
-        async def scrape(url: str) -> None:
+        async def scrape(address: str, ranks: dict[str, int | None]) -> None:
             try:
                 async with gate:
-                    text = await self._http.fetch(client, url)
-                reading = await read(text, turn)
-            except Exception:  # whatever one endpoint does, the others are scraped
+                    text = await self._http.fetch(client, address)
+                readings = await read(text, turn, list(ranks.values()))
+            except Exception:  # whatever one engine does, the others are scraped
                 return self._count_failure()
             finally:
-                running.pop(url, None)
-            if reading is not None:
-                answers[url] = reading
-                if len(answers) == 1:
-                    loop.call_later(_FLUSH_SECONDS, flush)
+                running.pop(address, None)
+            told = {url: reading for url, reading in zip(ranks, readings, strict=True) if reading}
+            if len(told) < len(ranks):
+                self._count_failure()  # the engine has no such rank
+            if told and not answers:
+                loop.call_later(_FLUSH_SECONDS, flush)
+            answers.update(told)
 
         self._drop(lambda url, _entry: url not in urls)
-        for url in running.keys() - urls:
-            running[url].cancel()
-        for url in urls:
-            if url not in running:
-                running[url] = asyncio.create_task(scrape(url))
+        for address in running.keys() - engines:
+            running[address].cancel()
+        for address, ranks in engines.items():
+            if address not in running:
+                running[address] = asyncio.create_task(scrape(address, ranks))
         if running:
             await asyncio.wait(list(running.values()), timeout=patience)
         flush()

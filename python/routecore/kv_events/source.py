@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from routecore.endpoints.ranks import endpoint_of
 from routecore.errors import RouteError
 
 
@@ -15,7 +16,8 @@ class KVSource:
         url: The endpoint's URL, as routers know it.
         address: Address of rank 0's publisher, such as `tcp://engine-1:5557`.
         replay: Address of rank 0's `replay_endpoint`; None where the engine has none.
-        ranks: Data-parallel ranks. Rank r publishes on port + r (`inproc://`: name + `_dp<r>`).
+        ranks: Data-parallel ranks of the endpoint; 1 for an endpoint that is a rank itself. Rank r
+            publishes on port + r (`inproc://`: name + `_dp<r>`).
         topic: Subscription; the empty one hears everything.
         bind: Whether to bind the address: for engines whose publisher connects.
 
@@ -35,6 +37,12 @@ class KVSource:
             raise RouteError(f"ranks of {self.url}: expected 1 or more, got {self.ranks}")
         for _ in self.publishers():
             pass
+
+    def each_rank(self) -> "Iterator[KVSource]":
+        """A source for each rank, of endpoints that are ranks: `url@0`, `url@1`, …"""
+        for rank, address, replay in self.publishers():
+            url = endpoint_of(self.url, rank)
+            yield replace(self, url=url, address=address, replay=replay, ranks=1)
 
     def publishers(self) -> Iterator[tuple[int, str, str | None]]:
         """Rank, event address and replay address of each rank."""

@@ -53,6 +53,7 @@ async def _started(_session: Any, _context: Any, told: aiohttp.TraceRequestStart
         attempt = life.attempt_at(str(told.url))
         if attempt is not None:
             attempt.is_sent = True
+            told.headers.update(attempt.headers)
 
 
 async def _answered(_session: Any, _context: Any, told: aiohttp.TraceRequestEndParams) -> None:

@@ -12,6 +12,7 @@ from routecore.errors import RouteError
 from routecore.hold import HoldLimits, Rejected
 from routecore.integrations.production_stack import host
 from routecore.integrations.production_stack.life import follow
+from routecore.integrations.production_stack.ranks import Ranks, send
 from routecore.integrations.production_stack.settings import EQUAL, Settings
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.engine_caches import engine_caches
@@ -82,6 +83,7 @@ class Decision:
         self.shadow: Shadow | None = None
         if settings.mode == "shadow":
             self.shadow = Shadow(settings, self.strategy, self.router, self._failed)
+        self.ranks = self._ranks(logic)
         self._logs = LogThrottle()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(
@@ -126,17 +128,42 @@ class Decision:
             raise RouteError(f"{self.strategy}: needs at least one endpoint")
         began = time.perf_counter()
         try:
-            if self.caches is not None:
-                self.caches.follow(lambda: host.addresses(endpoints))
+            self._hear(endpoints)
             life = follow(request)
             given = life.body if body is None else body
             route = self.router.route_request if rule is None else rule
-            url: str = route(endpoints, engine_stats, request_stats, request, given)
+            asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
+            url: str = route(asked, engine_stats, request_stats, request, given)
+            if self.ranks is not None:
+                url = send(url, life)
         except Exception as error:
             self._failed(error)
             return fewest_in_flight(endpoints, request_stats)
         self.telemetry.decided(time.perf_counter() - began)
         return url
+
+    def _ranks(self, logic: str) -> Ranks | None:
+        """The engines' data-parallel ranks, where the strategy is to choose among them."""
+        if self._settings.data_parallel_ranks < 2:
+            return None
+        if logic not in _SPLIT and self.shadow is None:
+            return Ranks(self._settings.data_parallel_ranks)
+        _log.warning(
+            "routecore: data_parallel_ranks has no effect with routing logic %s, mode %s",
+            logic,
+            self._settings.mode,
+        )
+        return None
+
+    def _hear(self, endpoints: Sequence[Any]) -> None:
+        """Keep up with whose KV events there are to hear."""
+        if self.caches is None:
+            return
+        ranks = self.ranks
+        if ranks is None:
+            self.caches.follow(lambda: host.addresses(endpoints))
+        else:
+            self.caches.follow(lambda: ranks.addresses(host.addresses(endpoints)))
 
     async def wait(
         self,
@@ -153,13 +180,13 @@ class Decision:
             HTTPException: 429, too many wait or for too long.
         """
         try:
-            if self.caches is not None:
-                self.caches.follow(lambda: host.addresses(endpoints))
+            self._hear(endpoints)
             life = follow(request)
             given = life.body if body is None else body
+            asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
             # The host reports the request under an id of its own, right after this.
             go = await self.router.acquire(
-                endpoints, engine_stats, request_stats, request, given, ticket=False
+                asked, engine_stats, request_stats, request, given, ticket=False
             )
         except Rejected as full:
             self.telemetry.rejected(full.reason)
@@ -171,7 +198,7 @@ class Decision:
             return self.choose(endpoints, engine_stats, request_stats, request, body)
         self.telemetry.admitted(go.waited_s)
         url: str = go.url
-        return url
+        return url if self.ranks is None else send(url, life)
 
     def beside(
         self,
@@ -196,8 +223,7 @@ class Decision:
         if shadow is None:
             return
         try:
-            if self.caches is not None:
-                self.caches.follow(lambda: host.addresses(endpoints))
+            self._hear(endpoints)
             life = follow(request)
             given = life.body if body is None else body
             asked = (endpoints, engine_stats, _shadow_stats(), request, given)

@@ -68,15 +68,17 @@ class Attempt:
         is_sent: Whether the HTTP client has begun with it.
         answer: The HTTP client's answer, once its head is there.
         on_answer: Called when that is a good one.
+        headers: What the request has to carry to be put on the rank that was chosen for it.
     """
 
-    __slots__ = ("answer", "is_sent", "monitor", "on_answer", "request_id", "url")
+    __slots__ = ("answer", "headers", "is_sent", "monitor", "on_answer", "request_id", "url")
 
     def __init__(self, monitor: Ends, url: str, request_id: str) -> None:
         self.monitor, self.url, self.request_id = monitor, url, request_id
         self.is_sent = False
         self.answer: Any = None
         self.on_answer: Callable[[], None] | None = None
+        self.headers: dict[str, str] = {}
 
 
 class Life:
@@ -85,6 +87,7 @@ class Life:
     Attributes:
         body: Its parsed body, if the host showed it.
         choice: In shadow mode, what we would have chosen last.
+        rank: The data-parallel rank that was chosen last, until it is reported as sent.
         shows_usage: Whether the host will show us the answer once it is complete.
         served: The attempt that ended well (endpoint, request id, time), until that is counted.
         is_traced: Whether the HTTP client tells what becomes of its attempts.
@@ -96,6 +99,7 @@ class Life:
         "body",
         "choice",
         "is_traced",
+        "rank",
         "served",
         "shows_usage",
     )
@@ -105,6 +109,7 @@ class Life:
         self._open: list[Attempt] = []
         self.body: Any = None
         self.choice: Choice | None = None
+        self.rank: str | None = None
         self.shows_usage = self.is_traced = False
         self.served: tuple[Ends, str, str, float] | None = None
 

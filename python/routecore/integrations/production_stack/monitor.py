@@ -4,10 +4,12 @@ from typing import Any
 
 from routecore.endpoints.health import Reason
 from routecore.endpoints.monitor import RequestStatsMonitor as Core
+from routecore.endpoints.ranks import rank_of
 from routecore.endpoints.table import EndpointTable
 from routecore.endpoints.views import RequestStatsView
 from routecore.integrations.production_stack import host, outcome, settings
 from routecore.integrations.production_stack.life import current
+from routecore.integrations.production_stack.ranks import Placed
 from routecore.integrations.shared.shadow import MovedRequests
 from routecore.integrations.shared.telemetry import watch
 
@@ -46,18 +48,21 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         # Not the host's __init__: its dicts would only grow.
         self.core = core(sliding_window_size, lease_timeout)
         watch(self.core)
+        self._placed = Placed()
         self.sliding_window_size = sliding_window_size
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request is about to be sent; an earlier attempt of it has failed."""
         life = current()
+        rank = self._placed.put(engine_url, request_id, life)
         if life is not None:
-            life.sent(self, engine_url, request_id)
-        self.core.on_new_request(engine_url, request_id, timestamp)
+            life.sent(self, engine_url, request_id).headers = rank_of(rank).headers
+        self.core.on_new_request(rank, request_id, timestamp)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first chunk came back."""
-        self.core.on_request_response(engine_url, request_id, timestamp)
+        rank = self._placed.at(engine_url, request_id)
+        self.core.on_request_response(rank, request_id, timestamp)
 
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The answer was passed on; to its end, unless the host says so of a cut one."""
@@ -80,7 +85,8 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
     ) -> None:
         """The request was answered to its end, and nothing more will be told of it."""
-        self.core.on_request_complete(engine_url, request_id, timestamp, status)
+        rank = self._placed.take(engine_url, request_id)
+        self.core.on_request_complete(rank, request_id, timestamp, status)
 
     def on_usage(
         self,
@@ -91,7 +97,8 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         completion_tokens: int | None = None,
     ) -> None:
         """What the engine counted of a request, in tokens; before its end."""
-        self.core.on_usage(engine_url, request_id, prompt_tokens, cached_tokens, completion_tokens)
+        rank = self._placed.at(engine_url, request_id)
+        self.core.on_usage(rank, request_id, prompt_tokens, cached_tokens, completion_tokens)
 
     def on_request_failed(
         self,
@@ -102,7 +109,8 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         retry_after: float | None = None,
     ) -> None:
         """The request failed or its client left; `reason` as the core's monitor takes it."""
-        self.core.on_request_failed(engine_url, request_id, timestamp, reason, retry_after)
+        rank = self._placed.take(engine_url, request_id)
+        self.core.on_request_failed(rank, request_id, timestamp, reason, retry_after)
 
     def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The engine swapped the request out."""

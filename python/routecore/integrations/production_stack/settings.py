@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from routecore.endpoints.ranks import MAX_RANKS
 from routecore.errors import RouteError
 from routecore.hold import HoldLimits
 from routecore.integrations.shared import misspelt, settings
@@ -25,6 +26,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
         hold: Requests wait until the endpoint chosen for them has room in its KV cache, with the
             routing logics that the host awaits; see docs/hold.md.
         hold_limits: Fields of `routecore.HoldLimits`, its bounds.
+        data_parallel_ranks: Of each engine; with several, each is an endpoint to the strategy.
     """
 
     known: ClassVar[Mapping[str, type[RoutingInterface]]] = {
@@ -36,6 +38,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     cache_discovery: bool = True
     hold: bool = False
     hold_limits: dict[str, Any] = msgspec.field(default_factory=dict)
+    data_parallel_ranks: int = 1
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -49,6 +52,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         found.checked()
     elif found.params:
         raise RouteError(f"params {sorted(found.params)}: need a strategy to belong to")
+    if not 1 <= found.data_parallel_ranks <= MAX_RANKS:
+        raise RouteError(
+            f"data_parallel_ranks: expected from 1 to {MAX_RANKS}, got {found.data_parallel_ranks}"
+        )
     try:
         msgspec.convert(found.hold_limits, HoldLimits)
     except msgspec.ValidationError as error:

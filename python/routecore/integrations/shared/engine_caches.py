@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from routecore.endpoints.ranks import rank_of
 from routecore.errors import RouteError
 from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.settings import Settings
 from routecore.kv_events import KVIndex, KVSource, PromptTokens
+from routecore.kv_events.source import of_rank
 from routecore.process import watch
 
 _LOOK_SECONDS = 1.0
@@ -179,23 +181,35 @@ def engine_caches(settings: Settings, log: logging.Logger) -> EngineCaches | Non
 
 
 def _source(settings: Settings, url: str, address: str) -> KVSource | None:
-    """Where the endpoint's engine publishes: as named, else by the port rule."""
-    given = settings.kv_events.get(url)
+    """Where the endpoint's engine publishes: as named, else by the port rule.
+
+    For an endpoint that is a rank, what is said of its engine counts: its rank 0 publishes there.
+    """
+    engine, rank = rank_of(url)
+    given, at = settings.kv_events.get(url), 0
+    if given is None:
+        given, at = settings.kv_events.get(engine), rank or 0
     if given is None:
         if settings.kv_events_port is None:
             return None
+        address = rank_of(address).address
         host = urlsplit(address if "//" in address else f"//{address}").hostname
         if not host:
             return None
         host = f"[{host}]" if ":" in host else host
         given = f"tcp://{host}:{settings.kv_events_port}"
-    named = dict(given) if isinstance(given, dict) else {"address": given}
+    named: dict[str, Any] = dict(given) if isinstance(given, dict) else {"address": given}
     unknown = named.keys() - KVSource.__dataclass_fields__.keys()
     if unknown:
         raise RouteError(f"kv_events[{url!r}]: unknown {', '.join(sorted(unknown))}")
     replay, events = settings.kv_replay_port, str(named.get("address"))
     if replay is not None and "replay" not in named and events.startswith("tcp://"):
         named["replay"] = f"{events.rpartition(':')[0]}:{replay}"
+    if rank is not None:
+        named["ranks"] = 1
+        for name in ("address", "replay"):
+            if isinstance(named.get(name), str):
+                named[name] = of_rank(named[name], at)
     try:
         return msgspec.convert({**named, "url": url}, KVSource)
     except msgspec.ValidationError as error:
