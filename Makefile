@@ -64,9 +64,10 @@ $(HOSTS_VENV)-new/.stamp-hosts: $(HOSTS_VENV)/.stamp-hosts
 	echo $(abspath python) > $$(echo $(HOSTS_VENV)-new/lib/python3*/site-packages)/routecore.pth
 	touch $@
 
-test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray Serve and LiteLLM
+test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray, Ray Serve and LiteLLM
 	$(HOSTS_VENV)/bin/python -m pytest -q -m ray_serve tests/integrations $(ARGS)
 	$(HOSTS_VENV)/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
+	$(HOSTS_VENV)/bin/python -m pytest -q -m verl tests/integrations $(ARGS)
 
 test-hosts-new: develop $(HOSTS_VENV)-new/.stamp-hosts ## the same with the newest LiteLLM
 	$(HOSTS_VENV)-new/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)

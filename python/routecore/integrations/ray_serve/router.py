@@ -25,6 +25,7 @@ from routecore.integrations.ray_serve.prompt import body_of
 from routecore.integrations.ray_serve.seat import UNTOLD, Accepted, Seat
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.ray_telemetry import RayTelemetry
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice
 
@@ -36,8 +37,6 @@ except ModuleNotFoundError as missing:
     raise ImportError(
         "routecore.integrations.ray_serve needs Ray Serve: pip install 'routecore[ray]'"
     ) from missing
-
-from routecore.integrations.ray_serve.metrics import RayTelemetry
 
 _log = logging.getLogger("ray.serve.routecore")
 _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics
@@ -79,7 +78,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         name = f"{self._deployment_id.app_name}/{self._deployment_id.name}"
         try:
             read = Settings.of(chosen)
-            self._telemetry = RayTelemetry(read.strategy, self._deployment_id)
+            tags = {"deployment": self._deployment_id.name}
+            tags["application"] = self._deployment_id.app_name  # as on Serve's own metrics
+            self._telemetry = RayTelemetry(read.strategy, tags)
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
             self._telemetry.chosen(read.mode)

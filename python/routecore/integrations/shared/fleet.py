@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 from routecore.endpoints.monitor import RequestStatsMonitor
@@ -56,13 +56,19 @@ class Fleet:
         name: The deployment or model group, for the log.
         telemetry: Where decisions are counted.
         log: The host's logger.
+        clock: Seconds, as of the times that the host reports to the monitor.
 
     Raises:
         RouteError: As `Settings.router`, or KV event settings are wrong.
     """
 
     def __init__(
-        self, settings: Settings, name: str, telemetry: Counts, log: logging.Logger
+        self,
+        settings: Settings,
+        name: str,
+        telemetry: Counts,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.name = settings, name
         self.caches = engine_caches(settings, log)
@@ -86,7 +92,7 @@ class Fleet:
             self.moved = MovedRequests(self.monitor)
         self.ends: RequestStatsMonitor | MovedRequests = self.moved or self.monitor
         self.faults = 0
-        self._log, self.telemetry = log, telemetry
+        self._log, self.telemetry, self._clock = log, telemetry, clock
         self._logs = LogThrottle()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
@@ -124,7 +130,7 @@ class Fleet:
     ) -> str:
         """The URL to send the request to; counts and times the decision."""
         start = time.perf_counter()
-        stats = self.monitor.get_request_stats(time.time())
+        stats = self.monitor.get_request_stats(self._clock())
         asked = None if headers is None else Asked(headers)
         url = self.router.route_request(endpoints, None, stats, asked, body)
         self.telemetry.decided(time.perf_counter() - start)
@@ -138,7 +144,7 @@ class Fleet:
     ) -> Choice:
         """What we would choose in shadow mode, to be told where the host sends the request."""
         assert self.shadow is not None
-        stats = self.monitor.get_request_stats(time.time())
+        stats = self.monitor.get_request_stats(self._clock())
         asked = None if headers is None else Asked(headers)
         choice = self.shadow.choose((endpoints, None, stats, asked, body))
         self.telemetry.shadowed(choice.seconds)

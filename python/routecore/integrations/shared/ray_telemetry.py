@@ -1,8 +1,8 @@
 """The metrics of `telemetry` in Ray's own registry; Ray exports them with the prefix `ray_`."""
 
+import importlib
+from collections.abc import Mapping
 from typing import Any
-
-from ray.util import metrics
 
 from routecore.integrations.shared.telemetry import Monitor
 
@@ -10,19 +10,17 @@ _SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
 
 
 class RayTelemetry:
-    """The metrics of one deployment's strategy.
+    """The metrics of one strategy of a host that runs on Ray.
 
     Args:
         strategy: Tag: the word of the strategy.
-        deployment: Tags `deployment` and `application`, as on Serve's own metrics.
+        tags: Others that name what it routes, such as the deployment.
     """
 
-    def __init__(self, strategy: str, deployment: Any) -> None:
-        self._tags = {
-            "strategy": strategy,
-            "deployment": deployment.name,
-            "application": deployment.app_name,
-        }
+    def __init__(self, strategy: str, tags: Mapping[str, str]) -> None:
+        metrics: Any = importlib.import_module("ray.util.metrics")
+        self._gauge = metrics.Gauge
+        self._tags = {"strategy": strategy, **tags}
         self._decisions = self._made(
             metrics.Counter, "routecore_decisions", "Requests routed.", ("outcome",)
         )
@@ -53,7 +51,7 @@ class RayTelemetry:
     def chosen(self, mode: str) -> None:
         """This process routes with the strategy, in that mode."""
         text = "1 in each process that routes with the strategy."
-        self._made(metrics.Gauge, "routecore_router", text, ("mode",)).set(1, tags={"mode": mode})
+        self._made(self._gauge, "routecore_router", text, ("mode",)).set(1, tags={"mode": mode})
 
     def decided(self, seconds: float) -> None:
         """The strategy chose, in that time."""
