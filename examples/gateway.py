@@ -3,10 +3,13 @@
     ENGINES=http://engine-1:8000,http://engine-2:8000 uvicorn --app-dir examples gateway:app
 
 HOLD=1 lets requests wait until an engine has room, and answers 429 where too many do.
+STATE=fleet.state keeps what was learned over a restart.
 Needs: pip install starlette uvicorn httpx
 """
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -60,4 +63,18 @@ async def serve(request: Request) -> Response:
     return StreamingResponse(pieces, answer.status_code, media_type=kind)
 
 
-app = Starlette(routes=[Route("/v1/{path:path}", serve, methods=["POST"])])
+@contextlib.asynccontextmanager
+async def warm(_: Starlette) -> AsyncIterator[None]:
+    """Starts with what was learned before, and writes it down at the end."""
+    state = os.environ.get("STATE")
+    try:
+        if state and not fleet.load(state):
+            logging.info("%s: none yet, the fleet learns anew", state)
+    except RouteError as error:  # damaged, or of another version
+        logging.warning("%s", error)
+    yield
+    if state:
+        fleet.save(state)
+
+
+app = Starlette(routes=[Route("/v1/{path:path}", serve, methods=["POST"])], lifespan=warm)

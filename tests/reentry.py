@@ -319,6 +319,9 @@ CASES: dict[str, Callable[[World], Any]] = {
     "Trace.columns": lambda w: w.trace.columns(),
     "Trace.head": lambda w: w.trace.head(2),
     "prompt_blocks": lambda w: _core.prompt_blocks(body(), 16),
+    "save_table": lambda w: _core.save_table(w.table, (1, 128, 16)),
+    "load_table": lambda w: _core.load_table(_core.Table(), *saved(w), (1, 128, 16)),
+    "saved_hashing": lambda w: _core.saved_hashing(saved(w)[1]),
     "replay": replay,
 }
 
@@ -329,6 +332,12 @@ ELSEWHERE = {
     "after_fork_in_child",
     "leave_interpreter",
 }
+
+
+def saved(world: World) -> tuple[list[str], bytes]:
+    """A table's state, its URLs as objects that call in again."""
+    urls, state = _core.save_table(world.table, (1, 128, 16))
+    return [Name(url) for url in urls], state
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def test_fleets_are_independent() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(RouteError, match="unknown strategy 'fastest'; valid: round_robin"):
+    with pytest.raises(RouteError, match="strategy: unknown 'fastest'; valid: round_robin"):
         Fleet(URLS, "fastest")
     with pytest.raises(RouteError, match=r"expected_latency: .*weight"):
         Fleet(URLS, params={"weight": 1})
@@ -328,3 +328,148 @@ def test_a_wait_that_is_cancelled_or_in_a_thread_leaves_nothing_behind() -> None
     counts = fleet.router.hold.counts
     assert (counts.admitted, counts.left, counts.waiting) == (2, 1, 0)
     assert fleet.monitor.in_flight == 1
+
+
+def warmed(fleet: Fleet) -> str:
+    """Serves some prompts; returns where the first one is cached."""
+    urls = []
+    for at in range(12):
+        body = {"messages": [{"role": "user", "content": f"{at % 4} a question " * 300}]}
+        with fleet.request(body) as request:
+            urls.append(request.url)
+            request.first_token()
+            request.usage(1200, 0, 40 + at)
+    return urls[0]
+
+
+def learned(fleet: Fleet) -> Any:
+    """What it knows of its engines' speed, but for rates, which depend on the time."""
+    prefill, step, output, _, reuse, sequences = fleet.table.core.engine
+    return prefill, step, output, reuse, sequences
+
+
+def test_a_restart_with_saved_state_is_warm(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.state"
+    before = Fleet(URLS)
+    home = warmed(before)
+    before.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+    after = Fleet(URLS)
+    assert after.load(path)
+    assert learned(after) == learned(before)
+    assert [after.table.core.held(url) for url in URLS] == [
+        (held, 0, most) for held, _, most in (before.table.core.held(url) for url in URLS)
+    ]
+    body = {"messages": [{"role": "user", "content": "0 a question " * 300}]}
+    with after.request(body) as request:
+        assert request.url == home
+    assert after.monitor.in_flight == 0
+
+
+def test_what_was_never_saved_is_a_cold_start(tmp_path: Path) -> None:
+    assert not Fleet(URLS).load(tmp_path / "fleet.state")
+
+
+def test_endpoints_that_went_and_came_keep_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.state"
+    before = Fleet(URLS)
+    warmed(before)
+    before.save(path)
+    after = Fleet(["http://new:1", *URLS[::-1]])
+    after.table.add("http://new:1")
+    assert after.load(path)
+    for url in URLS:
+        assert after.table.core.held(url)[0] == before.table.core.held(url)[0]
+    assert after.table.core.held("http://new:1")[0] == 0
+
+
+def test_the_index_of_other_hashes_is_left_and_the_rest_taken(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.state"
+    before = Fleet(URLS, params={"hash_seed": 1})
+    warmed(before)
+    before.save(path)
+    after = Fleet(URLS, params={"hash_seed": 2})
+    assert after.load(path)
+    assert learned(after) == learned(before)
+    assert not any(after.table.core.held(url)[0] for url in URLS)
+    load_only = Fleet(URLS, "least_connections")
+    assert load_only.load(path)
+
+
+def damaged(content: bytes) -> dict[str, bytes]:
+    at = content.index(b"routcore")
+    return {
+        "": b"",
+        "text": b"something else\n",
+        "cut": content[: len(content) // 2],
+        "bit": content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
+        "url": content.replace(b"engine-1", b"engine-9"),
+        "this version reads 1": content[: at + 8] + b"\x09" + content[at + 9 :],
+    }
+
+
+@pytest.mark.parametrize("kind", ["", "text", "cut", "bit", "url", "this version reads 1"])
+def test_a_damaged_or_newer_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "fleet.state"
+    before = Fleet(URLS)
+    warmed(before)
+    before.save(path)
+    path.write_bytes(damaged(path.read_bytes())[kind])
+    after = Fleet(URLS)
+    cold = learned(after)
+    with pytest.raises(RouteError) as error:
+        after.load(path)
+    said = str(error.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+    assert kind in ("", "text", "cut", "bit", "url") or kind in said
+    assert learned(after) == cold
+    with after.request(BODY) as request:
+        request.first_token()
+
+
+def test_a_fleet_with_requests_in_flight_loads_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.state"
+    fleet = Fleet(URLS)
+    warmed(fleet)
+    fleet.save(path)
+    with fleet.request(BODY), pytest.raises(RouteError, match="1 requests are in flight"):
+        fleet.load(path)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "fleet.state"
+    with pytest.raises(FileNotFoundError):
+        Fleet(URLS).save(path)
+
+
+def test_the_example_gateway_keeps_what_it_learned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE", str(tmp_path / "fleet.state"))
+
+    async def serve(module: Any) -> str:
+        async with module.warm(module.app):
+            return warmed(module.fleet)
+
+    first = gateway(monkeypatch, *URLS)
+    home = asyncio.run(serve(first))
+    second = gateway(monkeypatch, *URLS)
+    assert asyncio.run(serve(second)) == home
+    (tmp_path / "fleet.state").write_bytes(b"torn")
+    third = gateway(monkeypatch, *URLS)
+    asyncio.run(serve(third))
+    assert gateway(monkeypatch, *URLS).fleet.load(tmp_path / "fleet.state")
+
+
+def test_reprs_are_short() -> None:
+    fleet = Fleet(URLS)
+    request = fleet.request(BODY)
+    assert repr(request) == "<FleetRequest, not sent yet>"
+    with request:
+        assert repr(request) == f"<FleetRequest to {request.url}>"
+        assert repr(fleet.monitor) == "<RequestStatsMonitor, 1 in flight>"
+    assert repr(fleet.table) == "<EndpointTable of 3 endpoints>"
+    assert repr(fleet.router) == "<ExpectedLatencyRouter>"

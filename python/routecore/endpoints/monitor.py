@@ -81,6 +81,9 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         self.health = HealthPolicy() if health is None else health
         apply(self.health, self._core)
 
+    def __repr__(self) -> str:
+        return f"<RequestStatsMonitor, {self.in_flight} in flight>"
+
     @property
     def leases_expired(self) -> int:
         """Requests that left the load because they never ended."""

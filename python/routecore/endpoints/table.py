@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from routecore import _core
+from routecore.endpoints.saved import Hashes, load, save
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +23,9 @@ class EndpointTable:
 
     def __init__(self) -> None:
         self.core = _core.Table()
+
+    def __repr__(self) -> str:
+        return f"<EndpointTable of {len(self)} endpoints>"
 
     def add(self, url: str) -> int:
         """Give the endpoint a row, if it has none, and return its number."""
@@ -67,6 +72,42 @@ class EndpointTable:
         import numpy as np
 
         return np.array(self.core.column(name), dtype=np.float64)
+
+    def save(self, path: str | Path, router: Hashes | None = None) -> None:
+        """Write what was learned to a file, so that a restart is warm: whole, or not at all.
+
+        That is the engines' speed and answer lengths, how many tokens texts have, how long caches
+        last, and, for a router over a prefix index, what each endpoint holds. Requests in flight
+        and scraped stats are not in it. Takes milliseconds, and may be called at any time.
+
+        Args:
+            path: The file; only its owner may read it.
+            router: A router that routes by this table, so that its prefix index is kept, too.
+
+        Raises:
+            OSError: The file cannot be written; what was there is still there.
+        """
+        save(path, self.core, None if router is None else router.hashing)
+
+    def load(self, path: str | Path, router: Hashes | None = None) -> bool:
+        """Take over what `save` wrote, before the first request.
+
+        The prefix index is taken over where the router hashes as the one that saved it did: give
+        both the same `hash_seed` (`Fleet.load` does).
+
+        Args:
+            path: The file.
+            router: The router that will route by this table.
+
+        Returns:
+            Whether there was such a file.
+
+        Raises:
+            RouteError: The file is damaged or of another version, or requests are in flight;
+                nothing is changed then.
+            OSError: The file cannot be read.
+        """
+        return load(path, self.core, None if router is None else router.hashing)
 
     def clear_stats(self, url: str) -> None:
         """Forget what the engine said of itself; its requests in flight stay."""

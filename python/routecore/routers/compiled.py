@@ -52,6 +52,11 @@ class CompiledRouter(Holding, RoutingInterface):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
+    @property
+    def hashing(self) -> tuple[int, int, int]:
+        """What a prefix index is hashed with: the seed, bytes and token ids of a block."""
+        return self._hash_seed, self._block_chars, self._block_tokens
+
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         """What identifies a request: its session, body and token ids; nothing for load alone."""
         return ()

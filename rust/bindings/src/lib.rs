@@ -17,6 +17,7 @@ mod prompt;
 mod replay;
 mod router;
 mod rows;
+mod saved;
 mod table;
 mod threads;
 mod token_ids;
@@ -39,6 +40,8 @@ mod _core {
     use crate::replay::{Trace, prompt_blocks, replay};
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::saved::{load_table, save_table, saved_hashing};
     #[pymodule_export]
     use crate::table::Table;
     #[pymodule_export]

@@ -64,9 +64,9 @@ pub struct Fleet {
     pub health: Health,
     pub(crate) index: SharedIndex,
     kv_tokens: f64,
-    sizes: Sizes,
+    pub(crate) sizes: Sizes,
     block_tokens: f64,
-    beliefs: Vec<Belief>,
+    pub(crate) beliefs: Vec<Belief>,
     predictions: Predictions,
 }
 

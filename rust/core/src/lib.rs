@@ -7,10 +7,12 @@
 //! and who has them cached), [`sizes`] and [`speed`] (what prompts weigh and engines are like,
 //! learned), [`trust`] (whose events are believed), [`health`] (who is left alone because it
 //! fails), [`fleet`] (these together),
-//! [`router`] (pick and explain); [`exact`] (what engines hold, by their own events) stands alone.
+//! [`router`] (pick and explain), [`saved`] (what was learned, kept over a restart); [`exact`] (what
+//! engines hold, by their own events) stands alone.
 
 pub mod admission;
 mod answers;
+mod bytes;
 pub mod error;
 pub mod exact;
 pub mod fleet;
@@ -24,6 +26,7 @@ pub mod min_index;
 pub mod prompt;
 pub mod rng;
 pub mod router;
+pub mod saved;
 pub mod sizes;
 pub mod speed;
 pub mod stats;

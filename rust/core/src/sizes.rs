@@ -21,6 +21,7 @@ pub struct Sizes {
     /// Tokens of an image, of audio or of a file, over what it was guessed to have.
     media_scale: f64,
 }
+crate::bytes::saved!(Sizes { tokens_per_byte, media_scale });
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -89,6 +90,7 @@ pub struct Belief {
     /// Promises in a row that found nothing.
     misses: u32,
 }
+crate::bytes::saved!(Belief { share, tells, misses; events });
 
 impl Default for Belief {
     fn default() -> Self {

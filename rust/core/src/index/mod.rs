@@ -15,6 +15,7 @@
 
 mod row_cache;
 mod runs;
+mod saved;
 
 use std::ops::Range;
 

@@ -39,6 +39,12 @@ impl List {
         }
     }
 
+    /// Its entries, oldest first.
+    pub fn iter(self, entries: &Pool<Entry>) -> impl Iterator<Item = Entry> {
+        let next = |entry: &Entry| (entry.newer != NONE).then(|| entries[entry.newer]);
+        std::iter::successors(self.oldest().map(|id| entries[id]), next)
+    }
+
     pub fn pop_oldest(&mut self, entries: &mut Pool<Entry>) -> Option<u32> {
         let id = self.oldest()?;
         self.remove(entries, id);

@@ -36,6 +36,11 @@ impl Run {
         self.blocks.len() as u32
     }
 
+    /// Whether a row holds it.
+    pub fn is_held(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Leading blocks that the chain shares with this run.
     pub fn common(&self, chain: &[u64]) -> usize {
         let n = self.blocks.len().min(chain.len());
@@ -153,6 +158,12 @@ impl Runs {
 
     pub fn run(&self, id: u32) -> &Run {
         &self.runs[id]
+    }
+
+    /// Every run with its number.
+    pub fn all(&self) -> impl Iterator<Item = (u32, &Run)> {
+        let numbered = self.runs.items.iter().enumerate();
+        numbered.filter(|(_, run)| !run.blocks.is_empty()).map(|(id, run)| (id as u32, run))
     }
 
     /// The run that continues `parent` with the chain's block `at`.

@@ -32,6 +32,9 @@ pub struct Fit<const N: usize, const SCALED: usize> {
     counts: [f64; N],
     scale: Scale,
 }
+crate::bytes::saved!(Fit<N, SCALED> {
+    shape, prior, constants, xx, xy, sizes, samples, counts, scale
+});
 
 impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
     /// Starts at constants of this shape, which counts for so many samples.
@@ -57,6 +60,15 @@ impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
     /// The constants.
     pub fn constants(&self) -> [f64; N] {
         self.constants
+    }
+
+    /// Whether it can be: what is read from a file need not.
+    pub fn is_sane(&self) -> bool {
+        let learned = [self.xy, self.sizes, self.counts, self.constants];
+        self.shape.iter().all(|&c| c > 0.0)
+            && self.prior > 0.0
+            && self.samples >= 0.0
+            && learned.iter().chain(&self.xx).flatten().all(|&sum| sum >= 0.0)
     }
 
     /// Samples so far, old ones for less.

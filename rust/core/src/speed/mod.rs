@@ -14,6 +14,7 @@ mod fit;
 mod open;
 mod profile;
 mod ratio;
+mod saved;
 mod scale;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ pub struct Ratio {
     yy: f64,
     samples: f64,
 }
+crate::bytes::saved!(Ratio { xx, xy, yy, samples });
 
 impl Ratio {
     /// Learns from one sample: what x took, where the whole was expected to take `expected`.

@@ -13,6 +13,7 @@ pub struct Scale {
     ratios: [f64; KEPT],
     seen: usize,
 }
+crate::bytes::saved!(Scale { ratios, seen });
 
 impl Scale {
     /// Whether so few were seen that all of it is a guess.
