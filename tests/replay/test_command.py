@@ -79,7 +79,9 @@ def test_a_sweep_finds_the_knee_and_seeds_tell_noise() -> None:
 
 def test_a_file_and_its_bad_lines(tmp_path: Path) -> None:
     path = mooncake(tmp_path / "t.jsonl", "{}")
-    assert refused(str(path)) == f"{path}:101: output_length: missing"
+    assert refused(str(path)) == (
+        f"{path}:101: output_length: missing (--skip-bad leaves such lines out)"
+    )
     result = call(str(path), "--skip-bad", "--strategy", "round_robin")
     assert result.exit_code == 0
     assert result.stderr == "1 bad lines left out\n"
@@ -125,10 +127,10 @@ def test_engines_that_fail_are_events() -> None:
         (("--strategy", "random", "--param", "x=1"), "random takes no parameter 'x'"),
         (("--strategy", "random", "--speedup", "1,2", "--assignments", "x"), "give one --speedup"),
         (("--event", "die"), "event 'die': expected fail@TIME:ENDPOINT"),
-        (("--endpoints", "0"), "endpoints: expected from 1"),
+        (("--endpoints", "0"), "--endpoints: expected an integer from 1 to 65,536"),
         (("--json", "/nowhere/x", *SMALL), "--json /nowhere/x: No such file or directory"),
         (("--speeds", "1,2"), "speeds: expected one for each of 8 endpoints, got 2"),
-        (("--engine", "abacus"), "unknown engine 'abacus'"),
+        (("--engine", "abacus"), "engine: unknown 'abacus'; valid: "),
     ],
 )
 def test_bad_arguments_are_one_line(args: tuple[str, ...], text: str) -> None:

@@ -72,7 +72,7 @@ def test_turns_of_a_session_wait_for_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"body": chat("a"), "usage": USAGE}, "missing required field `timestamp`"),
+        ({"body": chat("a"), "usage": USAGE}, "timestamp: missing; expected seconds"),
         ({"timestamp": "soon", "body": chat("a"), "usage": USAGE}, "timestamp: expected seconds"),
         ({"timestamp": 0, "usage": USAGE, "body": []}, "body: expected a request body"),
         ({"timestamp": 0, "usage": USAGE, "body": {}}, "body: no prompt of a known API in it"),

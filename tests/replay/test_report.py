@@ -1,8 +1,10 @@
 """The report: it says what was measured, needs nothing from elsewhere, and stays small."""
 
+import hashlib
 import itertools
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from routecore import __version__
 from routecore.cli import main
 from routecore.replay import ReplayResult, generate, run
 from routecore.replay.report import page, words
 from routecore.replay.report.figures import MOMENTS, Figures
+from routecore.replay.report.why import decisions
 from routecore.replay.table import compare
 
 CSS = (files("routecore.replay.report") / "page.css").read_text("utf-8")
@@ -218,7 +222,8 @@ def test_colours_stand_out_from_their_ground(scheme: int) -> None:
         # WCAG 2.2: 4.5 for text, 3 for what is drawn.
         assert min(contrast(text, ground) for text in ("ink", "soft", "better", "worse")) >= 4.5
         tones = [f"tone{at}" for at in range(1, 6)]
-        assert min(contrast(tone, ground) for tone in (*tones, "reference")) >= 3
+        drawn = (*tones, "reference", "grey", "noise")
+        assert min(contrast(tone, ground) for tone in drawn) >= 3
     shades = [_luminance(colours[f"level{at}"]) for at in range(7)]
     assert shades in (sorted(shades), sorted(shades, reverse=True))
 
@@ -258,3 +263,55 @@ def test_without_its_library_it_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(main, [*SMALL, "--report", "x.html"])
     assert result.exit_code == 2
     assert result.stderr == "error: --report needs jinja2: pip install 'routecore[report]'\n"
+
+
+def test_a_sweep_says_how_much_load_is_carried() -> None:
+    figures = Figures(replays(("round_robin", "prefix_affinity"), loads=(0.5, 1, 40), seeds=1))
+    load = {"round_robin": 1.0, "prefix_affinity": figures.knees["prefix_affinity"]}
+    assert words.load_of(figures, "round_robin") == "×1"
+    html = page(replays(("round_robin", "prefix_affinity"), loads=(0.5, 1, 40), seeds=1))
+    best = figures.ranked[0].strategy
+    assert f'data-figure="knee">{words.load_of(figures, best)}<' in html
+    assert words.carried(figures).startswith("It carries ")
+    assert load["round_robin"] == figures.knees["round_robin"]
+    calm = Figures(replays(("round_robin", "random"), loads=(0.1, 0.2), seeds=1))
+    assert words.carried(calm).startswith("No strategy is stressed up to")
+    assert words.load_of(calm, "random").replace("\u00a0", " ") == "> ×0.2"
+    assert words.carried(Figures(replays(seeds=1))) == ""
+
+
+def test_it_says_how_it_was_made(tmp_path: Path) -> None:
+    trace = tmp_path / "mine.jsonl"
+    row = {"timestamp": 0, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
+    trace.write_text(json.dumps(row) + "\n")
+    path = tmp_path / "report.html"
+    args = ["replay", str(trace), "--strategy", "random,round_robin", "--report", str(path)]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    html = path.read_text("utf-8")
+    assert f"<code>{shlex.join(['routecore', *args])}</code>" in html
+    assert hashlib.sha256(trace.read_bytes()).hexdigest()[:16] in html
+    assert f"routecore {__version__}, 20" in html
+    CliRunner().invoke(main, [*SMALL, "--seeds", "2", "--report", str(path)])
+    assert "generated workload documents, drawn with seed 0 to 1" in path.read_text("utf-8")
+
+
+def test_decisions_are_in_the_page_with_their_scores() -> None:
+    trace = generate("documents", requests=400, rate=20)
+    runs = [run(trace, strategy=name, decisions=50) for name in ("round_robin", "expected_latency")]
+    told = decisions(Figures(runs), "expected_latency")
+    assert told is not None
+    assert told["lower"] is True
+    assert len(told["rows"]) == 50
+    names = [name for name, _ in told["terms"]]
+    assert "prefill" in names
+    each = runs[1].per_request
+    for request, _, tokens, cached, endpoint, among, candidates in told["rows"]:
+        assert endpoint == each.endpoint[request] == candidates[0][0]
+        assert (tokens, cached) == (each.input_tokens[request], each.cached_tokens[request])
+        assert (among, len(candidates)) == (8, 6)
+        assert candidates[0][1] == min(row[1] for row in candidates)
+    blind = decisions(Figures(runs), "round_robin")
+    assert blind is not None and blind["lower"] is None
+    assert decisions(Figures(replays(seeds=1)), "random") is None
+    assert '"why":{"expected_latency"' in page(runs) or '"expected_latency":{"terms"' in page(runs)

@@ -120,3 +120,77 @@ def test_a_chosen_strategy_is_followed_until_it_is_let_go(
     assert tab.evaluate(shown) == [5, name]
     tab.evaluate(press)
     assert tab.evaluate(shown) == [0, None]
+
+
+def press(tab: Page, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        code = {"Enter": 13, "ArrowRight": 39, "ArrowLeft": 37}[key]
+        text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+        tab.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
+
+
+def test_the_keyboard_moves_along_a_plot(tab: Page, files: tuple[Path, Path]) -> None:
+    tab.open(files[0], width=1280, scheme="light")
+    tab.evaluate("document.querySelector('[data-plot=load-e2e_ms-mean] .plane').focus()")
+    press(tab, "ArrowRight")
+    assert tab.evaluate("document.querySelector('#tip p').innerText") == "speed-up ×2"
+    said = tab.evaluate("document.activeElement.getAttribute('aria-valuetext')")
+    assert said.startswith("speed-up ×2: ")
+    assert "round_robin" in said
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_place_in_a_picture_of_load_says_why(
+    tab: Page, files: tuple[Path, Path], width: int, scheme: str
+) -> None:
+    tab.open(files[0], width=width, scheme=scheme)
+    tab.evaluate("document.querySelector('[data-why=expected_latency]').click()")
+    panel = "document.getElementById('why')"
+    chosen = tab.evaluate(f"{panel}.querySelector('p').innerText")
+    assert "expected_latency chose endpoint " in chosen
+    assert "the lowest score wins" in chosen
+    rows = tab.evaluate(f"[...{panel}.querySelectorAll('tbody tr')].map((r) => r.innerText)")
+    assert rows[0].startswith("→ ")
+    assert len(rows) == 6
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    assert tab.evaluate(OUTSIDE.replace(".scroll,", ".scroll, .wide,")) == []
+
+    title = f"{panel}.querySelector('h3').innerText"
+    before = tab.evaluate(title)
+    tab.evaluate("document.querySelector('[data-why=expected_latency]').focus()")
+    press(tab, "ArrowRight")
+    after = tab.evaluate(title)
+    assert after != before
+    press(tab, "ArrowLeft")
+    assert tab.evaluate(title) == before
+
+
+def test_the_table_sorts_and_is_a_file(tab: Page, files: tuple[Path, Path]) -> None:
+    tab.open(files[0], width=1280, scheme="light")
+    names = """[...document.querySelectorAll("tbody:first-of-type tr[data-strategy]")]
+               .map((row) => row.dataset.strategy)"""
+    rows = [row for row in json.loads(files[1].read_text())["comparison"] if row["speedup"] == 1]
+    tab.evaluate("document.querySelector('thead th:nth-child(2) button').click()")
+    hits = {row["strategy"]: round(row["token_hit_rate"], 3) for row in rows}
+    rising = [hits[name] for name in tab.evaluate(names)]
+    assert rising == sorted(hits.values())
+    tab.evaluate("document.querySelector('thead th:nth-child(2) button').click()")
+    assert [hits[name] for name in tab.evaluate(names)] == rising[::-1]
+    assert tab.evaluate("document.querySelector('[aria-sort=descending]').innerText") == "hit"
+    lines = tab.evaluate("csv()").splitlines()
+    assert lines[0].startswith("strategy,speedup,token_hit_rate,ttft_ms.mean,")
+    assert len(lines) == 1 + 3 * len(rows)
+    assert len({line.count(",") for line in lines}) == 1
+
+
+def test_all_that_can_be_used_can_be_reached_by_keyboard_and_has_a_name(
+    tab: Page, files: tuple[Path, Path]
+) -> None:
+    tab.open(files[0], width=1280, scheme="light")
+    unnamed = """[...document.querySelectorAll("button, [tabindex], summary, [role=button]")]
+      .filter((part) => part.tabIndex < 0 ||
+        !(part.getAttribute("aria-label") || part.innerText.trim()))
+      .map((part) => part.outerHTML.slice(0, 80))"""
+    assert tab.evaluate(unnamed) == []
+    assert tab.evaluate("document.querySelectorAll('thead th:not([scope=col])').length") == 0
+    assert tab.evaluate("document.querySelectorAll('caption, html[lang], head title').length") == 3

@@ -78,7 +78,7 @@ def test_a_line_that_is_no_text_is_a_bad_line(tmp_path: Path) -> None:
 
 def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
     assert bad(tmp_path / "t.txt", "hello") == "1: neither a JSON object nor Azure's header; " + (
-        "give the format"
+        "expected a file of one of the formats mooncake, azure, bailian, openai, shadow"
     )
     assert "no requests in it" in bad(tmp_path / "t.jsonl", "", format="mooncake")
     with pytest.raises(RouteError, match="No such file"):

@@ -156,7 +156,7 @@ def test_the_command_prints_the_gain_and_writes_it(objective: str) -> None:
         ((*SMALL, "--strategy", "random"), "--tune: random has no parameter left to tune"),
         (
             (*SMALL, "--strategy", "dynamo_cost", "--objective", "speed"),
-            "objective: expected one of blend, ttft, e2e, goodput, got 'speed'",
+            "objective: unknown 'speed'; valid: blend, ttft, e2e, goodput",
         ),
         (
             (*SMALL, "--strategy", "dynamo_cost", "--speedup", "1,2"),
@@ -169,8 +169,8 @@ def test_the_command_prints_the_gain_and_writes_it(objective: str) -> None:
             "--tune: expected at least 4 requests and 2 trials, got 3 and 40",
         ),
         (
-            ("--tune", "--strategy", "json:JSONDecoder"),
-            "--tune: json:JSONDecoder is no compiled strategy",
+            ("--tune", "--strategy", "routecore:RoundRobinRouter"),
+            "--tune: routecore:RoundRobinRouter is no compiled strategy",
         ),
     ],
 )

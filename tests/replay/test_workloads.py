@@ -67,7 +67,7 @@ def test_bursts_are_as_asked() -> None:
 
 def test_numbers_out_of_range_are_named() -> None:
     for settings, text in [
-        ({"kind": "video"}, "unknown workload 'video'; valid: chat, agentic, documents"),
+        ({"kind": "video"}, "workload: unknown 'video'; valid: chat, agentic, documents"),
         ({"requests": 0}, "requests: expected from 1"),
         ({"rate": float("nan")}, "rate: expected a number from 1e-6"),
     ]:

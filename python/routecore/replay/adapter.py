@@ -76,6 +76,8 @@ class PythonGateway:
         stats = RequestStatsView(self._table, now * 1e-3)
         url = self._router.route_request(self._endpoints, self._stats, stats, request)
         if inspect.isawaitable(url):
+            if inspect.iscoroutine(url):
+                url.close()  # nobody will await it, which Python would complain of
             raise RouteError("route_request: expected a URL, got an awaitable; make it synchronous")
         at = self._numbers.get(url)
         if at is None:

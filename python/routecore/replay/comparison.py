@@ -8,7 +8,7 @@ import msgspec
 
 from routecore.errors import RouteError
 from routecore.replay.columns import Trace
-from routecore.replay.result import ReplayResult
+from routecore.replay.result import SHOWN, ReplayResult
 from routecore.replay.runner import run
 from routecore.replay.table import REFERENCE, Row, knees, ranked
 from routecore.replay.table import compare as rows_of
@@ -149,6 +149,8 @@ def compare(
             label=name,
             speedup=speedup,
             seed=seed,
+            # The page shows some of the first seed's.
+            decisions=SHOWN if seed == first else 0,
             **settings,
         )
         for seed in range(first, first + seeds)

@@ -14,6 +14,10 @@ MAX_LINE = 64 << 20
 """Bytes of one line, at most: a packed file may hold one that is larger than memory."""
 
 
+class BadLine(RouteError):
+    """A line that is no request; `skip_bad` would leave it out."""
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of each line that is not empty; .gz files are unpacked.
 
@@ -61,7 +65,8 @@ def read_rows(
         header: Whether the first line is one that `add` must not see.
 
     Raises:
-        RouteError: "file:line: field: reason" for the first bad line; a file without requests.
+        BadLine: "file:line: field: reason" for the first bad line.
+        RouteError: A file without requests.
     """
     for number, line in lines(path):
         if header:
@@ -73,7 +78,7 @@ def read_rows(
             if not skip_bad:
                 deep = isinstance(error, RecursionError)
                 reason = "nested too deeply" if deep else error
-                raise RouteError(f"{path}:{number}: {reason}") from None
+                raise BadLine(f"{path}:{number}: {reason}") from None
             trace.skipped += 1
     if not len(trace):
         bad = f", {trace.skipped} bad lines" if trace.skipped else ""

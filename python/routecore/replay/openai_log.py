@@ -40,7 +40,12 @@ def _decode(line: bytes) -> tuple[_Row, Any]:
         plain = json.loads(line)  # takes the lone surrogates that msgspec refuses
     if isinstance(plain, dict) and "timestamp" not in plain:
         time = next((plain[name] for name in _TIMES if name in plain), None)
-        plain = plain if time is None else {**plain, "timestamp": time}
+        if time is None:
+            raise ValueError(
+                f"timestamp: missing; expected seconds, milliseconds or an ISO 8601 time under one "
+                f"of {', '.join(_TIMES)}"
+            )
+        plain = {**plain, "timestamp": time}
     try:
         row = msgspec.convert(plain, _Row)
     except msgspec.ValidationError as error:

@@ -7,6 +7,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from routecore.routers.explanation import Term
+
+SHOWN = 96
+"""Decisions of a run that its page shows."""
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -120,6 +125,48 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return float(np.isin(pairs, long).sum() / len(long)), float(flips / len(long))
 
 
+class Considered(msgspec.Struct, frozen=True):
+    """What an endpoint scored in a decision.
+
+    Attributes:
+        endpoint: Its number.
+        score: NaN where the strategy compares nothing.
+        terms: The parts of the score, with their units.
+    """
+
+    endpoint: int
+    score: float
+    terms: tuple[Term, ...]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Why a request went where it went.
+
+    Attributes:
+        request: Its number in the trace.
+        time_ms: When, in simulated time.
+        endpoint: The endpoint that was chosen.
+        among: How many there were to choose from.
+        candidates: The chosen one, then those nearest to it by score, six at most.
+    """
+
+    request: int
+    time_ms: float
+    endpoint: int
+    among: int
+    candidates: tuple[Considered, ...]
+
+    @classmethod
+    def of(cls, found: tuple[int, float, int, int, list[Any]]) -> "Decision":
+        """As the compiled replay returns it."""
+        request, time, endpoint, among, candidates = found
+        scored = (
+            Considered(endpoint, score, tuple(Term(*term) for term in terms))
+            for endpoint, score, terms in candidates
+        )
+        return cls(request, time, endpoint, among, tuple(scored))
+
+
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One replay of a trace.
 
@@ -146,6 +193,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         decisions_per_s: Choices a wall-clock second of choosing.
         wall_s: Wall-clock seconds of the replay.
         per_request: Arrays.
+        decisions: Those that were to be kept, in order.
     """
 
     settings: Settings
@@ -170,6 +218,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     decisions_per_s: float
     wall_s: float
     per_request: PerRequest
+    decisions: tuple[Decision, ...] = ()
 
     def __repr__(self) -> str:
         ran, ttft = self.settings, self.ttft_ms.mean
@@ -180,7 +229,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         figures = {
             name: getattr(self, name)
             for name in self.__struct_fields__
-            if name not in ("settings", "per_request")
+            if name not in ("settings", "per_request", "decisions")
         }
         plain = msgspec.to_builtins({**msgspec.to_builtins(self.settings), **figures})
         found: dict[str, Any] = without_nan(plain)

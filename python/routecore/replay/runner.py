@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from routecore import ROUTERS, _core
-from routecore.errors import RouteError
+from routecore.errors import RouteError, unknown
 from routecore.replay.adapter import PythonGateway, url_of
 from routecore.replay.columns import Trace
-from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
+from routecore.replay.result import Decision, PerRequest, ReplayResult, Settings, Spread
 from routecore.replay.traces import read_trace
 from routecore.replay.workloads import WORKLOADS, generate
 
@@ -51,7 +51,7 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
     """What the strategy's Python class hands to the compiled core, its defaults included."""
     cls = ROUTERS.get(strategy)
     if cls is None:
-        raise RouteError(f"unknown strategy {strategy!r}; valid: {', '.join(ROUTERS)}")
+        raise RouteError(f"strategy: unknown {unknown(strategy, ROUTERS)}")
     handed: dict[str, Any] = {}
 
     if "kv_tokens" in params:
@@ -64,8 +64,9 @@ def _compiled_params(strategy: str, params: Mapping[str, Any]) -> dict[str, Any]
     names = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
     for name in params:
         if name not in names or name == "seed":
-            valid = ", ".join(n for n in names if n != "seed") or "none"
-            raise RouteError(f"{strategy} takes no parameter {name!r}; valid: {valid}")
+            valid = [other for other in names if other not in ("seed", "kv_tokens")]
+            of_run = "; the replay has one for all" if name == "seed" else ""
+            raise RouteError(f"{strategy} takes no parameter {unknown(name, valid)}{of_run}")
     # Without the metaclass's call: this object must not become the class's one instance.
     capture: Any = types.new_class(cls.__name__, (cls,), {}, lambda ns: ns.update(_build=build))
     capture.__init__(object.__new__(capture), **params)
@@ -142,6 +143,7 @@ def run(
     kv_event_delay_ms: float | None = None,
     events: Sequence[str] = (),
     hold: bool = False,
+    decisions: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> ReplayResult:
     """Replay a trace.
@@ -171,6 +173,8 @@ def run(
             every new request with an error for a while ("sick@120s:3:30s").
         hold: Requests wait at the router until the endpoint chosen for them has room in its KV
             cache; compiled strategies only.
+        decisions: Keep about so many decisions of a compiled strategy, spread over the requests,
+            with what each endpoint scored.
         progress: Called now and then with the number of requests routed so far.
 
     Raises:
@@ -182,7 +186,7 @@ def run(
     elif not isinstance(trace, Trace):
         trace = read_trace(trace)
     if engine not in PROFILES:
-        raise RouteError(f"unknown engine {engine!r}; valid: {', '.join(PROFILES)}")
+        raise RouteError(f"engine: unknown {unknown(engine, PROFILES)}")
     for name, value, least, most in (
         ("endpoints", endpoints, 1, 65_536),
         ("block size", block_size, 1, 1 << 20),
@@ -191,6 +195,7 @@ def run(
         ("sequences", max_sequences, 1, 1 << 20),
         ("routers", routers, 1, 4096),
         ("seed", seed, 0, 2**63 - 1),
+        ("decisions", decisions, 0, 1 << 20),
     ):
         if not least <= value <= most:
             raise RouteError(f"{name}: expected from {least} to {most}, got {value}")
@@ -218,8 +223,10 @@ def run(
         kv_event_delay=kv_event_delay_ms,
         changes=[change for event in events for change in parse_event(event)],
         hold=hold,
+        decisions=decisions,
         progress=progress,
     )
+    found["decisions"] = tuple(map(Decision.of, found["decisions"]))
     wall = time.perf_counter() - begun
     arrays = _arrays(trace, found)
     spread, flips = arrays.session_spread()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from routecore.errors import RouteError
+from routecore.errors import RouteError, unknown
 from routecore.replay import azure, bailian, mooncake, openai_log, shadow_records
 from routecore.replay.columns import Trace
 from routecore.replay.lines import lines
@@ -26,7 +26,7 @@ def _decode(line: bytes) -> Any:
 def _guess(path: Path) -> str:
     number, line = next(lines(path), (1, b""))
     if not line:
-        raise RouteError(f"{path}: no requests in it")
+        raise RouteError(f"{path}: the file is empty, no requests in it")
     if b"ContextTokens" in line:
         return "azure"
     try:
@@ -35,7 +35,8 @@ def _guess(path: Path) -> str:
         row = None
     if not isinstance(row, dict):
         raise RouteError(
-            f"{path}:{number}: neither a JSON object nor Azure's header; give the format"
+            f"{path}:{number}: neither a JSON object nor Azure's header; expected a file of one of "
+            f"the formats {', '.join(FORMATS)}"
         )
     if {"time", "host", "ours"} <= row.keys():
         return "shadow"
@@ -64,7 +65,7 @@ def read_trace(
     path = Path(path)
     kind = format or _guess(path)
     if kind not in FORMATS:
-        raise RouteError(f"unknown trace format {kind!r}; valid: {', '.join(FORMATS)}")
+        raise RouteError(f"format: unknown {unknown(kind, FORMATS)}")
     if kind == "mooncake":
         return mooncake.read(path, 512 if block is None else block, skip_bad=skip_bad)
     if block is not None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from routecore import ROUTERS
-from routecore.errors import RouteError
+from routecore.errors import RouteError, unknown
 from routecore.replay.columns import Trace
 from routecore.replay.differences import Difference, blend, paired
 from routecore.replay.result import ReplayResult, without_nan
@@ -173,7 +173,7 @@ def tune(
         ModuleNotFoundError: Without optuna (`routecore[tune]`).
     """
     if objective not in OBJECTIVES:
-        raise RouteError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
+        raise RouteError(f"objective: unknown {unknown(objective, OBJECTIVES)}")
     if len(trace) < 4 or trials < 2:
         raise RouteError(
             f"--tune: expected at least 4 requests and 2 trials, got {len(trace)} and {trials}"

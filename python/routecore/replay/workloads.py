@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from routecore.errors import RouteError
+from routecore.errors import RouteError, unknown
 from routecore.replay.columns import Trace
 from routecore.replay.drawing import BLOCK, Draws, Session, arrivals, shared, tokens, zipf
 from routecore.replay.rl import rl
@@ -183,7 +183,7 @@ def generate(
         RouteError: An unknown kind, or a number out of range.
     """
     if kind not in WORKLOADS:
-        raise RouteError(f"unknown workload {kind!r}; valid: {', '.join(WORKLOADS)}")
+        raise RouteError(f"workload: unknown {unknown(kind, WORKLOADS)}")
     if not 1 <= requests <= 10**8:
         raise RouteError(f"requests: expected from 1 to 10**8, got {requests}")
     for name, value in (("rate", rate), ("burstiness", burstiness)):

@@ -48,9 +48,14 @@ impl Router {
         self.strategy.select(view, key, &mut self.rng)
     }
 
+    /// What every candidate scores; changes nothing.
+    pub fn scores(&self, view: View<'_>, key: &Key) -> Vec<Scored> {
+        self.strategy.score(view, key)
+    }
+
     /// What the next [`Router::pick`] would choose, and every candidate's score; changes nothing.
     pub fn explain(&self, view: View<'_>, key: &Key) -> (Option<usize>, Vec<Scored>) {
-        let scores = self.strategy.score(view, key);
+        let scores = self.scores(view, key);
         (self.clone().pick(view, key), scores)
     }
 }

@@ -3,12 +3,14 @@
 //! Time is in milliseconds from the first arrival. Read in this order: [`trace`] (requests and
 //! the identity of their blocks), [`timing`] (how long a step takes), [`kv`] (the block cache of
 //! one engine), [`engine`] (its scheduler), [`events`] (what it tells of its cache), [`gateway`]
-//! (what a live router does and knows), [`live`] (one with a strategy of the core), [`arrivals`],
+//! (what a live router does and knows), [`live`] (one with a strategy of the core), [`decisions`]
+//! (why it went where it went), [`arrivals`],
 //! [`conditions`] (what goes wrong in a fleet), [`sim`] (the event loop), [`outcome`] and [`report`]
 //! (figures).
 
 pub mod arrivals;
 pub mod conditions;
+pub mod decisions;
 pub mod engine;
 pub mod events;
 pub mod gateway;

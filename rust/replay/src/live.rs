@@ -8,6 +8,7 @@ use routecore::health::Outcome;
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
+use crate::decisions::Decisions;
 use crate::engine::{EngineConfig, Report};
 use crate::events::{Held, Residency};
 use crate::gateway::{Gateway, Request, Usage};
@@ -40,6 +41,7 @@ pub struct LiveRouter {
     held: Vec<Held>,
     /// Who waits for room; none where requests go at once.
     waiting: Option<Waiting>,
+    decisions: Decisions,
 }
 
 impl LiveRouter {
@@ -69,6 +71,7 @@ impl LiveRouter {
             kv_tokens: engines.iter().map(tokens).collect(),
             held: Vec::new(),
             waiting: None,
+            decisions: Decisions::default(),
         };
         for engine in 0..engines.len() {
             live.join(engine);
@@ -107,6 +110,13 @@ impl LiveRouter {
     #[must_use]
     pub fn with_hold(mut self, limits: Limits) -> Self {
         self.waiting = Some(Waiting::new(limits));
+        self
+    }
+
+    /// Keeps some of its decisions there.
+    #[must_use]
+    pub fn with_decisions(mut self, decisions: Decisions) -> Self {
+        self.decisions = decisions;
         self
     }
 
@@ -193,7 +203,8 @@ impl Gateway for LiveRouter {
                 (waiting.map_or(0, |w| w.arrive(tokens, time)), wanted)
             }
         };
-        let Self { router, fleet, candidates, engines, lookup, held, waiting, .. } = self;
+        let Self { router, fleet, candidates, engines, lookup, held, waiting, decisions, .. } =
+            self;
         if let Some(waiting) = waiting {
             if candidates.is_empty() {
                 waiting.leave(waiter);
@@ -221,6 +232,7 @@ impl Gateway for LiveRouter {
             asked = lookup.asked(sizes);
         }
         let view = View::new(&fleet.table, candidates).asking(asked, fleet.engine());
+        let scores = decisions.wants(request.id).then(|| router.scores(view, &wanted.key));
         let picked = router.pick(view, &wanted.key);
         let at = match (picked, waiting.as_mut()) {
             (Some(at), Some(waiting)) => match waiting.offer(waiter, at, view, fleet) {
@@ -232,6 +244,9 @@ impl Gateway for LiveRouter {
             },
             _ => picked?,
         };
+        if let Some(scores) = scores {
+            decisions.keep(request.id, now, engines, at, scores);
+        }
         let row = candidates.rows[at];
         match wanted.prompt() {
             Some(prompt) => fleet.chosen_for(row, prompt, lookup.cached(at)),

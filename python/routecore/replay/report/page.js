@@ -62,20 +62,45 @@ for (const figure of document.querySelectorAll("[data-plot]")) {
   const cursor = figure.querySelector(".cursor");
   const plot = data.plots[figure.dataset.plot];
   const leave = () => { tip.hidden = cursor.hidden = true; };
-  plane.addEventListener("pointermove", (event) => {
-    const box = plane.getBoundingClientRect();
-    const at = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    const said = readings[figure.dataset.kind](plot, at);
+  let place = 0;
+  const show = (at, x, y) => {
+    place = Math.min(1, Math.max(0, at));
+    const said = readings[figure.dataset.kind](plot, place);
     cursor.style.left = `${100 * said.at}%`;
     tip.replaceChildren(line("p", said.title), rows(said));
     tip.hidden = cursor.hidden = false;
-    const left = event.clientX + 18 + tip.offsetWidth > innerWidth
-      ? event.clientX - 18 - tip.offsetWidth : event.clientX + 18;
+    const left = x + 18 + tip.offsetWidth > innerWidth ? x - 18 - tip.offsetWidth : x + 18;
     tip.style.left = `${Math.max(8, left)}px`;
-    tip.style.top = `${Math.max(8, Math.min(event.clientY - 20, innerHeight - tip.offsetHeight - 8))}px`;
+    tip.style.top = `${Math.max(8, Math.min(y - 20, innerHeight - tip.offsetHeight - 8))}px`;
+    plane.setAttribute("aria-valuenow", Math.round(100 * said.at));
+    plane.setAttribute("aria-valuetext", `${said.title}: ${spoken(said)}`);
+  };
+  plane.addEventListener("pointermove", (event) => {
+    const box = plane.getBoundingClientRect();
+    show((event.clientX - box.left) / box.width, event.clientX, event.clientY);
   });
+  plane.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (event.key === "Escape") leave();
+    if (to === undefined) return;
+    event.preventDefault();
+    const box = plane.getBoundingClientRect();
+    const at = plot.x && figure.dataset.kind === "curve" ? step(plot.x, place, to) : place + to / 50;
+    show(at, box.left + box.width * Math.min(1, Math.max(0, at)), box.top + 40);
+  });
+  plane.addEventListener("blur", leave);
   plane.addEventListener("pointerleave", leave);
   plane.addEventListener("pointercancel", leave);
+}
+/* The neighbour of a place among places in order. */
+function step(places, from, by) {
+  let near = 0;
+  places.forEach((x, i) => { if (Math.abs(x - from) < Math.abs(places[near] - from)) near = i; });
+  return places[Math.min(places.length - 1, Math.max(0, near + by))];
+}
+function spoken(said) {
+  const order = data.names.map((_, i) => i).sort(said.order);
+  return order.map((i) => `${data.names[i]} ${said.values[i]}`).join(", ");
 }
 function line(tag, text) {
   const made = document.createElement(tag);
@@ -90,4 +115,122 @@ function rows(said) {
     grid.append(key, line("span", data.names[i]), line("span", said.values[i]));
   }
   return grid;
+}
+
+/* Sorts the rows of each load by a column: numbers from small to large, then back. */
+const heads = [...document.querySelectorAll("thead th")];
+function figureOf(cell) {
+  const text = cell.firstChild?.nodeType === 3 ? cell.firstChild.data : cell.textContent;
+  const value = parseFloat(text.replace("\u2212", "-"));
+  return Number.isNaN(value) ? text.trim() : value;
+}
+heads.forEach((head, column) => {
+  head.querySelector("button").addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    for (const body of document.querySelectorAll("table tbody")) {
+      const found = [...body.querySelectorAll("tr[data-strategy]")];
+      found.sort((a, b) => {
+        const [x, y] = [figureOf(a.children[column]), figureOf(b.children[column])];
+        if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1;
+        return (x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
+      });
+      body.append(...found);
+    }
+  });
+});
+
+/* The table as CSV, as it is sorted now. */
+function csv() {
+  const found = [...document.querySelectorAll("tr[data-strategy]")];
+  const names = [...found[0].querySelectorAll("td")].map((cell) => cell.dataset.figure);
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const table = found.map((row) => [
+    row.dataset.strategy, row.dataset.speedup,
+    ...[...row.querySelectorAll("td")].map((cell) => String(figureOf(cell))),
+  ]);
+  return [["strategy", "speedup", ...names], ...table]
+    .map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+}
+document.querySelector(".csv").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+  link.download = "routecore-replay.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href));
+});
+const copy = document.querySelector(".copy");
+copy?.addEventListener("click", async () => {
+  await navigator.clipboard?.writeText(copy.previousElementSibling.textContent);
+  copy.textContent = "Copied";
+});
+
+/* Why a request went where it went: the decision nearest to a place in the picture of load. */
+const panel = document.getElementById("why");
+const [REQUEST, TIME, TOKENS, CACHED, ENDPOINT, AMONG, CANDIDATES] = [0, 1, 2, 3, 4, 5, 6];
+function explain(picture, at) {
+  const name = picture.dataset.why;
+  const told = data.why[name];
+  const row = told.rows[at];
+  picture.dataset.at = at;
+  const mark = picture.querySelector(".place");
+  mark.hidden = false;
+  mark.style.left = `${(100 * row[TIME]) / Math.max(1, told.span)}%`;
+  mark.style.top = `${(100 * (Math.floor(row[ENDPOINT] / told.group) + 0.5)) / picture.dataset.lanes}%`;
+  const wins = { true: ", the lowest score wins", false: ", the highest score wins" }[told.lower] ?? "";
+  const title = `Request ${row[REQUEST].toLocaleString("en")} after ${duration(row[TIME])}: ` +
+    `${row[TOKENS].toLocaleString("en")} prompt tokens, ${row[CACHED].toLocaleString("en")} found in the cache`;
+  const chose = `${name} chose endpoint ${row[ENDPOINT]} among ${row[AMONG]}${wins}.`;
+  const table = document.createElement("table");
+  const head = table.createTHead().insertRow();
+  for (const text of ["endpoint", "score", ...told.terms.map(([term, unit]) =>
+    (unit === "1" ? term : `${term}, ${unit}`).replaceAll("_", " "))]) {
+    const cell = line("th", text);
+    cell.scope = "col";
+    head.append(cell);
+  }
+  const body = table.createTBody();
+  for (const [endpoint, ...values] of row[CANDIDATES]) {
+    const made = body.insertRow();
+    const first = line("th", `${endpoint === row[ENDPOINT] ? "\u2192 " : ""}${endpoint}`);
+    first.scope = "row";
+    made.className = endpoint === row[ENDPOINT] ? "chosen" : "";
+    made.append(first, ...values.map((value) => line("td", value === null ? "\u2013" : value.toLocaleString("en"))));
+  }
+  const scroll = document.createElement("div");
+  scroll.className = "wide";
+  scroll.append(table);
+  const steps = document.createElement("p");
+  steps.className = "steps";
+  for (const [text, by] of [["\u2190 earlier", -1], ["later \u2192", 1]]) {
+    const button = line("button", text);
+    button.type = "button";
+    button.disabled = told.rows[at + by] === undefined;
+    button.addEventListener("click", () => explain(picture, at + by));
+    steps.append(button);
+  }
+  panel.replaceChildren(line("h3", title), line("p", chose), scroll, steps);
+  panel.hidden = false;
+}
+for (const picture of document.querySelectorAll("[data-why]")) {
+  const told = data.why[picture.dataset.why];
+  picture.addEventListener("click", (event) => {
+    const box = picture.getBoundingClientRect();
+    const time = ((event.clientX - box.left) / box.width) * told.span;
+    const lane = Math.floor(((event.clientY - box.top) / box.height) * picture.dataset.lanes);
+    // A decision for this row first, then one of the same time.
+    const off = (row) => Math.abs(row[TIME] - time) +
+      (Math.floor(row[ENDPOINT] / told.group) === lane ? 0 : told.span / 8);
+    let near = 0;
+    told.rows.forEach((row, i) => { if (off(row) < off(told.rows[near])) near = i; });
+    explain(picture, near);
+  });
+  picture.addEventListener("keydown", (event) => {
+    const by = { Enter: 0, " ": 0, ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    const at = picture.dataset.at === undefined ? 0 : Number(picture.dataset.at) + by;
+    explain(picture, Math.min(told.rows.length - 1, Math.max(0, at)));
+  });
 }

@@ -13,7 +13,10 @@ from markupsafe import Markup
 from routecore.replay.differences import FLOOR, Difference
 from routecore.replay.report import words
 from routecore.replay.report.figures import MOMENTS, SHARES, Figures
+from routecore.replay.report.made import Made
 from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades
+from routecore.replay.report.why import decisions
+from routecore.replay.table import ranked
 
 COLOURED = 5
 """Strategies with a colour of their own, beside the baseline; the others are grey until chosen."""
@@ -21,7 +24,7 @@ PICTURED = 4
 """Strategies whose load over time is shown."""
 
 
-def render(figures: Figures) -> str:
+def render(figures: Figures, made: Made) -> str:
     """The HTML of a report."""
     page = Environment(
         loader=PackageLoader("routecore.replay.report", "."),
@@ -43,7 +46,13 @@ def render(figures: Figures) -> str:
         for row, tone in zip(figures.ranked, _tones(order, figures.baseline), strict=True)
     ]
     plots = [*_curves(figures, order), *_distributions(figures, order)]
-    data = {"names": order, "plots": {plot["id"]: plot.pop("data") for plot in plots}}
+    pictures = _pictures(figures)
+    shown = {each["name"]: decisions(figures, each["name"]) for each in pictures["each"]}
+    data = {
+        "names": order,
+        "plots": {plot["id"]: plot.pop("data") for plot in plots},
+        "why": {name: told for name, told in shown.items() if told},
+    }
     return page.get_template("page.html").render(
         css=Markup((here / "page.css").read_text("utf-8")),
         script=Markup((here / "page.js").read_text("utf-8")),
@@ -58,10 +67,17 @@ def render(figures: Figures) -> str:
         loads=figures.loads,
         load=figures.load,
         knees=figures.knees,
-        pictures=_pictures(figures),
+        pictures=pictures,
+        why=data["why"],
+        carried=words.carried(figures),
+        made=made,
         levels=LEVELS,
         moments=MOMENTS,
-        rows=figures.rows,
+        rows=[
+            row
+            for load in figures.loads
+            for row in ranked([row for row in figures.rows if row.speedup == load])
+        ],
         reference=figures.baseline,
         settings=figures.first.settings,
         requests=figures.first.requests,
@@ -89,6 +105,19 @@ def _tiles(figures: Figures) -> list[dict[str, str]]:
         tile("E2E, mean", "e2e_ms.mean", words.duration, lambda row: row.e2e_ms["mean"]),
         tile("Prompt from cache", "token_hit_rate", words.percent, lambda row: row.token_hit_rate),
         tile("Within target", "goodput", words.percent, lambda row: row.goodput),
+        *_load_carried(figures),
+    ]
+
+
+def _load_carried(figures: Figures) -> list[dict[str, str]]:
+    """How much load the best strategy carries, beside the baseline; needs several loads."""
+    best, base = figures.ranked[0].strategy, figures.baseline
+    if len(figures.loads) < 2:
+        return []
+    other = words.load_of(figures, base) if base in figures.knees and base != best else ""
+    label = "Load before TTFT triples"
+    return [
+        {"name": label, "key": "knee", "value": words.load_of(figures, best), "other": other},
     ]
 
 
@@ -120,7 +149,7 @@ def _curves(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
                 "id": f"load-{figure}-{part}",
                 "kind": "curve",
                 "title": title,
-                "x_title": "speed-up of arrivals",
+                "x_title": "speed-up of arrivals; times on a log scale",
                 "x": [
                     Tick(round(100 * at, 2), f"×{load:g}")
                     for at, load in _apart(x.tolist(), figures.loads)
@@ -161,7 +190,7 @@ def _distributions(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
                 "id": f"share-{times}",
                 "kind": "share",
                 "title": title,
-                "x_title": "within",
+                "x_title": "within (log scale)",
                 "x": _ticks(scale, words.tick),
                 "y": _ticks(up, lambda share: f"{100 * share:.0f} %", upwards=True),
                 "lines": [line(scale.at(d), SHARES) if len(d) else "" for d in each],

@@ -115,3 +115,30 @@ def certainty(figures: Figures) -> str:
         shown = level if len(level) < 4 else [*level[:3], f"{len(level) - 3} more"]
         said += f"Within noise of it: {_names(shown)}."
     return said.strip() or "It is ahead of all others by more than noise."
+
+
+def load_of(figures: Figures, strategy: str) -> str:
+    """The speed-up that a strategy carries in a sweep: "×0.75", "> ×3"."""
+    knee = figures.knees.get(strategy)
+    return f"×{knee:g}" if knee is not None else f">{_GAP}×{figures.loads[-1]:g}"
+
+
+def carried(figures: Figures) -> str:
+    """How much load the best and the baseline carry; empty where one load alone was replayed."""
+    if len(figures.loads) < 2:
+        return ""
+    if all(knee is None for knee in figures.knees.values()):
+        return (
+            f"No strategy is stressed up to {load_of(figures, '')[2:]}: raise --speedup, name a "
+            "slower --engine, or take fewer --endpoints to see which carries most."
+        )
+    best = figures.ranked[0].strategy
+    said = f"It carries {_up_to(figures, best)} before its mean TTFT triples"
+    if figures.baseline in figures.knees and figures.baseline != best:
+        said += f"; {figures.baseline} {_up_to(figures, figures.baseline)}"
+    return said + "."
+
+
+def _up_to(figures: Figures, strategy: str) -> str:
+    load = load_of(figures, strategy)
+    return f"more than {load[2:]}" if load.startswith(">") else load

@@ -1,6 +1,7 @@
 //! Trace replay: columns in, figures out, without the GIL while it runs.
 
 mod columns;
+mod decisions;
 mod gateways;
 mod trace;
 
@@ -11,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict};
 use routecore::admission::Limits;
 use routecore::prompt::Unit;
 use routecore::{Key, Params};
+use routecore_replay::decisions::Decisions;
 use routecore_replay::gateway::Assigned;
 use routecore_replay::report::Spread;
 use routecore_replay::timing::Profile;
@@ -25,6 +27,7 @@ use crate::locked::{Kept, Locked};
 use crate::prompt::{Blocks, blocks as blocks_of};
 use crate::threads::{detached_long, must_stop};
 use columns::{bytes, column};
+use decisions::tuples;
 use gateways::{Callback, Watched};
 
 /// Bytes taken for a token where a prompt is text.
@@ -87,7 +90,7 @@ fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
 #[pyfunction]
 #[pyo3(signature = (trace, engines, *, strategy=None, assigned=None, gateway=None, speedup=1.0,
     jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, kv_event_delay=None,
-    changes=Vec::new(), hold=false, progress=None))]
+    changes=Vec::new(), hold=false, decisions=0, progress=None))]
 pub fn replay<'py>(
     py: Python<'py>,
     trace: &Trace,
@@ -103,6 +106,7 @@ pub fn replay<'py>(
     kv_event_delay: Option<f64>,
     changes: Vec<(f64, u32, String)>,
     hold: bool,
+    decisions: u32,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let fleet = engines.into_iter().map(engine).collect::<PyResult<Vec<_>>>()?;
@@ -116,12 +120,14 @@ pub fn replay<'py>(
     let changes = changes.into_iter().map(change).collect::<PyResult<_>>()?;
     let conditions =
         Conditions { speedup, jitter, seed, stats_period, stats_delay, kv_event_delay, changes };
+    let requests = trace.get().len() as u32;
+    let kept = Decisions::every(requests.div_ceil(decisions.max(1)) * u32::from(decisions > 0));
     let error = Locked::new(Kept::default());
     let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
         let live = |&seed: &u64| {
             let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
-            let router = router.with_weights(weights.clone());
+            let router = router.with_weights(weights.clone()).with_decisions(kept.clone());
             let router = if hold { router.with_hold(Limits::default()) } else { router };
             Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
         };
@@ -157,7 +163,9 @@ pub fn replay<'py>(
     if let Some(error) = raised.or(error.apart(|kept, _| kept.take())) {
         return Err(error);
     }
-    figures(py, &outcome, &summary)
+    let found = figures(py, &outcome, &summary)?;
+    found.set_item("decisions", tuples(kept.take()))?;
+    Ok(found)
 }
 
 fn figures<'py>(
