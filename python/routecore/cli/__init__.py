@@ -4,6 +4,7 @@ import click
 
 from routecore import _core
 from routecore.cli.demo import demo
+from routecore.cli.engines import engines
 from routecore.cli.errors import OneLineErrors
 from routecore.cli.kv_events import kv_events
 from routecore.cli.replay import replay
@@ -12,6 +13,7 @@ from routecore.cli.strategies import strategies
 
 
 @click.group(
+    "routecore",
     cls=OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -20,5 +22,5 @@ def main() -> None:
     """Routing strategies for LLM routers."""
 
 
-for command in (demo, replay, strategies, shadow_report, kv_events):
+for command in (demo, replay, strategies, engines, shadow_report, kv_events):
     main.add_command(command)

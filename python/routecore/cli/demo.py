@@ -15,6 +15,8 @@ from routecore.cli.demo_live import SECONDS
 from routecore.cli.demo_live import live as send_live
 from routecore.cli.errors import bad
 from routecore.cli.files import write_whole
+from routecore.cli.groups import Strict, typed
+from routecore.cli.numbers import Decimal, Whole
 from routecore.cli.replay_args import key
 from routecore.errors import RouteError
 
@@ -31,14 +33,16 @@ _LIVE_ONLY = (
 )
 
 
-@click.command()
-@click.option(
-    "--endpoints", type=click.IntRange(1, 256), default=8, show_default=True, help="Engines."
+@click.command(
+    cls=Strict,
+    extra="unexpected {}: the demo brings its own requests; for a file of yours: routecore replay "
+    "FILE; lists take commas, as in --strategy a,b",
 )
+@click.option("--endpoints", type=Whole(1, 256), default=8, show_default=True, help="Engines.")
 @click.option("--strategy", "chosen", multiple=True, help="Repeat or comma list; default all.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Whole(0, 2**63 - 1),
     default=0,
     show_default=True,
     help="Of the requests and of every draw: the same seed gives the same figures.",
@@ -54,21 +58,21 @@ _LIVE_ONLY = (
 @click.option("--live", is_flag=True, help="Real HTTP: simulated engines, gateway and clients.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=Decimal(0.1, 3600),
     default=SECONDS,
     show_default=True,
     help="Live: wall-clock seconds of arrivals per strategy.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0.01, 10_000),
+    type=Decimal(0.01, 10_000),
     default=16.0,
     show_default=True,
     help="Live: requests per simulated second.",
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(0.1, 100),
+    type=Decimal(0.1, 100),
     default=3.0,
     show_default=True,
     help="Live: simulated seconds per wall-clock second.",
@@ -126,6 +130,11 @@ def demo(
     if live and given("report"):
         bad("--report: the live fleet writes no page; leave out --live")
     names = list(dict.fromkeys(n.strip() for part in chosen for n in part.split(",")))
+    for name in names:
+        if ":" in name:
+            bad(
+                f"--strategy {name}: no router of your own here; routecore replay --strategy {name}"
+            )
     try:
         names = [key(name, "--strategy") for name in names]
     except RouteError as error:
@@ -141,6 +150,7 @@ def demo(
 def _replay(names: list[str], endpoints: int, seed: int, report: Path, as_json: bool) -> None:
     """Replay the demo's traffic through each strategy; draw the ranked table as it grows."""
     from routecore.replay import generate, run
+    from routecore.replay.result import SHOWN
     from routecore.replay.table import compare
     from routecore.replay.text import verdict
 
@@ -160,6 +170,7 @@ def _replay(names: list[str], endpoints: int, seed: int, report: Path, as_json: 
                     engine=_ENGINE,
                     speedup=_SPEEDUP,
                     seed=seed,
+                    decisions=SHOWN,
                 )
             )
             draw(results)
@@ -176,11 +187,12 @@ def _replay(names: list[str], endpoints: int, seed: int, report: Path, as_json: 
 def _page(results: list["ReplayResult"], path: Path) -> str:
     """Write the page; say where it is, or why there is none."""
     try:
-        from routecore.replay.report import page
+        from routecore.replay.report import Made, page
     except ModuleNotFoundError:
         return "For a page with all figures: pip install 'routecore[report]'"
     try:
-        write_whole(path, page(results))
+        source = f"generated workload {_WORKLOAD}, drawn with seed {results[0].settings.seed}"
+        write_whole(path, page(results, made=Made.now(typed(), source)))
     except OSError as error:
         return f"No page was written: {path}: {error.strerror}; name another with --report"
     return f"All figures and curves: {path}"

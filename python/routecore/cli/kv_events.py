@@ -3,13 +3,19 @@
 import json
 import time
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import click
 
-from routecore.cli.errors import bad
+from routecore.cli.errors import Named, bad
+from routecore.cli.groups import Strict
+from routecore.cli.numbers import Decimal, Whole
+
+if TYPE_CHECKING:
+    from routecore.kv_events import KVEventSubscriber
 
 
-@click.group("kv-events")
+@click.group("kv-events", cls=Named)
 def kv_events() -> None:
     """KV-cache events of engines."""
 
@@ -18,10 +24,10 @@ def kv_events() -> None:
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
 @click.option("--replay", "replays", multiple=True, help="Replay address, per ADDRESS.")
 @click.option("--metrics", "engines", multiple=True, help="Engine's HTTP address, per ADDRESS.")
-@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--ranks", type=Whole(1, 1024), default=1, show_default=True)
 @click.option("--topic", default="", help="Subscription; all by default.")
-@click.option("--every", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.05), help="End by itself after so long.")
+@click.option("--every", type=Decimal(0.05, 3600), default=1.0, show_default=True)
+@click.option("--seconds", type=Decimal(0.05), help="End by itself after so long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array per interval.")
 def tail(
     addresses: tuple[str, ...],
@@ -74,14 +80,26 @@ def tail(
     except KeyboardInterrupt:
         pass
     finally:
+        silent = _never_connected(subscriber)
         subscriber.close()
+    if seconds is not None and silent:
+        bad(
+            f"{', '.join(silent)}: not connected within {seconds:g} s; is it the endpoint of the "
+            "engine's --kv-events-config, and can it be reached from here?"
+        )
 
 
-@kv_events.command()
+def _never_connected(subscriber: "KVEventSubscriber") -> list[str]:
+    """Addresses that nobody has answered at."""
+    publishers = [status for each in subscriber.status().values() for status in each]
+    return [status["address"] for status in publishers if not status["connected"]]
+
+
+@kv_events.command(cls=Strict, extra="unexpected {}: one engine at a time")
 @click.argument("url")
 @click.option("--events", help="Where it publishes, such as tcp://engine-1:5557.")
 @click.option("--replay", help="Its replay address.")
-@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--ranks", type=Whole(1, 1024), default=1, show_default=True)
 @click.option("--tokenizer", help="Folder of the model, to compare token ids.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent along.")
 @click.option("--insecure", is_flag=True, help="Trust any certificate.")
@@ -114,6 +132,9 @@ def check(
         tokens = None if tokenizer is None else PromptTokens.from_model(tokenizer)
     except (RouteError, ImportError) as error:
         bad(str(error))
+    for given in headers:
+        if ":" not in given:
+            bad(f"--header: expected NAME:VALUE, got {given!r}")
     pairs = [given.partition(":") for given in headers]
     sent = {name.strip(): value.strip() for name, _, value in pairs}
     differs = False

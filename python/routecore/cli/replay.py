@@ -1,14 +1,24 @@
 """The command `routecore replay`: its options, and what they may not be together."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 from routecore.cli import replay_args as args
+from routecore.cli.errors import bad
 from routecore.cli.groups import GroupedCommand
+from routecore.cli.numbers import Decimal, Whole
 from routecore.cli.replay_output import Files
-from routecore.cli.replay_plan import Plan, is_workload, run_all, search_parameters, traces
+from routecore.cli.replay_plan import (
+    Plan,
+    is_workload,
+    run_all,
+    search_parameters,
+    source_of,
+    traces,
+)
 from routecore.errors import RouteError
 
 _FILE = click.Path(path_type=Path)
@@ -23,20 +33,26 @@ GROUPS = {
     "Strategies": ("words", "params", "hold", "baseline", "slo"),
     "Trace file": ("format_", "trace_block", "skip_bad"),
     "KV events": ("kv_events", "kv_event_delay"),
-    "Output": ("wide", "json_file", "report_file", "assignments"),
+    "Output": ("verbose", "wide", "json_file", "report_file", "assignments"),
     "Tuning": ("tune", "trials", "objective"),
 }
 """Heading of the help → names of its options."""
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS)
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    extra="unexpected {}: one TRACE at a time; lists take commas, as in --speedup 1,2,3 and "
+    "--strategy a,b",
+)
 @click.argument("trace", required=False)
 @click.option(
     "--strategy",
     "words",
     multiple=True,
     metavar="KEY[,KEY…]",
-    help="Repeat or comma list; default all. module:Class is a router of your own.",
+    help="Strategies to compare, repeated or with commas; default all. module:Class is a router of "
+    "your own.",
 )
 @click.option(
     "--param",
@@ -45,85 +61,138 @@ GROUPS = {
     metavar="KEY=VALUE",
     help="Parameter of the one strategy given.",
 )
-@click.option("--endpoints", type=int, default=8, show_default=True)
+@click.option("--endpoints", type=Whole(1, 65_536), default=8, show_default=True, help="Engines.")
 @click.option(
     "--speedup",
     default="1",
     show_default=True,
     metavar="X[,X…]",
-    help="Divides arrival times; several are a sweep.",
+    help="Load: arrivals come X times as fast. Several values are a sweep.",
 )
 @click.option(
     "--engine",
     metavar="PROFILE",
-    help="Step times of the engines; a wrong name lists all. Default dynamo-polynomial, without "
-    "TRACE qwen3-32b-h100-tp2.",
+    help="Step times of the engines; `routecore engines` lists all. Default dynamo-polynomial, "
+    "without TRACE qwen3-32b-h100-tp2.",
 )
 @click.option(
-    "--block-size", type=int, default=64, show_default=True, help="Tokens of an engine's KV block."
+    "--block-size",
+    type=Whole(1, 1 << 20),
+    default=64,
+    show_default=True,
+    help="Tokens of an engine's KV block.",
 )
-@click.option("--kv-blocks", type=int, help="KV blocks of an engine; default as the profile has.")
-@click.option("--token-budget", type=int, default=8192, show_default=True)
-@click.option("--max-sequences", type=int, default=256, show_default=True)
+@click.option(
+    "--kv-blocks",
+    type=Whole(1, 1 << 30),
+    help="KV blocks of an engine; default as the profile has.",
+)
+@click.option(
+    "--token-budget",
+    type=Whole(1, 1 << 30),
+    default=8192,
+    show_default=True,
+    help="Tokens that an engine step computes at most.",
+)
+@click.option(
+    "--max-sequences",
+    type=Whole(1, 1 << 20),
+    default=256,
+    show_default=True,
+    help="Requests that an engine runs at once at most.",
+)
 @click.option("--speeds", metavar="X,X…", help="A speed factor for each endpoint.")
 @click.option(
     "--routers",
-    type=int,
+    type=Whole(1, 4096),
     default=1,
     show_default=True,
-    help="Routers that do not know of each other.",
+    help="Routers side by side that share nothing.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=Whole(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of every draw: the same seed gives the same figures.",
+)
 @click.option(
     "--seeds",
-    type=click.IntRange(1, 1000),
-    help="Repeat with so many seeds; 5 and more tell gain from noise. Default 1, with --tune 5.",
+    type=Whole(1, 1000),
+    help="Repetitions; from 5 on, significant gains are marked. Default 1, with --tune 5.",
 )
 @click.option(
     "--jitter",
-    type=float,
+    type=Decimal(0),
     metavar="MS",
-    help="Moves arrivals; default 1500 with several seeds of a file, else 0.",
+    help="Shifts arrivals by up to MS; default 1500 with several seeds of a file, else 0.",
 )
 @click.option(
-    "--stats-period", "stats_period_ms", type=float, default=1000.0, show_default=True, metavar="MS"
+    "--stats-period",
+    "stats_period_ms",
+    type=Decimal(0),
+    default=1000.0,
+    show_default=True,
+    metavar="MS",
+    help="Between two scrapes of an engine's stats; 0 for never.",
 )
 @click.option(
-    "--stats-delay", "stats_delay_ms", type=float, default=0.0, show_default=True, metavar="MS"
+    "--stats-delay",
+    "stats_delay_ms",
+    type=Decimal(0),
+    default=0.0,
+    show_default=True,
+    metavar="MS",
+    help="From a scrape until routers see it.",
 )
 @click.option(
-    "--kv-events", is_flag=True, help="Cache strategies go by the engines' KV events, not history."
+    "--kv-events",
+    is_flag=True,
+    help="Cache strategies use the engines' KV events instead of their own history.",
 )
 @click.option(
     "--kv-event-delay",
     default="0ms",
     show_default=True,
     metavar="TIME",
-    help="Until routers hear them, as 50ms or 5s.",
+    help="Delay until routers receive an event, as 50ms or 5s.",
 )
 @click.option(
     "--event",
     "events",
     multiple=True,
     metavar="fail@120s:3",
-    help="An endpoint dies, joins (join@…), or answers with errors for a while (sick@120s:3:30s).",
+    help="An endpoint dies, joins (join@…), or answers with errors for a while (sick@120s:3:30s). "
+    "Repeatable.",
 )
 @click.option(
     "--hold",
     is_flag=True,
-    help="Requests wait at the router until the endpoint chosen has room in its KV cache.",
+    help="Requests wait at the router until the chosen endpoint has room in its KV cache.",
 )
 @click.option(
     "--format",
     "format_",
     metavar="NAME",
-    help="mooncake, azure, bailian, openai, shadow; else guessed.",
+    help="Format of the trace: mooncake, azure, bailian, openai or shadow; default: by its first "
+    "line.",
 )
-@click.option("--trace-block", type=int, help="Tokens of a hash id of the trace.")
-@click.option("--skip-bad", is_flag=True, help="Count bad lines and go on.")
-@click.option("--requests", type=int, help="Size of a generated workload.")
-@click.option("--rate", type=float, help="Its requests a second.")
-@click.option("--burstiness", type=float, help="Its variation of arrivals; 1 is Poisson.")
+@click.option(
+    "--trace-block",
+    type=Whole(1, 1 << 20),
+    help="Tokens that a hash id of a Mooncake trace stands for; default 512.",
+)
+@click.option("--skip-bad", is_flag=True, help="Skip bad lines and count them.")
+@click.option("--requests", type=Whole(1, 10**8), help="Requests of a generated workload.")
+@click.option("--rate", type=Decimal(1e-6, 1e6), help="Requests a second of a generated workload.")
+@click.option(
+    "--burstiness",
+    type=Decimal(1e-6, 1e6),
+    help="Burstiness of a generated workload; 1 is Poisson.",
+)
+@click.option(
+    "--verbose", "-v", is_flag=True, help="The traceback of a router of your own that raises."
+)
 @click.option("--wide", is_flag=True, help="More columns than fit into 80.")
 @click.option(
     "--json",
@@ -146,7 +215,13 @@ GROUPS = {
     help="Exit with 1 if a strategy named by --strategy (or else the best) exceeds them: "
     "ttft_p99=2s,e2e=20s.",
 )
-@click.option("--report", "report_file", type=_FILE, metavar="FILE.html", help="A page to look at.")
+@click.option(
+    "--report",
+    "report_file",
+    type=_FILE,
+    metavar="FILE.html",
+    help="Write an HTML page with all figures.",
+)
 @click.option(
     "--assignments",
     type=_FILE,
@@ -157,13 +232,17 @@ GROUPS = {
 @click.option(
     "--tune",
     is_flag=True,
-    help="Search the one strategy's parameters on the first half; print the gain on the second.",
+    help="Search the strategy's parameters on the first half of the trace; report the gain on the "
+    "second.",
 )
-@click.option("--trials", type=click.IntRange(2, 100_000), help="Sets it tries; default 40.")
+@click.option(
+    "--trials", type=Whole(2, 100_000), help="Parameter sets that --tune tries; default 40."
+)
 @click.option(
     "--objective",
     metavar="NAME",
-    help="blend (the default: geometric mean of mean TTFT and mean E2E), ttft, e2e, goodput.",
+    help="What --tune makes small: blend (default: geometric mean of mean TTFT and mean E2E), "
+    "ttft, e2e, goodput.",
 )
 def replay(
     trace: str | None,
@@ -190,6 +269,7 @@ def replay(
     baseline: str | None,
     slo: str | None,
     wide: bool,
+    verbose: bool,
     **fleet: Any,
 ) -> None:
     """Replay TRACE on modelled engines behind each strategy, and compare.
@@ -226,6 +306,7 @@ def replay(
             raise RouteError("--assignments: give one --speedup and one seed with it")
         out = Files(json_file, report_file, assignments)
         out.check()
+        out.source = source_of(trace, seed, seeds) if report_file else None
         if fleet["speeds"]:
             fleet["speeds"] = args.numbers(fleet["speeds"], "--speeds", repeats=True)
         delay = args.milliseconds(kv_event_delay, "--kv-event-delay")
@@ -255,9 +336,11 @@ def replay(
         if not assignments and baseline not in names:
             plan.strategies[baseline] = args.strategy(baseline, "--baseline")
         bounds = objectives(slo) if slo else []
-        results, skipped = run_all(plan, drawn_traces, fleet)
+        results, skipped = run_all(plan, drawn_traces, fleet, shown=report_file is not None)
         asked = set(names) if words else None
         if not out.results(results, asked, skipped, baseline=baseline, bounds=bounds, wide=wide):
             raise click.exceptions.Exit(1)
     except RouteError as error:
-        raise click.UsageError(" ".join(str(error).split())) from None
+        if verbose and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        bad(str(error))

@@ -1,12 +1,12 @@
 """What the options of `routecore replay` mean: lists, parameters, strategies."""
 
-import difflib
 import importlib
 import re
 import sys
 from typing import Any
 
-from routecore.errors import RouteError
+from routecore.cli.own_router import guarded
+from routecore.errors import RouteError, unknown
 
 
 def numbers(text: str, option: str, *, repeats: bool = False) -> list[float]:
@@ -66,11 +66,14 @@ def key(word: str, option: str) -> str:
     found = plain if plain in ROUTERS else names.get(plain)
     if found is not None:
         return found
-    near = difflib.get_close_matches(plain, ROUTERS, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}" if near else ""
+    if not plain:
+        raise RouteError(f"{option}: expected a strategy, got nothing; valid: {', '.join(ROUTERS)}")
     if plain == "prefill_decode":
-        hint = " here, where nobody asks for both halves of a request"
-    raise RouteError(f"{option}: unknown {word!r}{hint}; valid: {', '.join(ROUTERS)}")
+        raise RouteError(
+            f"{option}: {word} needs a host that asks for both halves of a request; "
+            f"valid here: {', '.join(ROUTERS)}"
+        )
+    raise RouteError(f"{option}: unknown {unknown(word, ROUTERS)}")
 
 
 def strategy(word: str, option: str = "--strategy") -> Any:
@@ -82,8 +85,15 @@ def strategy(word: str, option: str = "--strategy") -> Any:
         raise RouteError(f"{option} {word}: write the module's name, {module[:-3]}:{name}")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RouteError(f"{option} {word}: {error}") from None
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        where = "; run this in its folder, or set PYTHONPATH" if error.name == module else ""
+        raise RouteError(f"{option} {word}: {error}{where}") from None
+    except Exception as error:  # the module's own
+        raise RouteError(f"{option} {word}: {type(error).__name__}: {error}") from None
     finally:
         sys.path.remove("")
+    routers = [at for at, item in vars(found).items() if hasattr(item, "route_request")]
+    if not hasattr(found, name):
+        raise RouteError(f"{option} {word}: no {unknown(name, routers)}")
+    return guarded(word, getattr(found, name))

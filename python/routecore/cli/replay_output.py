@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from routecore.cli.files import check_writable, write_whole
+from routecore.cli.groups import typed
 from routecore.errors import RouteError
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ def _waits(results: Sequence["ReplayResult"]) -> Iterable[str]:
 
 
 class Files(msgspec.Struct):
-    """Where results go beside the terminal; "-" is the terminal."""
+    """Where results go beside the terminal; "-" is the terminal. `source`: what the trace was."""
 
     json: Path | None
     report: Path | None
     assignments: Path | None
+    source: str | None = None
 
     def _asked(self) -> dict[str, Path]:
-        each = {f"--{name}": getattr(self, name) for name in self.__struct_fields__}
+        each = {f"--{name}": getattr(self, name) for name in ("json", "report", "assignments")}
         return {option: path for option, path in each.items() if path is not None}
 
     def check(self) -> None:
@@ -128,9 +130,10 @@ class Files(msgspec.Struct):
             }
             _write(self.json, _json(figures), "--json")
         if self.report:
-            from routecore.replay.report import page
+            from routecore.replay.report import Made, page
 
-            _write(self.report, page(results, baseline), "--report")
+            made = Made.now(typed(), self.source)
+            _write(self.report, page(results, baseline, made), "--report")
         verdict = text.verdict(here[1.0 if 1.0 in here else max(here)], baseline)
         self._say(wrap(verdict, 80))
         for line in missed:

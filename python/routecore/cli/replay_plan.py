@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from routecore.cli.replay_output import Files, needs
-from routecore.errors import RouteError
+from routecore.errors import RouteError, unknown
 
 if TYPE_CHECKING:
     from routecore.replay import ReplayResult, Trace
@@ -23,6 +23,18 @@ def is_workload(source: str | None) -> bool:
     return source is None or (source in WORKLOADS and not Path(source).exists())
 
 
+def source_of(trace: str | None, seed: int, seeds: int) -> str | None:
+    """What the trace is, for those who want to repeat a replay."""
+    if trace is None or is_workload(trace):
+        last = f" to {seed + seeds - 1}" if seeds > 1 else ""
+        return f"generated workload {trace or 'documents'}, drawn with seed {seed}{last}"
+    if not Path(trace).is_file():
+        return None
+    from routecore.replay.report.made import source_of as hashed
+
+    return hashed(Path(trace))
+
+
 def traces(
     source: str | None,
     seeds: list[int],
@@ -33,6 +45,7 @@ def traces(
 ) -> Iterator["Trace"]:
     """A trace for each seed: the file's, or a workload drawn anew."""
     from routecore.replay import generate, read_trace
+    from routecore.replay.lines import BadLine
 
     if source is None or is_workload(source):
         given = {"--format": format, "--trace-block": block, "--skip-bad": skip_bad or None}
@@ -44,9 +57,26 @@ def traces(
         return
     if drawn:
         raise RouteError(f"--{next(iter(drawn))} shapes a generated workload, not a trace file")
-    trace = read_trace(source, format, block=block, skip_bad=skip_bad)
+    if not Path(source).exists():
+        raise RouteError(f"{source}: No such file or directory{_meant(source)}")
+    try:
+        trace = read_trace(source, format, block=block, skip_bad=skip_bad)
+    except BadLine as error:
+        raise RouteError(f"{error} (--skip-bad leaves such lines out)") from None
     for _ in seeds:
         yield trace
+
+
+def _meant(source: str) -> str:
+    """What else the word for a trace may stand for."""
+    from routecore import ROUTERS
+    from routecore.replay import WORKLOADS
+
+    if source.replace("-", "_") in ROUTERS:
+        return f"; to replay this strategy alone: --strategy {source}"
+    if "." in source or "/" in source:
+        return ""
+    return f", and no workload: unknown {unknown(source, WORKLOADS)}"
 
 
 class Plan(msgspec.Struct):
@@ -70,10 +100,18 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def run_all(
-    plan: Plan, traces: Iterator["Trace"], settings: dict[str, Any]
+    plan: Plan, traces: Iterator["Trace"], settings: dict[str, Any], *, shown: bool = False
 ) -> tuple[list["ReplayResult"], int]:
-    """All runs of the plan, and the lines left out of the trace file."""
+    """All runs of the plan, and the lines left out of the trace file.
+
+    Args:
+        plan: What to run.
+        traces: A trace a seed.
+        settings: Of every run.
+        shown: Whether a page will show why requests went where they went.
+    """
     from routecore.replay import run
+    from routecore.replay.result import SHOWN
 
     results = []
     skipped = 0
@@ -91,6 +129,7 @@ def run_all(
                             params=plan.params if name == plan.tuned else {},
                             speedup=load,
                             seed=seed,
+                            decisions=SHOWN if shown and seed == plan.seeds[0] else 0,
                             **settings,
                         )
                     )

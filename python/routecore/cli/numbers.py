@@ -1,0 +1,60 @@
+"""Numbers on the command line, refused in the words of all our errors."""
+
+from typing import Any
+
+import click
+
+
+class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since 8.5
+    """An integer within bounds.
+
+    Args:
+        low: The least.
+        high: The most; None for none.
+    """
+
+    name = "integer"
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that the text stands for."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.low - 1
+        if number < self.low or (self.high is not None and number > self.high):
+            self.fail(f"expected an integer {_range(self.low, self.high)}, got {value!s}", param)
+        return number
+
+
+class Decimal(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A number within bounds.
+
+    Args:
+        low: The least.
+        high: The most; None for none.
+    """
+
+    name = "number"
+
+    def __init__(self, low: float, high: float | None = None) -> None:
+        self.low, self.high = low, high
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that the text stands for."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = self.low - 1
+        most = float("inf") if self.high is None else self.high
+        if not self.low <= number <= most or number == float("inf"):
+            self.fail(f"expected a number {_range(self.low, self.high)}, got {value!s}", param)
+        return number
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"from {low:,} up" if high is None else f"from {low:,} to {high:,}"
