@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
@@ -351,3 +351,31 @@ def utf8(text: str) -> bytes:
 def session_key(session: str) -> int:
     """xxh3 of the session's bytes; lone surrogates keep bytes of their own."""
     return xxhash.xxh3_64_intdigest(utf8(session))
+
+
+class Twin(NamedTuple):
+    """A strategy that goes by load, as one would first write it.
+
+    Both take the endpoints, the engine stats, the request stats, and capacities by URL or None.
+
+    Attributes:
+        may: The URLs that it may choose.
+        scores: What `explain` must say of each eligible endpoint; None where nothing is compared.
+    """
+
+    may: Callable[[Any, Any, Any, Any], Sequence[str]]
+    scores: Callable[[Any, Any, Any, Any], dict[str, float]] | None
+
+
+TWINS: dict[str, Twin] = {
+    "random": Twin(may=lambda e, s, r, c: eligible(e), scores=None),
+    "least_connections": Twin(
+        may=lambda e, s, r, c: least(costs(loads(e, s, r), c)),
+        scores=lambda e, s, r, c: costs(loads(e, s, r), c),
+    ),
+    "power_of_two": Twin(
+        may=lambda e, s, r, c: power_of_two_may_pick(costs(loads(e, s, r), c)),
+        scores=lambda e, s, r, c: costs(loads(e, s, r), c),
+    ),
+}
+"""Strategy → its twin; `tests/test_agreement.py` compares every one."""
