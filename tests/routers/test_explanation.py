@@ -1,5 +1,8 @@
 """An explanation as people read it: ranked, marked, with units."""
 
+import inspect
+import pydoc
+
 import msgspec
 import pytest
 from routecore import (
@@ -11,6 +14,7 @@ from routecore import (
     new_instance,
 )
 from routecore.hold import Waits
+from routecore.routers.cache_router import IndexSettings
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 
 URLS = tuple(f"http://engine-{at}:8000" for at in range(4))
@@ -109,3 +113,27 @@ def test_an_endpoint_may_be_listed_twice() -> None:
     assert str(ExpectedLatencyRouter(seed=1).explain(twice, None, None, None)).count(URLS[0]) == 3
     with pytest.raises(RouteError):
         ExpectedLatencyRouter().explain((), None, None, None)
+
+
+@pytest.mark.parametrize("strategy", ROUTERS)
+def test_help_says_what_explain_shows_and_in_what_unit(strategy: str) -> None:
+    text = " ".join((inspect.getdoc(ROUTERS[strategy]) or "").split())
+    units = {"ms": "millisecond"}
+    for term in explained(strategy).winner.terms:
+        named = term.name if strategy != "weighted_score" else "in_flight"
+        assert f"`{named}`" in text
+        assert term.unit == "1" or units.get(term.unit, term.unit) in text
+    assert "Args:" in text
+
+
+@pytest.mark.parametrize("strategy", ROUTERS)
+def test_help_and_signature_show_the_parameters(strategy: str) -> None:
+    cls = ROUTERS[strategy]
+    parameters = inspect.signature(cls).parameters
+    assert parameters == {
+        name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"
+    }
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
+    assert f"{cls.__name__}(*, " in pydoc.plain(pydoc.render_doc(cls))
+    doc = (inspect.getdoc(cls) or "") + (inspect.getdoc(IndexSettings) or "")
+    assert [name for name in parameters if f"{name}: " not in doc] == []

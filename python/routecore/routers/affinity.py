@@ -11,6 +11,10 @@ from routecore.routers.compiled import KeyedRouter
 class SessionAffinityRouter(KeyedRouter):
     """A session stays with its endpoint; requests without one go by load.
 
+    `explain` shows the draw by which homes are found (`rendezvous`, or the share of the `ring`),
+    `in_flight` requests, the `load_cap` in requests above which a home passes on, and the `weight`
+    where there is one.
+
     Args:
         session_key: Header, else body key, that names the session.
         method: "rendezvous" hashing, or a "ring" of 160 points an endpoint.
@@ -40,6 +44,9 @@ class SessionAffinityRouter(KeyedRouter):
 
 class PrefixAffinityRouter(KeyedRouter):
     """Equal prompt heads go to the same endpoint, without an index and under a load bound.
+
+    `explain` shows the draw by which homes are found (`rendezvous`), `in_flight` requests, the
+    `load_cap` in requests above which a home passes on, and the `weight` where there is one.
 
     Args:
         load_factor: A home above this times the mean load passes the prompt on; at least 1.

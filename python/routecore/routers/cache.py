@@ -8,6 +8,9 @@ from routecore.routers.cache_router import CacheRouter, IndexSettings
 class PrefixCacheRouter(CacheRouter):
     """The longest cached prefix, within a load bound.
 
+    The most `cached` tokens of the prompt win among those within the bound. `explain` shows them,
+    `in_flight` requests, and the `load_cap` above which an endpoint is passed over.
+
     Args:
         min_match_tokens: A shorter match does not count, tokens.
         min_match_share: Nor one that covers less of the prompt, 0 to 1.
@@ -39,8 +42,20 @@ class ExpectedLatencyRouter(CacheRouter):
     """The endpoint for which the latency of all requests together grows least.
 
     What the engines' speed is, is learned from first tokens and ends that the monitor reports. A
-    prefix that many requests wait for gets one more holder. `explain` shows every term in
-    milliseconds.
+    prefix that many requests wait for gets one more holder.
+
+    The score is a cost in milliseconds, and the lowest wins. `explain` shows its terms:
+
+    - `prefill`: computing what is not cached of the prompt.
+    - `queue`: prefills that stand before it there.
+    - `steps`: the decode steps that it waits for and shares before its first token.
+    - `decode`: its own answer.
+    - `stall`: what its prefill delays those who decode there.
+    - `crowd`: what its context adds to the steps of those who decode there.
+    - `busy`: what it delays those who come later.
+    - `reuse`: later requests that will come back to what it leaves in the cache there.
+    - `room`: waiting for room where the KV cache or the batch is over-full.
+    - `copy`: taken off where its prefix should get one more holder.
 
     Args:
         decode_weight: What a millisecond of decoding weighs against one of waiting for the first
@@ -68,6 +83,8 @@ class ExpectedLatencyRouter(CacheRouter):
 
 class CacheAwareRouter(CacheRouter):
     """The gate of the SGLang router: the longest match while the fleet is even.
+
+    `explain` shows `cached` tokens of the prompt, and `in_flight` requests.
 
     Args:
         cache_threshold: Share of the prompt that a match must cover, 0 to 1.
@@ -97,6 +114,8 @@ class CacheAwareRouter(CacheRouter):
 class DynamoCostRouter(CacheRouter):
     """NVIDIA Dynamo's cost: blocks to prefill plus blocks to keep.
 
+    The lowest cost wins. `explain` shows its terms, `prefill` and `kept`, in blocks.
+
     Args:
         prefill_weight: What a block to prefill weighs against one to keep.
         overlap_credit: What a cached block saves, in blocks.
@@ -122,6 +141,9 @@ class DynamoCostRouter(CacheRouter):
 class LMetricRouter(CacheRouter):
     """Tokens to prefill times requests beside them (arXiv 2603.15202); no weights.
 
+    The lowest product wins. `explain` shows its parts: `queued` tokens there, `uncached` tokens of
+    the prompt, and `in_flight` requests.
+
     Args:
         **index: See `CacheRouter`.
     """
@@ -134,6 +156,8 @@ class LMetricRouter(CacheRouter):
 
 class LlmDRouter(CacheRouter):
     """llm-d's weighted scorers: prefix, queue and KV utilisation.
+
+    The highest score wins. `explain` shows its terms, weighted: `prefix`, `queue` and `kv`.
 
     Args:
         prefix_weight: Of the cached share of the prompt.
@@ -162,6 +186,9 @@ class LlmDRouter(CacheRouter):
 
 class StickyUntilSaturatedRouter(CacheRouter):
     """llm-d's default since August 2026: endpoints that have most of the prompt, until saturated.
+
+    The lowest score wins. `explain` shows its terms in tokens: `queued` there, `uncached` of the
+    prompt, and `not_sticky`, a penalty for endpoints that have too little of it.
 
     Args:
         threshold: Share of the prompt's full blocks that makes an endpoint sticky, 0 to 1.

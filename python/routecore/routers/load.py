@@ -9,7 +9,13 @@ from routecore.routers.compiled import CompiledRouter
 
 
 class RoundRobinRouter(CompiledRouter):
-    """Each endpoint in turn, by URL, one counter per set of endpoints."""
+    """Each endpoint in turn, by URL, one counter per set of endpoints.
+
+    Compares nothing: `explain` shows no score.
+
+    Args:
+        seed: Where the turns of a forked process go on.
+    """
 
     strategy = "round_robin"
     needs = "nothing"
@@ -19,7 +25,14 @@ class RoundRobinRouter(CompiledRouter):
 
 
 class RandomRouter(CompiledRouter):
-    """A draw; chances proportional to `endpoint_weights` (URL → capacity, 1 if not named)."""
+    """A draw; chances proportional to the endpoints' capacity.
+
+    `explain` shows the `weight` of each.
+
+    Args:
+        endpoint_weights: URL → capacity, 1 if not named.
+        seed: Makes the draws repeatable.
+    """
 
     strategy = "random"
     needs = "nothing"
@@ -32,6 +45,9 @@ class RandomRouter(CompiledRouter):
 
 class LeastConnectionsRouter(CompiledRouter):
     """The endpoint with the fewest requests in flight; per capacity where weights are given.
+
+    The lowest score wins. `explain` shows `in_flight` requests, and the `weight` where there is
+    one.
 
     Args:
         endpoint_weights: URL → capacity; the least (in flight + 1) / weight wins.
@@ -52,7 +68,15 @@ class LeastConnectionsRouter(CompiledRouter):
 
 
 class PowerOfTwoRouter(CompiledRouter):
-    """The less loaded of two random endpoints (Mitzenmacher 2001)."""
+    """The less loaded of two random endpoints (Mitzenmacher 2001).
+
+    `explain` shows `in_flight` requests, and the `weight` where there is one; the lower score of
+    the two that are drawn wins.
+
+    Args:
+        endpoint_weights: URL → capacity; the lesser (in flight + 1) / weight wins.
+        seed: Makes the draws repeatable.
+    """
 
     strategy = "power_of_two"
 
@@ -65,7 +89,8 @@ class PowerOfTwoRouter(CompiledRouter):
 class WeightedScoreRouter(CompiledRouter):
     """The highest weighted sum of terms between 0 and 1 (llm-d's scorers).
 
-    Terms are the columns of the table, normalised, and three of their own:
+    The highest score wins. `explain` shows every term, weighted: the columns of the table that
+    `weights` names, normalised, such as `in_flight`, and three of their own:
     `active_request`: (max - r) / max, r the requests in flight; 1 for an idle endpoint.
     `load_aware`: 0.5 * (1 - min(w, 128) / 128), w the requests waiting in the engine.
     `session`: 1 for the rendezvous home of the request's session, 0 for all others.
