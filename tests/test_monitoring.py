@@ -1,0 +1,98 @@
+"""The Grafana dashboard, the alert rules and the metrics' page name metrics that exist."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from routecore import (
+    EndpointTable,
+    ExpectedLatencyRouter,
+    HoldLimits,
+    RequestStatsMonitor,
+    new_instance,
+)
+from routecore.integrations.shared.telemetry import Telemetry, watch
+
+ROOT = Path(__file__).parent.parent
+RULES = ROOT / "deploy/monitoring/alerts.yml"
+DASHBOARD = ROOT / "deploy/monitoring/grafana-dashboard.json"
+PAGE = ROOT / "docs/metrics.md"
+OURS = re.compile(r"\broutecore_[a-z_]+")
+OF_PROMETHEUS = {"le", "instance", "job"}
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, set[str]]:
+    """Each series of a router with all there is, with its labels."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry("production_stack", "expected_latency", registry)
+    router = new_instance(ExpectedLatencyRouter, seed=1)
+    router.set_hold(HoldLimits())
+    telemetry.holds(router.hold)
+    monitor = new_instance(RequestStatsMonitor, 60.0, table=EndpointTable())
+    watch(monitor, registry)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def expressions() -> list[tuple[str, str]]:
+    rules = yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]
+    found = [(rule["alert"], rule["expr"]) for rule in rules]
+    for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
+        found += [(panel["title"], target["expr"]) for target in panel["targets"]]
+    return found
+
+
+@pytest.mark.parametrize(("where", "expression"), expressions())
+def test_an_expression_is_of_metrics_and_labels_that_exist(
+    where: str, expression: str, exposed: dict[str, set[str]]
+) -> None:
+    names = set(OURS.findall(expression))
+    assert names, where
+    assert names <= set(exposed)
+    labels = OF_PROMETHEUS.union(*(exposed[name] for name in names))
+    for group in re.findall(r"by \(([^)]*)\)", expression):
+        assert {label.strip() for label in group.split(",")} <= labels
+    for series, selector in re.findall(r"(routecore_[a-z_]+)\{([^}]*)\}", expression):
+        assert set(re.findall(r"(\w+)=", selector)) <= exposed[series]
+    assert expression.count("(") == expression.count(")")
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for rule in yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]:
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert {"summary", "description"} <= set(rule["annotations"])
+
+
+def test_the_dashboard_is_one() -> None:
+    board = json.loads(DASHBOARD.read_text("utf-8"))
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert all(panel["description"] for panel in board["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_the_page_of_metrics_has_every_one(exposed: dict[str, set[str]]) -> None:
+    named = set(OURS.findall(PAGE.read_text("utf-8")))
+    parts = ("_created", "_bucket", "_sum", "_count")
+    for series in exposed:
+        base = re.sub(f"({'|'.join(parts)})$", "", series)
+        assert {base, f"{base}_total"} & named, series
+    for name in named:
+        assert name in exposed or f"{name}_bucket" in exposed, name
