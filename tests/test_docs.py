@@ -1,14 +1,18 @@
 """Every Python block of README and docs runs, and every command in them exists."""
 
+import gzip
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from routecore.cli import main
+from routecore.replay import Trace, generate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,6 +23,8 @@ NEEDS_A_HOST = {
     "docs/litellm.md": "LiteLLM: `make test-hosts`",
 }
 """Pages whose Python blocks need a host that the other tests do without."""
+LIVE = {"--live", "--kill", "--sick", "--hold", "--kv-events"}
+"""Options of a demo that takes as long as its traffic."""
 NEEDS_AN_ENGINE = "KVEventSubscriber("
 """A block with this opens sockets to engines; its imports are checked alone."""
 
@@ -57,10 +63,15 @@ def commands() -> Iterator[object]:
         for text in blocks(page, "", "sh", "bash", "console"):
             for line in text.replace("\\\n", " ").splitlines():
                 words = line.split("  #")[0].strip()
-                if re.match(r"(\$ )?(routecore|make|python) ", words) and words not in seen:
+                if re.match(r"(\$ )?(routecore|make|python|pip) ", words) and words not in seen:
                     seen.add(words)
                     name = page.relative_to(ROOT)
                     yield pytest.param(words.removeprefix("$ "), id=f"{name}: {words[:50]}")
+
+
+def few(kind: str, **drawn: Any) -> Trace:
+    """A workload of few requests, unless the command says how many."""
+    return generate(kind, **{"requests": 60, **drawn})
 
 
 @pytest.fixture
@@ -74,6 +85,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for at in range(40)
     ]
     Path("requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = {"input_length": 600, "output_length": 3}
+    lines = [json.dumps({**row, "timestamp": at, "hash_ids": [at, at + 1]}) for at in range(40)]
+    for name in ("trace.jsonl.gz", "mooncake_conversation_trace.jsonl.gz"):
+        Path(name).write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.setattr("routecore.replay.generate", few)
     Path("mymodule.py").write_text(
         "class MyRouter:\n"
         "    def route_request(self, endpoints, engine_stats, request_stats, request):\n"
@@ -91,12 +107,18 @@ def test_a_command_runs_or_exists(command: str, folder: Path) -> None:
     elif first == "python":
         if words[0] != "-m":
             assert (ROOT / words[0]).exists()
+    elif first == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        named = re.findall(r"\[([\w,-]+)\]", " ".join(words))
+        assert {e for group in named for e in group.split(",")} <= {
+            *extras["optional-dependencies"]
+        }
+    elif words[0] == "replay" or (words[0] == "demo" and not LIVE & set(words)):
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
     elif words[0] == "demo":
         options = {opt for param in main.commands["demo"].params for opt in param.opts}
         assert {word for word in words if word.startswith("--")} <= options
-    elif "requests.jsonl" in words and words[0] == "replay":
-        result = CliRunner().invoke(main, words)
-        assert result.exit_code == 0, result.output
     else:
         # Inputs that only the reader has: the options must be known all the same.
         result = CliRunner().invoke(main, [words[0], "--help"])
