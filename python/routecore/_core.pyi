@@ -29,6 +29,7 @@ __all__ = [
 STATS: list[str]
 STRATEGIES: list[str]
 PROFILES: list[tuple[str, int]]
+BODY_KEYS: list[str]
 DEBUG_BUILD: bool
 VERSION: str
 
@@ -304,7 +305,7 @@ def save_table(table: Table, hashing: tuple[int, int, int]) -> tuple[list[str], 
 def load_table(
     table: Table, urls: Sequence[str], state: bytes, hashing: tuple[int, int, int]
 ) -> int: ...
-def prompt_blocks(body: Any, block: int) -> tuple[bytes, int] | None: ...
+def prompt_blocks(body: Any, block: int) -> tuple[bytes, int, int, int | None] | None: ...
 def replay(
     trace: Trace,
     engines: list[tuple[str, int, int, int, int, float]],

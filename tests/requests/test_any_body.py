@@ -28,6 +28,10 @@ BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5)
 MADE = PromptTokens(tokenizer(), TEMPLATE, special_tokens={"bos_token": "<|bos|>"})
 
 
+def test_no_key_that_the_core_reads_is_lost_where_fields_come_one_by_one() -> None:
+    assert set(_core.BODY_KEYS) <= {*PROMPTS, *BESIDE}
+
+
 @given(BODIES)
 def test_any_body_is_read(body: dict[str, Any]) -> None:
     found = _core.prompt_blocks(body, 16)
@@ -36,10 +40,30 @@ def test_any_body_is_read(body: dict[str, Any]) -> None:
     assert has_prompt(body) in (True, False)
     kept = prompt_fields(body.get)
     assert set(kept) <= set(body)
-    # What is handed on field by field is the same prompt.
-    # Of values that are no prompt only a trace in the count of sequences may differ.
-    if kept and found is not None and found[0]:
-        assert _core.prompt_blocks(kept, 16) == found
+    # What is handed on field by field is the same prompt, and so it is in any order of the keys.
+    assert _core.prompt_blocks(kept, 16) == found
+    assert _core.prompt_blocks(dict(reversed(body.items())), 16) == found
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"prompt_token_ids": [1, 2] * 40}, {"input_ids": [3, 4] * 40}),
+        ({"input_ids": [1, 2] * 40}, {"prompt_token_ids": []}),
+        ({"input_ids": [1, 2] * 40}, {"prompt_token_ids": None}),
+        ({"query": "a" * 200}, {"queries": "b" * 200}),
+        ({"prompt": "a", "reasoning_effort": "high" * 50}, {"reasoning": {"effort": "low" * 50}}),
+        ({"prompt": "a", "lora_name": "one"}, {"adapter_id": "two"}),
+    ],
+)
+def test_of_two_keys_that_say_the_same_the_first_counts(first: Any, second: Any) -> None:
+    expected = _core.prompt_blocks({**first, **second}, 16)
+    assert _core.prompt_blocks({**second, **first}, 16) == expected
+    if "lora_name" not in first:  # a second adapter makes another tenant
+        assert expected == _core.prompt_blocks(first, 16)
+    other = {**first, **second}
+    other.pop(next(reversed(first)))
+    assert _core.prompt_blocks(other, 16) != expected
 
 
 @given(VALUES)

@@ -17,7 +17,7 @@ def read(body: Any) -> tuple[list[bytes], int]:
     """The blocks of a prompt, and its size in tokens."""
     found = _core.prompt_blocks(body, 16)
     assert found is not None
-    chain, tokens = found
+    chain, tokens, *_ = found
     return [chain[i : i + 8] for i in range(0, len(chain), 8)], tokens
 
 

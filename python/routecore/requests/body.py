@@ -19,14 +19,20 @@ PROMPTS = (
     "queries",
     "text_1",
     "prompt_embeds",
+    "input_embeds",
+    "image_data",
+    "images",
+    "audio_data",
+    "video_data",
 )
-"""Where bodies of the known APIs have their prompt."""
+"""Where bodies of the known APIs have their prompt, or media that are all of it."""
 
 BESIDE = (
     "model",
     "lora_name",
     "lora_path",
     "adapter_id",
+    "adapter",
     "cache_salt",
     "extra_key",
     "system",
@@ -37,9 +43,7 @@ BESIDE = (
     "documents",
     "text_2",
     "texts",
-    "image_data",
-    "audio_data",
-    "video_data",
+    "passages",
     "previous_response_id",
     "conversation",
     "chat_template",
@@ -53,12 +57,15 @@ BESIDE = (
     "mm_processor_kwargs",
     "n",
     "best_of",
+    "num_return_sequences",
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
     "max_new_tokens",
+    "num_predict",
     "sampling_params",
     "parameters",
+    "options",
 )
 """What else is part of the prompt or separates caches, and what it may generate."""
 

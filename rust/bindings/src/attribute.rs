@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyBool, PyList, PyString, PyType};
 
 use crate::errors::tolerated;
 
@@ -68,6 +68,29 @@ impl Flags {
         }
         let healthy = truth(self.healthy.get(endpoint, intern!(py, "healthy"))?)?;
         Ok(if healthy.unwrap_or(true) { Flag::In } else { Flag::Unhealthy })
+    }
+}
+
+/// A look at endpoints of one kind, by one of `routecore.routers.looks`.
+pub struct Look(Py<PyAny>);
+
+impl Look {
+    /// For endpoints like this one. Runs Python.
+    pub fn at(endpoint: &Bound<'_, PyAny>) -> PyResult<Self> {
+        static LOOKS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = endpoint.py();
+        let has = |name| Ok::<_, PyErr>(tolerated(py, endpoint.hasattr(name))?.unwrap_or(false));
+        let at = usize::from(has(intern!(py, "sleep"))?)
+            + 2 * usize::from(has(intern!(py, "healthy"))?);
+        let looks = LOOKS.import(py, "routecore.routers.looks", "LOOKS")?;
+        Ok(Self(looks.get_item(at)?.unbind()))
+    }
+
+    /// Whether it sees that they all have these URLs and may be chosen. Runs Python.
+    pub fn sees(&self, endpoints: &Bound<'_, PyAny>, urls: &Py<PyList>) -> PyResult<bool> {
+        let py = endpoints.py();
+        let seen = tolerated(py, self.0.bind(py).call1((endpoints, urls)))?;
+        Ok(seen.is_some_and(|seen| seen.is(PyBool::new(py, true))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A list of endpoint objects that a router has met: their URLs and flags, read once.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use routecore::Candidates;
 use routecore::hash::endpoint_id;
 
-use crate::attribute::{Flag, Flags, is_settled};
+use crate::attribute::{Flag, Flags, Look, is_settled};
 use crate::desk::{Care, Given, Weights};
 use crate::errors::{because, to_py, tolerated};
 use crate::known_state::Chosen;
@@ -31,6 +31,8 @@ pub struct KnownList {
     order: Vec<u32>,
     /// Where to look next, in a list whose objects may change.
     next: AtomicUsize,
+    /// Whether [`Objects::look`] sees that they say the same when they do.
+    looks: AtomicBool,
 }
 
 #[derive(Default)]
@@ -40,6 +42,8 @@ struct Objects {
     copy: Option<Py<PyList>>,
     each: Vec<Py<PyAny>>,
     strings: Vec<Py<PyString>>,
+    /// A quick look at all that may change, where nobody was out; and the strings as it takes them.
+    look: Option<(Look, Py<PyList>)>,
 }
 
 impl Foreign for Objects {
@@ -97,7 +101,14 @@ impl KnownList {
         let mut seen = HashSet::with_capacity(names.len());
         let first_of_url: Vec<bool> = names.iter().map(|name| seen.insert(name.as_str())).collect();
         let mut says = Flags::default();
-        let flags = objects.iter().map(|endpoint| says.of(&endpoint)).collect::<PyResult<_>>()?;
+        let flags: Vec<Flag> =
+            objects.iter().map(|endpoint| says.of(&endpoint)).collect::<PyResult<_>>()?;
+        let settled = objects.iter().all(|endpoint| is_settled(&endpoint));
+        let look = if !settled && flags.iter().all(|flag| *flag == Flag::In) {
+            Some((Look::at(&objects.get_item(0)?)?, PyList::new(py, &urls)?.unbind()))
+        } else {
+            None
+        };
         let mut order: Vec<u32> = (0..names.len() as u32).collect();
         order.sort_by(|&a, &b| names[a as usize].cmp(&names[b as usize]));
         let weight = |name: &String| weights.get(name).copied().unwrap_or(1.0);
@@ -106,12 +117,14 @@ impl KnownList {
         let ids = names.iter().map(|name| endpoint_id(name.as_bytes())).collect();
         Ok(Self {
             serial: LISTS.fetch_add(1, Ordering::Relaxed),
-            settled: objects.iter().all(|endpoint| is_settled(&endpoint)),
+            settled,
+            looks: AtomicBool::new(look.is_some()),
             foreign: Kept::new(Objects {
                 tuple: endpoints.cast_exact::<PyTuple>().ok().map(|tuple| tuple.clone().unbind()),
                 each: objects.iter().map(Bound::unbind).collect(),
                 copy: Some(objects.unbind()),
                 strings: urls.into_iter().map(Bound::unbind).collect(),
+                look,
             }),
             ids,
             weights,
@@ -192,6 +205,9 @@ impl KnownList {
         Ok(same
             && (self.settled
                 || match care {
+                    Care::Compare if self.len() <= LOOKS => {
+                        self.looked(endpoints, || self.looked_at(endpoints))?
+                    }
                     Care::Compare => self.looked_at(endpoints)?,
                     Care::Read => self.has_values(endpoints)?,
                 }))
@@ -200,6 +216,29 @@ impl KnownList {
     /// Whether the endpoints have these URLs in the same order, and all say the same of themselves.
     /// Runs Python.
     pub fn has_values(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.looked(endpoints, || self.has_values_each(endpoints))
+    }
+
+    /// Whether a quick look at all says that they are the same; if not, whether `f` says so.
+    fn looked(
+        &self,
+        endpoints: &Bound<'_, PyAny>,
+        f: impl FnOnce() -> PyResult<bool>,
+    ) -> PyResult<bool> {
+        let quick = self.looks.load(Ordering::Relaxed);
+        if let Some((look, urls)) = self.foreign.look.as_ref().filter(|_| quick)
+            && look.sees(endpoints, urls)?
+        {
+            return Ok(true);
+        }
+        let same = f()?;
+        if same && quick {
+            self.looks.store(false, Ordering::Relaxed); // it sees less, and would be in vain again
+        }
+        Ok(same)
+    }
+
+    fn has_values_each(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
         let mut says = Flags::default();
         let mut count = 0;
         for endpoint in endpoints.try_iter()? {

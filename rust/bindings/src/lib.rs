@@ -57,6 +57,7 @@ mod _core {
         module.add("STRATEGIES", routecore::strategy::Strategy::NAMES.to_vec())?;
         let profiles = routecore_replay::timing::PROFILES.iter().map(|p| (p.name, p.kv_tokens));
         module.add("PROFILES", profiles.collect::<Vec<_>>())?;
+        module.add("BODY_KEYS", crate::prompt::KEYS.to_vec())?;
         module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG_BUILD", cfg!(debug_assertions))
     }

@@ -5,6 +5,7 @@ use pyo3::types::{PyDict, PyInt, PyList, PyString};
 use routecore::hash::session_key;
 use routecore::media::Kind;
 
+use super::names::{Says, says};
 use super::text::with_bytes;
 
 /// Where a body has its prompt.
@@ -45,124 +46,126 @@ pub struct Fields<'py> {
     pub functions: Value<'py>,
     pub documents: Value<'py>,
     pub kwargs: Value<'py>,
-    pub effort: Value<'py>,
-    pub before: Value<'py>,
+    pub effort: First<'py>,
+    pub before: First<'py>,
     pub system: Value<'py>,
     pub instructions: Value<'py>,
-    pub media: Vec<(Kind, Bound<'py, PyAny>)>,
+    /// By kind, and of one kind by the names of their keys.
+    media: Vec<(usize, Kind, Bound<'py, PyAny>)>,
     /// Embeddings in place of text.
-    pub embeds: Value<'py>,
-    pub ids: Value<'py>,
+    pub embeds: First<'py>,
+    ids: First<'py>,
     messages: Value<'py>,
     /// Also the stored prompt that an `input` is put into.
     pub prompt: Value<'py>,
     input: Value<'py>,
     text: Value<'py>,
     inputs: Value<'py>,
-    query: Value<'py>,
-    others: Value<'py>,
+    query: First<'py>,
+    others: First<'py>,
     model: Value<'py>,
-    adapter: Value<'py>,
+    adapter: First<'py>,
     salt: Value<'py>,
 }
 
-/// What may stand one level deeper.
-const NESTED: [&str; 7] = [
-    "max_tokens",
-    "max_new_tokens",
-    "num_predict",
-    "n",
-    "best_of",
-    "num_return_sequences",
-    "adapter_id",
-];
-
 type Value<'py> = Option<Bound<'py, PyAny>>;
+
+/// What may stand under several keys: the first of them counts, in whatever order they come.
+#[derive(Default)]
+pub struct First<'py>(Option<(usize, Bound<'py, PyAny>)>);
+
+impl<'py> First<'py> {
+    fn offer(&mut self, place: usize, value: Bound<'py, PyAny>) {
+        if self.0.as_ref().is_none_or(|(first, _)| place < *first) {
+            self.0 = Some((place, value));
+        }
+    }
+
+    pub fn get(&self) -> Option<&Bound<'py, PyAny>> {
+        self.0.as_ref().map(|(_, value)| value)
+    }
+}
+
+/// Places of keys that say the same, at most: what comes after all of them stands behind that.
+const BEHIND: usize = 8;
 
 impl<'py> Fields<'py> {
     pub fn of(body: &Bound<'py, PyDict>) -> Self {
         let mut found = Self { sequences: 1, ..Self::default() };
-        for (name, value) in body {
-            if let Ok(name) = name.cast::<PyString>()
-                && let Ok(name) = name.to_str()
-                && !value.is_none()
-            {
-                found.take(name, value);
+        each(body, |name, value| {
+            if let Some((says, place)) = says(name) {
+                found.take(says, place, value);
             }
-        }
+        });
+        found.media.sort_by_key(|&(place, ..)| place);
         found
     }
 
-    fn take(&mut self, name: &str, value: Bound<'py, PyAny>) {
-        let slot = match name {
-            "model" => {
+    fn take(&mut self, says: Says, place: usize, value: Bound<'py, PyAny>) {
+        let slot = match says {
+            Says::Model => {
                 self.belongs(&value, 0);
                 &mut self.model
             }
-            "lora_name" | "lora_path" | "adapter_id" | "adapter" => {
+            Says::Adapter => {
                 self.belongs(&value, 1);
-                &mut self.adapter
+                return self.adapter.offer(place, value);
             }
-            "cache_salt" => {
+            Says::Salt => {
                 self.belongs(&value, 2);
                 &mut self.salt
             }
-            "extra_key" => {
-                self.belongs(&value, 3);
-                return;
-            }
+            Says::ExtraKey => return self.belongs(&value, 3),
             // Another template makes another prompt from the first token on.
-            "chat_template" => {
-                self.belongs(&value, 4);
-                return;
+            Says::Template => return self.belongs(&value, 4),
+            Says::Messages => &mut self.messages,
+            Says::Prompt => &mut self.prompt,
+            Says::Input => &mut self.input,
+            Says::Text => &mut self.text,
+            Says::Inputs => &mut self.inputs,
+            Says::Ids => {
+                // An empty list beside the ids is none.
+                let behind = if is_ids(&value) { 0 } else { BEHIND };
+                return self.ids.offer(place + behind, value);
             }
-            "messages" => &mut self.messages,
-            "prompt" => &mut self.prompt,
-            "input" => &mut self.input,
-            "text" => &mut self.text,
-            "inputs" => &mut self.inputs,
-            "prompt_token_ids" | "input_ids" | "token_ids" => &mut self.ids,
-            "prompt_embeds" | "input_embeds" => &mut self.embeds,
-            "query" | "queries" | "text_1" => &mut self.query,
-            "text_2" | "texts" | "passages" => &mut self.others,
-            "documents" => &mut self.documents,
-            "tools" => &mut self.tools,
-            "functions" => &mut self.functions,
-            "system" => &mut self.system,
-            "instructions" => &mut self.instructions,
-            "previous_response_id" | "conversation" => &mut self.before,
-            "chat_template_kwargs" => &mut self.kwargs,
-            "reasoning_effort" | "reasoning" => &mut self.effort,
-            "image_data" | "images" => return self.media.push((Kind::Image, value)),
-            "audio_data" => return self.media.push((Kind::Audio, value)),
-            "video_data" => return self.media.push((Kind::Video, value)),
-            "max_tokens"
-            | "max_completion_tokens"
-            | "max_output_tokens"
-            | "max_new_tokens"
-            | "num_predict" => return self.limit(&value),
-            "n" | "best_of" | "num_return_sequences" => return self.several(&value),
-            "sampling_params" | "parameters" | "options" => return self.nested(&value),
-            _ => return,
+            Says::Embeds => return self.embeds.offer(place, value),
+            Says::Query => return self.query.offer(place, value),
+            Says::Others => return self.others.offer(place, value),
+            Says::Documents => &mut self.documents,
+            Says::Tools => &mut self.tools,
+            Says::Functions => &mut self.functions,
+            Says::System => &mut self.system,
+            Says::Instructions => &mut self.instructions,
+            Says::Before => return self.before.offer(place, value),
+            Says::Kwargs => &mut self.kwargs,
+            Says::Effort => return self.effort.offer(place, value),
+            Says::Images => return self.media.push((place, Kind::Image, value)),
+            Says::Audio => return self.media.push((BEHIND + place, Kind::Audio, value)),
+            Says::Video => return self.media.push((2 * BEHIND + place, Kind::Video, value)),
+            Says::Limit => return self.limit(&value),
+            Says::Several => return self.several(&value),
+            Says::Nested => return self.nested(place, &value),
         };
         *slot = Some(value);
     }
 
     /// What SGLang, TGI and Ollama keep one level deeper.
-    fn nested(&mut self, value: &Bound<'py, PyAny>) {
+    fn nested(&mut self, at: usize, value: &Bound<'py, PyAny>) {
         // One for each prompt of a batch: the first speaks for all.
         let first = first(value);
-        if let Ok(map) = first.as_ref().unwrap_or(value).cast::<PyDict>() {
-            for (name, value) in map {
-                if let Ok(name) = name.cast::<PyString>()
-                    && let Ok(name) = name.to_str()
-                    && NESTED.contains(&name)
-                    && !value.is_none()
-                {
-                    self.take(name, value);
-                }
+        let Ok(map) = first.as_ref().unwrap_or(value).cast::<PyDict>() else { return };
+        each(map, |name, value| match says(name) {
+            Some((says @ (Says::Limit | Says::Several), place)) => self.take(says, place, value),
+            Some((says @ Says::Adapter, _)) if name == "adapter_id" => {
+                self.take(says, BEHIND + at, value);
             }
-        }
+            _ => {}
+        });
+    }
+
+    /// Images, audio and video beside the text, in the order in which they count.
+    pub fn media(&self) -> impl Iterator<Item = (Kind, &Bound<'py, PyAny>)> {
+        self.media.iter().map(|(_, kind, value)| (*kind, value))
     }
 
     /// Takes a name or any other value into the tenant; `place` keeps a model from being a salt.
@@ -189,7 +192,7 @@ impl<'py> Fields<'py> {
     /// Where the prompt is; nothing for a body without one.
     pub fn prompt(&self) -> Option<Prompt<'_, 'py>> {
         let ids = |value: &&Bound<'py, PyAny>| is_ids(value);
-        if let Some(ids) = self.ids.as_ref().filter(ids) {
+        if let Some(ids) = self.ids.get().filter(ids) {
             return Some(Prompt::Ids(ids));
         }
         if let Some(messages) = &self.messages {
@@ -206,7 +209,7 @@ impl<'py> Fields<'py> {
             return Some(if ids(&input) { Prompt::Ids(input) } else { Prompt::Input(input) });
         }
         if let (Some(query), Some(others)) =
-            (&self.query, self.others.as_ref().or(self.documents.as_ref()))
+            (self.query.get(), self.others.get().or(self.documents.as_ref()))
         {
             return Some(Prompt::Pairs(query, others));
         }
@@ -217,17 +220,29 @@ impl<'py> Fields<'py> {
         if let Some(inputs) = &self.inputs {
             return Some(if ids(&inputs) { Prompt::Ids(inputs) } else { Prompt::Marked(inputs) });
         }
-        let bare = self.embeds.is_some() || !self.media.is_empty();
-        if bare { Some(Prompt::Media) } else { self.query.as_ref().map(Prompt::Text) }
+        let bare = self.embeds.get().is_some() || !self.media.is_empty();
+        if bare { Some(Prompt::Media) } else { self.query.get().map(Prompt::Text) }
     }
 
     pub fn adapter(&self) -> Option<Vec<u8>> {
-        plain(self.adapter.as_ref()).or_else(|| plain(self.model.as_ref()))
+        plain(self.adapter.get()).or_else(|| plain(self.model.as_ref()))
     }
 
     pub fn salt(&self) -> Option<Vec<u8>> {
         let salt = self.salt.as_ref()?;
         plain(Some(salt)).or_else(|| Some([b"\0", written(salt).as_slice()].concat()))
+    }
+}
+
+/// Each entry with a name and a value that is not null.
+fn each<'py>(map: &Bound<'py, PyDict>, mut f: impl FnMut(&str, Bound<'py, PyAny>)) {
+    for (name, value) in map {
+        if let Ok(name) = name.cast::<PyString>()
+            && let Ok(name) = name.to_str()
+            && !value.is_none()
+        {
+            f(name, value);
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Request bodies → prompt hashes. Whatever has no prompt gives no hash; nothing here fails.
 //!
-//! One reading for every strategy, and for replay: `fields.rs` finds what a body has, of whatever
-//! API; `reader.rs` puts it in the order in which engines see it; `messages.rs` and `media.rs` read
+//! One reading for every strategy, and for replay: `names.rs` has the keys of all APIs;
+//! `fields.rs` finds what a body has; `reader.rs` puts it in the order in which engines see it; `messages.rs` and `media.rs` read
 //! conversations and what is in them; `text.rs` has the bytes.
 
 mod fields;
 mod media;
 mod messages;
+mod names;
 mod reader;
 mod text;
 
@@ -17,6 +18,7 @@ use routecore::prompt::{BlockHasher, MAX_BLOCKS, Unit};
 use routecore::{Key, Prompt};
 
 use fields::Fields;
+pub use names::KEYS;
 use reader::Reader;
 use text::with_bytes;
 

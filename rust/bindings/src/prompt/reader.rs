@@ -58,10 +58,10 @@ impl<'a, S: Sink> Reader<'a, S> {
         if !prompt.is_ids() {
             self.head(fields, prompt);
         }
-        for (kind, value) in &fields.media {
-            self.media_in(value, *kind, 0);
+        for (kind, value) in fields.media() {
+            self.media_in(value, kind, 0);
         }
-        if let Some(embeds) = &fields.embeds {
+        if let Some(embeds) = fields.embeds.get() {
             self.embeds(embeds);
         }
         match prompt {
@@ -77,7 +77,7 @@ impl<'a, S: Sink> Reader<'a, S> {
 
     /// What stands before the conversation.
     fn head(&mut self, fields: &Fields<'_>, prompt: Prompt<'_, '_>) {
-        if let Some(effort) = &fields.effort {
+        if let Some(effort) = fields.effort.get() {
             self.value(effort, 0);
         }
         // Switches turn up at the end of a prompt, texts at its head.
@@ -94,7 +94,7 @@ impl<'a, S: Sink> Reader<'a, S> {
         for tools in [&fields.tools, &fields.functions].into_iter().flatten() {
             self.tools(tools, 0);
         }
-        for value in [documents, fields.before.as_ref(), stored].into_iter().flatten() {
+        for value in [documents, fields.before.get(), stored].into_iter().flatten() {
             self.value(value, 0);
         }
         for system in [&fields.system, &fields.instructions].into_iter().flatten() {

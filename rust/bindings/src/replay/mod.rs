@@ -34,13 +34,14 @@ use gateways::{Callback, Watched};
 const BYTES_PER_TOKEN: u32 = 4;
 
 /// The prompt of a request body at a grain of `block` tokens: the chained hashes of its full
-/// blocks, packed, and its size in tokens; `None` for a body without a prompt.
+/// blocks, packed, its size in tokens, the sequences to generate and the tokens that each may have;
+/// `None` for a body without a prompt.
 #[pyfunction]
 pub fn prompt_blocks<'py>(
     py: Python<'py>,
     body: &Bound<'py, PyAny>,
     block: u32,
-) -> PyResult<Option<(Bound<'py, PyBytes>, u64)>> {
+) -> PyResult<Option<(Bound<'py, PyBytes>, u64, u32, Option<u32>)>> {
     guarded(|| {
         let blocks = Blocks { chars: block * BYTES_PER_TOKEN, tokens: block, seed: 0 };
         let Key::Prompt(prompt) = blocks_of(body, blocks) else { return Ok(None) };
@@ -48,7 +49,8 @@ pub fn prompt_blocks<'py>(
             Unit::Tokens => prompt.size,
             Unit::Bytes => prompt.size.div_ceil(u64::from(BYTES_PER_TOKEN)),
         };
-        Ok(Some((bytes(py, &prompt.chain, u64::to_ne_bytes), tokens)))
+        let chain = bytes(py, &prompt.chain, u64::to_ne_bytes);
+        Ok(Some((chain, tokens, prompt.sequences, prompt.max_tokens)))
     })
 }
 
