@@ -53,7 +53,7 @@ def test_any_body_is_read(body: dict[str, Any]) -> None:
         ({"input_ids": [1, 2] * 40}, {"prompt_token_ids": None}),
         ({"query": "a" * 200}, {"queries": "b" * 200}),
         ({"prompt": "a", "reasoning_effort": "high" * 50}, {"reasoning": {"effort": "low" * 50}}),
-        ({"prompt": "a", "lora_name": "one"}, {"adapter_id": "two"}),
+        ({"prompt": "a" * 200, "lora_name": "one"}, {"adapter_id": "two"}),
     ],
 )
 def test_of_two_keys_that_say_the_same_the_first_counts(first: Any, second: Any) -> None:
