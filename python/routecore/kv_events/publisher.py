@@ -1,5 +1,6 @@
 """The sockets of one publisher: live messages, connection events, replays."""
 
+import logging
 import struct
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from routecore.kv_events.index import KVIndex
+from routecore.kv_events.wire import Wire
 
 END = (1 << 64) - 1
 PER_TURN = 256  # messages of one publisher before the next one's turn
@@ -21,8 +23,14 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Of one message part: a step's events are some 100 KB. A publisher that sends more is cut off."""
 TURN_BYTES = 4 * 1024 * 1024  # of one publisher before the next one's turn
 REPLAYED = 10_000  # answers of a replay that may wait: as many as engines keep
+REPLAYED_BYTES = 256 * 1024 * 1024  # of answers that may wait
+SPARE_MESSAGES = (
+    8  # beyond `hwm`, for what is on its way, until the bytes of a connection are too many
+)
 
-_WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_LOG = logging.getLogger("routecore.kv_events")
+_OPENED = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED
+_WATCHED = _OPENED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class Publisher:
@@ -59,6 +67,9 @@ class Publisher:
         self._context, self._core, self._replay_address = context, index.core, replay
         self._bound = bind
         self._slot = slot
+        self._wire = Wire((hwm + SPARE_MESSAGES) * MAX_MESSAGE_BYTES)
+        self._replay_wire = Wire(REPLAYED_BYTES)
+        self._replay_monitor: zmq.Socket[bytes] | None = None
         self.connected = False
         self.since = time.monotonic()
         self.last_event: float | None = None
@@ -97,17 +108,20 @@ class Publisher:
 
     def close(self) -> None:
         """Close all sockets."""
+        self._hang_up()
         self.live.disable_monitor()
-        for socket in (self.live, self.monitor, self.replay):
-            if socket is not None:
-                socket.close(0)
-        self.replay = None
+        for socket in (self.live, self.monitor):
+            socket.close(0)
 
     def on_monitor(self) -> bool:
         """Connection events; True if more may wait."""
         for event in _drain(self.monitor, _Waits()):
-            kind = parse_monitor_message(event)["event"]
-            if kind == zmq.EVENT_DISCONNECTED:
+            told = parse_monitor_message(event)
+            kind = told["event"]
+            if kind & _OPENED:
+                self._wire.connected(told["value"])
+            elif kind == zmq.EVENT_DISCONNECTED:
+                self._wire.gone(told["value"])
                 # What the old connection brought comes before the news of its end.
                 while self.on_live():
                     pass
@@ -134,6 +148,8 @@ class Publisher:
             # topic, sequence number, payload; other shapes are no events
             if len(frames) == 3 and len(frames[1]) == 8:
                 messages.append((int.from_bytes(frames[1]), frames[2]))
+        if waits.taken:
+            self._wire.took_all()
         if messages:
             self.last_event = time.monotonic()
             self._ask(self._core.live(self.url, self.rank, messages, self.can_replay))
@@ -152,6 +168,7 @@ class Publisher:
                 ended = True
                 break
             messages.append((seq, payload))
+        self._replay_wire.took(waits.taken)
         if messages:
             self._tries, self._deadline = 0, time.monotonic() + IDLE_SECONDS
             again = self._core.replayed(self.url, self.rank, messages)
@@ -162,11 +179,25 @@ class Publisher:
             self._end(True)
         return waits.more
 
+    def check_bytes(self) -> None:
+        """End a connection on which a message has no end: its parts would fill the memory."""
+        if self._wire.is_over:
+            _LOG.warning(
+                "KV events: a message of %s rank %d at %s does not end; the connection is closed",
+                self.url,
+                self.rank,
+                self.address,
+            )
+            self._wire.cut()
+
     def tick(self, now: float) -> None:
         """Start what waits for leave; give up what takes too long."""
         if self._wanted is None:
             return
-        if now > self._give_up:
+        if self._replay_monitor is not None:
+            for event in _drain(self._replay_monitor, _Waits()):
+                self._replay_wire.connected(parse_monitor_message(event)["value"])
+        if now > self._give_up or self._replay_wire.is_over:
             self._end(False)
         elif self.replay is None:
             self._start()
@@ -195,14 +226,19 @@ class Publisher:
         self.replay.setsockopt(zmq.LINGER, 0)
         self.replay.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.replay.setsockopt(zmq.RCVHWM, REPLAYED)  # an answer that is dropped is a gap
+        self._replay_monitor = self.replay.get_monitor_socket(zmq.EVENT_CONNECTED)
         self.replay.connect(self._replay_address)
         self.replay.send_multipart([b"", struct.pack(">Q", self._wanted)])
         self._deadline = time.monotonic() + IDLE_SECONDS
 
     def _hang_up(self) -> None:
         if self.replay is not None:
-            self.replay.close(0)
-            self.replay = None
+            self.replay.disable_monitor()
+            for socket in (self.replay, self._replay_monitor):
+                if socket is not None:
+                    socket.close(0)
+        self.replay = self._replay_monitor = None
+        self._replay_wire = Wire(REPLAYED_BYTES)
 
     def _end(self, complete: bool) -> None:
         self._hang_up()
@@ -216,21 +252,21 @@ class Publisher:
 
 
 class _Waits:
-    """Whether a turn ended before the socket was empty."""
+    """Whether a turn ended before the socket was empty, and what was taken, in bytes."""
 
     more = False
+    taken = 0
 
 
 def _drain(socket: "zmq.Socket[bytes]", waits: _Waits) -> Any:
-    taken = 0
     for _ in range(PER_TURN):
         try:
             frames = socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
         yield frames
-        taken += sum(map(len, frames))
-        if taken >= TURN_BYTES:
+        waits.taken += sum(map(len, frames))
+        if waits.taken >= TURN_BYTES:
             break
     waits.more = True
 

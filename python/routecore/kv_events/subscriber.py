@@ -316,6 +316,7 @@ class KVEventSubscriber:
             for publisher in publishers:
                 self._busy[publisher.live] = (publisher, publisher.on_live)
                 self._busy[publisher.monitor] = (publisher, publisher.on_monitor)
+                publisher.check_bytes()
                 who = (url, publisher.rank)
                 if (
                     publisher.last_event is None
