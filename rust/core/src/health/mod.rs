@@ -11,10 +11,8 @@
 //! Where nobody may be chosen the choice is among all: health is never why there is none.
 //! Nothing is paid for while all rows are in. Sources: Envoy's outlier detection, Finagle's failure
 //! accrual, linkerd's balancer.
-//! Read next: `policy.rs` (settings), `row.rs` (one endpoint), `rules.rs` (who leaves, who is back),
-//! `clock.rs` (what time passes).
+//! Read next: `policy.rs` (settings), `row.rs` (one endpoint), `rules.rs` (who leaves, who is back).
 
-mod clock;
 mod outcome;
 mod policy;
 mod row;
@@ -26,7 +24,6 @@ pub use outcome::{Outcome, Reason};
 pub use policy::Policy;
 pub use row::State;
 
-use clock::Clock;
 use row::RowHealth;
 
 use crate::error::RouteError;
@@ -64,7 +61,10 @@ pub struct Health {
     rows: Vec<RowHealth>,
     /// Rows that are not in.
     away: Vec<Away>,
-    clock: Clock,
+    /// Seconds that have passed; the time up to which they have, and what the host's clock said.
+    passed: f64,
+    now: f64,
+    host: f64,
     rng: Rng,
     epoch: u64,
     /// Choices made while somebody was away.
@@ -89,7 +89,9 @@ impl Health {
             policy,
             rows: Vec::new(),
             away: Vec::new(),
-            clock: Clock::default(),
+            passed: 0.0,
+            now: f64::NAN,
+            host: 0.0,
             rng: Rng::new(seed),
             // So that no two tables are taken for each other.
             epoch: mix(seed),
@@ -116,9 +118,21 @@ impl Health {
         Ok(())
     }
 
-    /// It is `time` now, in seconds of the host's clock.
-    pub fn tick(&mut self, time: f64) {
-        self.clock.tick(time);
+    /// It is `now` by the fleet's clock, which may stand still or leap, and take a leap back: then
+    /// time passes on from there. It is `host` by the host's.
+    pub fn tick(&mut self, (now, host): (f64, f64)) {
+        if !now.is_finite() {
+            return;
+        }
+        if now > self.now {
+            self.passed += now - self.now;
+        }
+        (self.now, self.host) = (now, host);
+    }
+
+    /// When it was, or will be, by the host's clock.
+    fn of_host(&self, passed: f64) -> f64 {
+        self.host + (passed - self.passed)
     }
 
     /// Whether anybody is not in.
@@ -162,10 +176,10 @@ impl Health {
         let away = self.away.iter().find(|away| away.row == row);
         Standing {
             state,
-            since: self.clock.of_host(away.map_or(0.0, |away| away.since)),
+            since: self.of_host(away.map_or(0.0, |away| away.since)),
             reason: away.map(|away| away.reason),
             until: match state {
-                State::Out { until, .. } => Some(self.clock.of_host(until)),
+                State::Out { until, .. } => Some(self.of_host(until)),
                 _ => None,
             },
         }
@@ -184,7 +198,7 @@ impl Health {
     /// Place among `rows` of one that a probe is due for: of several the one that has waited for
     /// longest.
     pub fn due(&self, rows: impl Iterator<Item = u32>) -> Option<usize> {
-        let passed = self.clock.passed();
+        let passed = self.passed;
         let is_due =
             |row: u32| self.rows.get(row as usize).filter(|row| row.is_due(passed, self.choices));
         if !self.away.iter().any(|away| is_due(away.row).is_some()) {

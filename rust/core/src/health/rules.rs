@@ -32,7 +32,7 @@ impl Health {
             return false;
         }
         self.choices += 1;
-        let (passed, choices) = (self.clock.passed(), self.choices);
+        let (passed, choices) = (self.passed, self.choices);
         !self.row(row).is_due(passed, choices)
     }
 
@@ -44,7 +44,7 @@ impl Health {
     }
 
     fn tried(&mut self, row: u32, seconds: f64) {
-        let probing = self.clock.passed() + seconds;
+        let probing = self.passed + seconds;
         self.stamps += 1;
         let stamp = self.stamps;
         let row = self.row(row);
@@ -101,7 +101,7 @@ impl Health {
     }
 
     fn failed(&mut self, row: u32, reason: Reason, wait: Option<f64>, live: usize) -> bool {
-        let (policy, passed) = (self.policy, self.clock.passed());
+        let (policy, passed) = (self.policy, self.passed);
         self.stamps += 1;
         let stamp = self.stamps;
         let wait = wait.filter(|wait| reason == Reason::Busy && *wait > 0.0);
@@ -149,7 +149,7 @@ impl Health {
 
     fn leave(&mut self, row: u32, reason: Reason, wait: Option<f64>) {
         let draw = self.rng.unit();
-        let (policy, passed) = (self.policy, self.clock.passed());
+        let (policy, passed) = (self.policy, self.passed);
         let health = self.row(row);
         let seconds = wait.unwrap_or_else(|| policy.delay(health.strikes, draw));
         let doubled = health.strikes.min(DOUBLINGS);
@@ -175,14 +175,14 @@ impl Health {
     fn enter(&mut self, row: u32) {
         if let Some(at) = self.away.iter().position(|away| away.row == row) {
             let away = self.away.swap_remove(at);
-            let seconds = self.clock.passed() - away.since;
+            let seconds = self.passed - away.since;
             self.note(Change { row, out: None, seconds });
         }
         self.change(row, State::In);
     }
 
     fn change(&mut self, row: u32, state: State) {
-        let passed = self.clock.passed();
+        let passed = self.passed;
         self.epoch = self.epoch.wrapping_add(1);
         let health = self.row(row);
         (health.state, health.since) = (state, passed);

@@ -74,6 +74,11 @@ impl Clock {
         }
     }
 
+    /// What the host's clock says now, in seconds.
+    pub fn told(&self) -> f64 {
+        self.now - self.shift
+    }
+
     /// A timestamp as a time of this clock, for figures; changes nothing.
     pub fn at(&self, told: f64) -> f64 {
         let Some(told) = seconds(told) else { return self.now };

@@ -23,13 +23,20 @@ impl Load {
     pub fn chosen(&mut self, table: &mut StatTable, row: u32, work: Work) {
         let Some(id) = table.id(row) else { return };
         self.row(row).choose(work);
+        self.publish(table, row);
+        self.await_report(table, row, id);
+    }
+
+    /// The same without a prompt: one more in flight, and nothing else.
+    pub fn chosen_bare(&mut self, table: &mut StatTable, row: u32) {
+        let Some(id) = table.id(row) else { return };
+        self.row(row).choose_bare();
+        table.bump(Stat::InFlight, row, 1.0);
+        self.await_report(table, row, id);
+    }
+
+    fn await_report(&mut self, table: &mut StatTable, row: u32, id: u64) {
         self.pending.push_back((self.clock.now(), row, id));
-        // Without a prompt it is one more in flight, and nothing else.
-        if work == Work::default() {
-            table.bump(Stat::InFlight, row, 1.0);
-        } else {
-            self.publish(table, row);
-        }
         if self.pending.len() > MAX_PENDING {
             self.drop_oldest_pending(table);
         }

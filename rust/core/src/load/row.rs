@@ -101,6 +101,10 @@ impl RowLoad {
         self.context_tokens = self.context_tokens.saturating_add(work.prompt_tokens);
     }
 
+    pub fn choose_bare(&mut self) {
+        self.waiting.push_back(Work::default());
+    }
+
     pub fn unpin_last(&mut self) -> Option<Pin> {
         self.waiting.back_mut().and_then(|work| work.pin.take())
     }

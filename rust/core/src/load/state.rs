@@ -84,6 +84,11 @@ impl Load {
         self.clock.sure()
     }
 
+    /// The time, which may be in doubt, and what the host's clock says then.
+    pub fn times(&self) -> (f64, f64) {
+        (self.clock.now(), self.clock.told())
+    }
+
     /// Requests dropped because their lease ran out.
     pub fn leases_expired(&self) -> u64 {
         self.expired
