@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 from cache_traffic import Fleet, text
-from routecore import ROUTERS, EndpointInfo, RequestStats, RouteError, SingletonABCMeta
+from routecore import (
+    ROUTERS,
+    EndpointInfo,
+    RequestStats,
+    RequestStatsMonitor,
+    RouteError,
+    SingletonABCMeta,
+    new_instance,
+)
+from routecore.endpoints.table import EndpointTable
 from test_cache_failures import CACHE
 from test_scraper import NEW, engine, scraper
 
@@ -63,16 +72,63 @@ def test_any_body_is_routed_with_and_without_our_monitor(strategy: str, body: An
 
 @pytest.mark.parametrize("body", BODIES[:6] + BODIES[7:13], ids=lambda body: repr(body)[:30])
 def test_a_prompt_is_known_again_however_it_is_written(body: Any) -> None:
-    router = fresh("prefix_cache", min_match_tokens=0, load_factor=1e6, block_chars=16, seed=3)
-    first = router.route_request(fleet_of(16), {}, {}, None, body)
-    told = router.explain(fleet_of(16), {}, {}, None, body)
-    cached = {row.url: row.terms[0].value for row in told.candidates}
+    first, cached = cached_after_a_choice(body, kv_tokens=1e7)
     # What a conversation is made of counts too: its roles, and the names of its parts.
     longer_than_a_block = len(repr(body)) > 60 or bool({"messages", "input"} & body.keys())
-    # What no engine's cache can hold, 400,000 tokens, is in none.
-    longer_than_a_block &= len(repr(body)) < 1_600_000
-    assert (cached[first] > 0) == longer_than_a_block
-    assert all(tokens == 0 for url, tokens in cached.items() if url != first)
+    assert (cached.pop(first) > 0) == longer_than_a_block
+    assert set(cached.values()) == {0}
+
+
+def cached_after_a_choice(body: Any, **params: Any) -> tuple[str, dict[str, float]]:
+    """Where a prompt went, and what each endpoint is taken to have of it then."""
+    fixed = {"min_match_tokens": 0, "load_factor": 1e6, "block_chars": 16, "seed": 3}
+    router = fresh("prefix_cache", **fixed, **params)
+    first = router.route_request(fleet_of(16), {}, {}, None, body)
+    told = router.explain(fleet_of(16), {}, {}, None, body)
+    return first, {row.url: row.terms[0].value for row in told.candidates}
+
+
+@pytest.mark.parametrize(("tokens", "known"), [(90_000, True), (110_000, False)])
+def test_what_no_cache_can_hold_is_in_none(tokens: int, known: bool) -> None:
+    body = {"prompt": "word" * tokens}  # four characters a token, as long as nobody tells better
+    first, cached = cached_after_a_choice(body, kv_tokens=100_000)
+    assert (cached[first] > 0) == known
+
+
+class Listed:
+    """As production-stack keeps what an engine's `/v1/models` lists."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.id, self.extra_fields = "m", fields
+
+
+@pytest.mark.parametrize(
+    ("model_info", "known"),
+    [
+        ({"m": {"max_model_len": 2_000}}, True),
+        ({"m": {"max_model_len": 500}}, False),
+        ({"m": Listed(max_model_len=500)}, False),
+        ({"m": Listed(max_model_len=500), "other": Listed(max_model_len=2_000)}, True),
+        ({"m": Listed(max_model_len="500"), "adapter": Listed()}, True),
+        ({"m": {"max_model_len": float("nan")}}, True),
+        ({"max_model_len": 500}, False),
+        ({}, True),
+        (500, True),
+    ],
+)
+@pytest.mark.parametrize("path", ["resident", "plain"])
+def test_what_no_model_of_an_endpoint_takes_is_not_in_its_cache(
+    model_info: Any, known: bool, path: str
+) -> None:
+    router = fresh("prefix_cache", seed=3)
+    monitor = new_instance(RequestStatsMonitor, 60.0, table=EndpointTable())
+    stats: Any = monitor.get_request_stats(0.0) if path == "resident" else {}
+    endpoints = [SimpleNamespace(url=f"http://e{at}", model_info=model_info) for at in range(2)]
+    body = {"prompt": list(range(1_000))}
+    first = router.route_request(endpoints, {}, stats, None, body)
+    told = router.explain(endpoints, {}, stats, None, body)
+    cached = {row.url: row.terms[0].value for row in told.candidates}
+    assert (cached[first] > 0) == known
 
 
 def test_a_cached_body_counts_as_the_parsed_one() -> None:

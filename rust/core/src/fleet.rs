@@ -148,7 +148,7 @@ impl Fleet {
     /// A choice without a prompt fell on the row.
     pub fn chosen(&mut self, row: u32) {
         self.health.chosen(row);
-        self.load.chosen(&mut self.table, row, Work::default());
+        self.load.chosen_bare(&mut self.table, row);
     }
 
     /// A choice fell on the row, which was found to have `cached` tokens of the prompt. The rest
@@ -173,8 +173,9 @@ impl Fleet {
         let block_tokens = self.sizes.text_block(prompt);
         let uncached = (tokens - cached).max(1.0);
         let capacity = self.capacity(row, block_tokens);
-        // An engine refuses what its cache cannot hold: nothing of it will be there.
-        let fits = tokens <= self.kv_size(row) * f64::from(prompt.sequences.max(1));
+        // An engine refuses what its cache cannot hold, or its model: nothing of it will be there.
+        let most = self.kv_size(row).min(self.context_length(row));
+        let fits = tokens <= most * f64::from(prompt.sequences.max(1));
         let shared = self.index.clone();
         let mut index = shared.write();
         if index.capacity(row) != capacity {
@@ -214,9 +215,9 @@ impl Fleet {
 
     /// See [`Load::sent`].
     pub fn sent(&mut self, row: u32, request: u128, time: f64) {
-        self.health.tick(time);
-        self.health.sent(row);
         let now = self.load.observed(&mut self.table, row, time);
+        self.health.tick(self.load.times());
+        self.health.sent(row);
         self.speed.pass(&mut self.table, row, now);
         self.load.sent(&mut self.table, row, request, time);
         self.settle();
@@ -278,8 +279,8 @@ impl Fleet {
 
     /// See [`Load::advance`].
     pub fn advance(&mut self, now: f64) {
-        self.health.tick(now);
         self.load.advance(&mut self.table, now);
+        self.health.tick(self.load.times());
         self.settle();
     }
 
@@ -287,6 +288,12 @@ impl Fleet {
     fn kv_size(&self, row: u32) -> f64 {
         let told = self.table.get(Stat::KvCapacity, row);
         if told > 0.0 { told } else { self.kv_tokens }
+    }
+
+    /// Tokens of the longest request that the row's engine takes, where that is known.
+    fn context_length(&self, row: u32) -> f64 {
+        let told = self.table.get(Stat::ContextLength, row);
+        if told > 0.0 { told } else { f64::INFINITY }
     }
 
     /// Blocks that the row's cache holds, by what it reports or is taken to have.

@@ -72,6 +72,8 @@ stats! {
     HitRate, "gpu_prefix_cache_hit_rate", Benefit;
     /// Tokens that the engine's KV cache has room for (scraped).
     KvCapacity, "kv_capacity_tokens", Benefit;
+    /// Tokens of the longest request that the engine takes (told by the endpoint).
+    ContextLength, "max_model_len", Benefit;
     /// How many times longer than elsewhere a prefill takes (learned; 1 until it is sure).
     PrefillSlowness, "prefill_slowness", Amount;
     /// How many times longer than elsewhere a decode step takes (learned; 1 until it is sure).
