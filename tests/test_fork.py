@@ -1,19 +1,31 @@
 """A forked child draws otherwise than its parent, has nothing in flight, and never hangs."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import forks
 import pytest
-from routecore import EndpointInfo, EngineStatsScraper, RandomRouter
+import routecore
+from routecore import (
+    EndpointInfo,
+    EngineStatsScraper,
+    LeastConnectionsRouter,
+    RandomRouter,
+    RequestStatsMonitor,
+    new_instance,
+)
 from routecore.endpoints.table import EndpointTable
+from routecore.hold import Go
 
 CHILDREN = int(os.environ.get("FORKS", "4"))
 URLS = [EndpointInfo(url=f"http://{i}") for i in range(64)]
@@ -124,3 +136,55 @@ def test_a_scraper_forgets_what_the_parent_saw_and_scrapes_again() -> None:
         finally:
             scraper.close()
             server.shutdown()
+
+
+def test_who_waits_for_room_waits_in_the_parent() -> None:
+    monitor = new_instance(RequestStatsMonitor, 60.0, table=EndpointTable())
+    router = new_instance(LeastConnectionsRouter, seed=1)
+    endpoints = (EndpointInfo(url="a"),)
+    monitor.table.add("a")
+    monitor.table.load_columns({"kv_capacity_tokens": array("d", [1000.0])}, urls=["a"])
+
+    def goes(number: int) -> bool:
+        body = {"prompt": list(range(number * 1000, number * 1000 + 600))}
+        stats = monitor.get_request_stats(1.0)
+        return isinstance(router.admit(endpoints, None, stats, None, body), Go)
+
+    assert [goes(1), goes(2), router.hold.counts.waiting] == [True, False, 1]
+    with router.hold._lock, router.hold._pumping:
+        found = in_child(lambda: [router.hold.counts.waiting, goes(3), goes(4)])
+    assert found == [0, True, False]
+    assert router.hold.counts.waiting == 1
+
+
+def locks(tree: ast.AST) -> Iterator[str]:
+    """Names of what a lock of `threading` is assigned to."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign):
+            continue
+        pairs: list[tuple[ast.expr, ast.expr]] = [(node.targets[0], node.value)]
+        if isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple):
+            pairs = list(zip(node.targets[0].elts, node.value.elts, strict=True))
+        for target, value in pairs:
+            if isinstance(value, ast.Call) and ast.unparse(value.func) in (
+                "threading.Lock",
+                "threading.RLock",
+                "threading.Condition",
+            ):
+                yield target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
+
+
+def test_every_lock_of_the_package_is_made_anew_in_a_child() -> None:
+    found = 0
+    for path in Path(routecore.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        renewed = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name == "_after_fork":
+                renewed |= set(locks(node))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "renew_lock":
+                renewed.add(ast.literal_eval(node.args[1]))
+        made = set(locks(tree))
+        found += len(made)
+        assert made <= renewed, f"{path}: see routecore.process"
+    assert found > 5

@@ -45,12 +45,7 @@ def test_no_python_import_goes_up() -> None:
                 assert floor[there[0]] >= floor[here[0]], f"{module} imports {other}"
 
 
-_BINDINGS = pytest.param(
-    "bindings", marks=pytest.mark.xfail(strict=True, reason="known: the list of endpoints")
-)
-
-
-@pytest.mark.parametrize("crate", ["core", "replay", _BINDINGS])
+@pytest.mark.parametrize("crate", CRATES)
 def test_no_rust_file_reads_itself_by_a_detour(crate: str) -> None:
     assert circles(rust_graph(ROOT / "rust" / crate / "src")) == []
 

@@ -24,7 +24,7 @@ class Background(Protocol):
 
 
 _backgrounds: WeakSet[Background] = WeakSet()
-_locks: WeakKeyDictionary[Any, tuple[str, Any]] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 def watch(background: Background) -> None:
@@ -33,8 +33,14 @@ def watch(background: Background) -> None:
 
 
 def renew_lock(owner: Any, name: str, kind: Any = threading.Lock) -> None:
-    """Give the owner a new lock in the child of a fork: a thread of the parent may have held it."""
-    _locks[owner] = (name, kind)
+    """Give the owner a new lock in the child of a fork: a thread of the parent may have held it.
+
+    Args:
+        owner: The object, class or module that has the lock.
+        name: Its attribute.
+        kind: What makes a new one.
+    """
+    _locks.setdefault(owner, {})[name] = kind
 
 
 def _exit() -> None:
@@ -46,8 +52,9 @@ def _exit() -> None:
 
 def _in_child() -> None:
     _core.after_fork_in_child()
-    for owner, (name, kind) in list(_locks.items()):
-        setattr(owner, name, kind())
+    for owner, kinds in list(_locks.items()):
+        for name, kind in kinds.items():
+            setattr(owner, name, kind())
     for background in list(_backgrounds):
         with suppress(Exception):
             background._after_fork()

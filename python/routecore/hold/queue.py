@@ -13,6 +13,7 @@ from routecore.errors import RouteError
 from routecore.hold.ends import wait_for_ends
 from routecore.hold.ticket import Ticket
 from routecore.hold.verdicts import Go, HoldCounts, HoldLimits, Rejected, Waits
+from routecore.process import watch
 
 _TICK = 1.0  # seconds between two looks at what changes without an end, such as leases
 _PATIENT = 5.0  # the same for those who are not first
@@ -62,8 +63,17 @@ class Hold:
         self._waiters: dict[int, Waiter] = {}
         # Outcomes that nobody has asked for yet, of those who ask by themselves.
         self._told: dict[int, Waiter] = {}
-        self._lock = threading.Lock()
-        self._pumping = threading.Lock()
+        self._after_fork()
+        watch(self)
+
+    def _at_exit(self) -> None:
+        pass  # it has no thread
+
+    def _after_fork(self) -> None:
+        """Nobody waits: who does, does so in the parent."""
+        self._waiters.clear()
+        self._told.clear()
+        self._lock, self._pumping = threading.Lock(), threading.Lock()
         self._again = False
 
     @property

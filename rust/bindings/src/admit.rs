@@ -12,15 +12,17 @@ use routecore::fleet::Lookup;
 use routecore::hash::session_key;
 use routecore::prompt::Unit;
 
-use crate::choice::{Kind, Wanted, weigh};
-use crate::decide::{Call, called};
-use crate::desk::Care;
+use crate::call::{Call, called};
+use crate::choice::{Wanted, weigh};
 use crate::errors::{guarded, to_py};
+use crate::given::Care;
 use crate::locked::Locked;
 use crate::prompt;
 use crate::router::Router;
-use crate::table::{Table, id_of, text};
-use crate::tries::{Asker, Round, Verdict, Waiters, rejection};
+use crate::source::Kind;
+use crate::table::Table;
+use crate::text::{id_of, text};
+use crate::tries::{Asker, HOLDS, Round, Verdict, Waiters, rejection};
 
 /// Tokens of a byte, to bound what waits; room is counted by what the fleet has learned.
 const TOKENS_PER_BYTE: f64 = 0.25;
@@ -33,7 +35,7 @@ type Wait = (Py<PyString>, f64, f64, f64);
 #[pyclass(frozen)]
 pub struct Hold {
     router: Py<Router>,
-    inner: Locked<Waiters>,
+    inner: Arc<Locked<Waiters>>,
 }
 
 /// What can serve the request: the model that its body names.
@@ -98,7 +100,7 @@ impl Hold {
         limits.check().map_err(to_py)?;
         let hold = routecore::admission::Hold::new(limits);
         let inner = Waiters { hold, askers: HashMap::new() };
-        Ok(Self { router, inner: Locked::new(inner) })
+        Ok(Self { router, inner: HOLDS.add(inner) })
     }
 
     /// Gives a request its place; the number of the waiter.

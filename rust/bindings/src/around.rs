@@ -3,9 +3,9 @@
 use routecore::Fleet;
 use routecore::health::State as Health;
 
-use crate::choice::Kind;
+use crate::chosen::Chosen;
 use crate::known_list::KnownList;
-use crate::known_state::{Chosen, State};
+use crate::source::Kind;
 
 /// The candidates without those that are out; kept until somebody leaves or comes back.
 #[derive(Default)]
@@ -21,34 +21,30 @@ pub struct Around {
 }
 
 impl Around {
-    /// Brings it up to date; whether anybody of the list is not in.
+    /// Brings it up to date, for the list with these rows and candidates; whether anybody of the
+    /// list is not in.
     pub fn refresh(
+        &mut self,
         known: &KnownList,
-        state: &mut State,
-        fleet: Option<&Fleet>,
+        (rows, all): (&[u32], &Chosen),
+        Fleet { health, table, .. }: &Fleet,
         kind: Kind,
     ) -> bool {
-        let Some(Fleet { health, table, .. }) = fleet else { return false };
-        if !health.is_disturbed() {
-            return false;
-        }
-        let all = if kind == Kind::Resident { &state.resident } else { &state.plain };
         let stamp = Some((health.epoch(), table.epoch(), kind, all.candidates.set));
-        if state.around.stamp != stamp {
-            let health = |at: u32| health.state(state.rows[at as usize]);
+        if self.stamp != stamp {
+            let health = |at: u32| health.state(rows[at as usize]);
             let not_in = |&&at: &&u32| health(at) != Health::In;
             let away = all.positions.iter().filter(not_in).count();
             let out = all.positions.iter().filter(|&&at| matches!(health(at), Health::Out { .. }));
             let on_probation = away - out.count();
-            let mut around = Self { stamp, any: away > 0, ..Self::default() };
-            if around.any {
-                around.open = known.part(all, |at| !matches!(health(at), Health::Out { .. }));
+            *self = Self { stamp, any: away > 0, ..Self::default() };
+            if self.any {
+                self.open = known.part(all, |at| !matches!(health(at), Health::Out { .. }));
             }
             if on_probation > 0 {
-                around.steady = known.part(all, |at| health(at) == Health::In);
+                self.steady = known.part(all, |at| health(at) == Health::In);
             }
-            state.around = around;
         }
-        state.around.any
+        self.any
     }
 }

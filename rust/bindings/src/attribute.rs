@@ -71,6 +71,22 @@ impl Flags {
     }
 }
 
+/// Tokens of the longest request that an endpoint takes, as far as it says. Runs Python.
+pub fn context_length(
+    endpoint: &Bound<'_, PyAny>,
+    model_info: &mut Optional,
+) -> PyResult<Option<f64>> {
+    static READ: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = endpoint.py();
+    let Some(info) = model_info.get(endpoint, intern!(py, "model_info"))? else { return Ok(None) };
+    if info.is_none() {
+        return Ok(None);
+    }
+    let read = READ.import(py, "routecore.endpoints.context", "context_length")?;
+    let told = tolerated(py, read.call1((info,)))?;
+    Ok(told.and_then(|told| told.extract().ok()))
+}
+
 /// A look at endpoints of one kind, by one of `routecore.routers.looks`.
 pub struct Look(Py<PyAny>);
 
@@ -80,8 +96,8 @@ impl Look {
         static LOOKS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = endpoint.py();
         let has = |name| Ok::<_, PyErr>(tolerated(py, endpoint.hasattr(name))?.unwrap_or(false));
-        let at = usize::from(has(intern!(py, "sleep"))?)
-            + 2 * usize::from(has(intern!(py, "healthy"))?);
+        let at =
+            usize::from(has(intern!(py, "sleep"))?) + 2 * usize::from(has(intern!(py, "healthy"))?);
         let looks = LOOKS.import(py, "routecore.routers.looks", "LOOKS")?;
         Ok(Self(looks.get_item(at)?.unbind()))
     }

@@ -5,11 +5,11 @@ use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Prompt, Stat, View};
 
 use crate::around::Around;
+use crate::chosen::Chosen;
 use crate::known_list::KnownList;
-use crate::known_state::{Chosen, State};
+use crate::known_state::State;
 use crate::kv_events::Held;
-use crate::table::Table;
-use crate::values::Columns;
+use crate::source::Kind;
 
 /// What a strategy looks at of one request.
 pub struct Wanted {
@@ -31,34 +31,6 @@ impl Wanted {
         match &self.key {
             Key::Prompt(prompt) => Some(prompt),
             _ => self.beside.as_ref(),
-        }
-    }
-}
-
-/// Where a decision reads from.
-pub enum Source<'a> {
-    /// The columns of the shared table.
-    Resident(&'a Table),
-    /// Values copied from objects; counts in flight from the table if there is one.
-    Plain(Option<Box<Columns>>, Option<&'a Table>),
-    /// Values copied from objects; prompts remembered in the router's own table.
-    Own(Option<Box<Columns>>, &'a Table),
-}
-
-/// What kind of source a decision reads from.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
-    Resident,
-    Plain,
-    Own,
-}
-
-impl Kind {
-    pub fn of(source: &Source<'_>) -> Self {
-        match source {
-            Source::Resident(_) => Self::Resident,
-            Source::Plain(..) => Self::Plain,
-            Source::Own(..) => Self::Own,
         }
     }
 }
@@ -121,7 +93,7 @@ pub fn pick(
     wanted: &Wanted,
     lookup: &mut Lookup,
 ) -> Option<Choice> {
-    let disturbed = Around::refresh(known, state, fleet, kind);
+    let disturbed = state.is_disturbed(known, fleet, kind);
     let state = &*state;
     let (mut cached, mut learned) = (0.0, 0.0);
     let ask = |chosen: &Chosen, forced: Option<usize>| {
@@ -150,7 +122,7 @@ pub fn weigh<T>(
     lookup: &mut Lookup,
     f: impl FnOnce(View<'_>, &[u32], usize) -> T,
 ) -> Option<T> {
-    let disturbed = Around::refresh(known, state, fleet, kind);
+    let disturbed = state.is_disturbed(known, fleet, kind);
     let state = &*state;
     let mut chosen = None;
     let ask = |among: &Chosen, forced: Option<usize>| {
@@ -174,7 +146,7 @@ pub fn explain(
     wanted: &Wanted,
     lookup: &mut Lookup,
 ) -> Option<(usize, Vec<(u32, Scored)>)> {
-    let disturbed = Around::refresh(known, state, fleet, kind);
+    let disturbed = state.is_disturbed(known, fleet, kind);
     let state = &*state;
     let mut scores = Vec::new();
     let ask = |chosen: &Chosen, forced: Option<usize>| {

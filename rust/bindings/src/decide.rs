@@ -8,53 +8,21 @@ use pyo3::types::{PyList, PyString};
 use routecore::fleet::Lookup;
 use routecore::{Fleet, Stat};
 
-use crate::choice::{Choice, Kind, Source, Wanted, count, pick};
-use crate::desk::{Care, Desk, Front, Given, Met, meet};
-use crate::errors::{guarded, tolerated};
+use crate::call::Call;
+use crate::choice::{Choice, Wanted, count, pick};
+use crate::desk::{Desk, Front, Met, meet};
+use crate::errors::tolerated;
+use crate::given::{Care, Given};
 use crate::known_list::KnownList;
 use crate::known_state::State;
 use crate::locked::{Held, Quiet};
 use crate::router::Router;
 use crate::rows::Inner;
+use crate::source::{Kind, Source};
 use crate::table::Table;
 use crate::threads::Inside;
 use crate::values::{is_own, is_scraped};
 use crate::views::{ResidentEngineStats, ResidentRequestStats};
-
-/// What a caller hands over.
-#[derive(Clone, Copy)]
-pub struct Call<'a, 'py> {
-    pub endpoints: &'a Bound<'py, PyAny>,
-    pub engine_stats: &'a Bound<'py, PyAny>,
-    pub request_stats: &'a Bound<'py, PyAny>,
-}
-
-impl<'a> Call<'a, '_> {
-    pub fn counted(&self) -> Option<&'a Table> {
-        let view = self.request_stats.cast::<ResidentRequestStats>().ok()?;
-        Some(view.get().table.get())
-    }
-}
-
-/// Runs `f` over the call, its endpoints in a list or tuple: of any other kind they are read once.
-pub fn called<T>(
-    endpoints: &Bound<'_, PyAny>,
-    engine_stats: &Bound<'_, PyAny>,
-    request_stats: &Bound<'_, PyAny>,
-    f: impl FnOnce(Call<'_, '_>) -> PyResult<T>,
-) -> PyResult<T> {
-    guarded(|| {
-        if Given::of(endpoints).is_some() {
-            return f(Call { endpoints, engine_stats, request_stats });
-        }
-        let _inside = Inside::enter(endpoints.py());
-        let list = PyList::empty(endpoints.py());
-        for endpoint in endpoints.try_iter()? {
-            list.append(endpoint?)?;
-        }
-        f(Call { endpoints: list.as_any(), engine_stats, request_stats })
-    })
-}
 
 /// What came of an attempt.
 enum Seen {
@@ -121,8 +89,7 @@ impl Router {
         wanted: &Wanted,
         lookup: &mut Lookup,
     ) -> PyResult<Seen> {
-        let py = call.endpoints.py();
-        let Some(given) = Given::of(call.endpoints) else { return Ok(Seen::Other) };
+        let (py, given) = (call.endpoints.py(), call.given);
         let mut source = Source::Resident(table);
         let seen = self.desk.with(py, |desk, quiet| match desk.front(given, quiet) {
             Front::Same => self.pick(desk, &mut source, wanted, lookup, Some(given), quiet),
@@ -154,7 +121,7 @@ impl Router {
         let Met { known, same } = self.meet(call, care)?;
         let mut source = self.source(call, &known)?;
         // What was read anew just now is not looked at again.
-        let given = Given::of(call.endpoints).filter(|_| same && care == Care::Compare);
+        let given = (same && care == Care::Compare).then_some(call.given);
         let (seen, slept) = self.desk.with(py, |desk, quiet| {
             desk.bring(&known);
             let seen = self.pick(desk, &mut source, wanted, lookup, given, quiet);

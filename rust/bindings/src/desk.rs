@@ -1,20 +1,21 @@
 //! What a router keeps under its one lock: the strategy, and the lists of endpoints it has met.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use crate::given::{Care, Given};
 use crate::known_list::KnownList;
 use crate::known_state::State;
+use crate::living::Living;
 use crate::locked::{Locked, Quiet};
 
 /// Lists remembered: one per model served behind the same router, and a few that failed over.
 const MAX_LISTS: usize = 32;
 
-/// Capacity of each endpoint by URL, as the user gave it.
-pub type Weights = HashMap<String, f64>;
+/// Those of all routers.
+pub static DESKS: Living<Desk> = Living::new();
 
 pub struct Desk {
     pub router: routecore::Router,
@@ -26,32 +27,6 @@ pub struct Desk {
     pub turned: bool,
     /// Ids of endpoints that fell asleep.
     pub slept: Vec<u64>,
-}
-
-/// The caller's endpoints, as far as they can be told without running Python.
-#[derive(Clone, Copy)]
-pub enum Given<'a> {
-    Tuple(&'a Py<PyTuple>),
-    List(&'a Py<PyList>),
-}
-
-impl<'a> Given<'a> {
-    pub fn of(endpoints: &'a Bound<'_, PyAny>) -> Option<Self> {
-        if let Ok(tuple) = endpoints.cast_exact::<PyTuple>() {
-            return Some(Self::Tuple(tuple.as_unbound()));
-        }
-        endpoints.cast_exact::<PyList>().ok().map(|list| Self::List(list.as_unbound()))
-    }
-}
-
-/// How well a list must be known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Care {
-    /// Compared as a whole; what changeable objects say is looked at in part. The choice must be
-    /// seen to stand there and to say what it said.
-    Compare,
-    /// By identity, and what changeable objects say is read anew.
-    Read,
 }
 
 /// What the list in front is to the caller's.

@@ -80,11 +80,8 @@ pub fn standing(fleet: &Fleet, row: u32) -> Option<StandingTuple> {
     Some((state, standing.since, standing.reason.map(Reason::name), standing.until))
 }
 
-/// Where the endpoints of a list stand that are not in; empty where all are.
-pub fn standings(
-    state: &crate::known_state::State,
-    fleet: Option<&Fleet>,
-) -> Vec<Option<StandingTuple>> {
+/// Where the endpoints in these rows stand that are not in; empty where all are.
+pub fn standings(rows: &[u32], fleet: Option<&Fleet>) -> Vec<Option<StandingTuple>> {
     let Some(fleet) = fleet.filter(|fleet| fleet.health.is_disturbed()) else { return Vec::new() };
-    state.rows.iter().map(|&row| standing(fleet, row)).collect()
+    rows.iter().map(|&row| standing(fleet, row)).collect()
 }

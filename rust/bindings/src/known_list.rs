@@ -9,12 +9,16 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use routecore::Candidates;
 use routecore::hash::endpoint_id;
 
-use crate::attribute::{Flag, Flags, Look, is_settled};
-use crate::desk::{Care, Given, Weights};
-use crate::errors::{because, to_py, tolerated};
-use crate::known_state::Chosen;
-use crate::locked::{Foreign, Kept, Quiet};
-use crate::table::text;
+use crate::attribute::{Flag, Flags, Look, Optional, context_length, is_settled};
+use crate::chosen::Chosen;
+use crate::errors::{to_py, tolerated};
+use crate::given::{Care, Given};
+use crate::locked::{Kept, Quiet};
+use crate::objects::{Objects, urls_of};
+use crate::text::text;
+
+/// Capacity of each endpoint by URL, as the user gave it.
+pub type Weights = HashMap<String, f64>;
 
 pub struct KnownList {
     /// Names it for as long as the process lives, which an address does not.
@@ -25,6 +29,8 @@ pub struct KnownList {
     pub names: Vec<String>,
     ids: Vec<u64>,
     weights: Vec<f64>,
+    /// Tokens of the longest request that each takes, where it says.
+    lengths: Vec<Option<f64>>,
     /// False for all but the first of several endpoints with one URL.
     first_of_url: Vec<bool>,
     flags: Vec<Flag>,
@@ -35,23 +41,6 @@ pub struct KnownList {
     looks: AtomicBool,
 }
 
-#[derive(Default)]
-struct Objects {
-    /// The caller's own tuple, if it was one: it stays as it is, so identity says who is in it.
-    tuple: Option<Py<PyTuple>>,
-    copy: Option<Py<PyList>>,
-    each: Vec<Py<PyAny>>,
-    strings: Vec<Py<PyString>>,
-    /// A quick look at all that may change, where nobody was out; and the strings as it takes them.
-    look: Option<(Look, Py<PyList>)>,
-}
-
-impl Foreign for Objects {
-    fn is_nothing(&self) -> bool {
-        self.each.is_empty()
-    }
-}
-
 /// Lists up to this long are compared as a whole each time.
 const WHOLE: usize = 256;
 /// Places of a longer list that are looked at each time.
@@ -59,29 +48,6 @@ pub const LOOKS: usize = 16;
 
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);
-
-fn urls_of<'py>(endpoints: &Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, PyString>>> {
-    let py = endpoints.py();
-    let mut urls = Vec::with_capacity(endpoints.len());
-    for (at, endpoint) in endpoints.iter().enumerate() {
-        let (url, cause) = match endpoint.getattr(intern!(py, "url")) {
-            Ok(url) => (url.cast_into::<PyString>().ok(), None),
-            Err(error) => {
-                let raised = error.clone_ref(py);
-                tolerated(py, Err::<(), _>(error))?;
-                (None, Some(raised))
-            }
-        };
-        let Some(url) = url else {
-            let kind = endpoint.get_type().name()?;
-            let told =
-                format!("endpoint {at}: expected an object with a str attribute url, got {kind}");
-            return Err(because(py, told, cause));
-        };
-        urls.push(url);
-    }
-    Ok(urls)
-}
 
 impl KnownList {
     /// Meets the endpoints of a list or tuple. Runs Python.
@@ -103,6 +69,11 @@ impl KnownList {
         let mut says = Flags::default();
         let flags: Vec<Flag> =
             objects.iter().map(|endpoint| says.of(&endpoint)).collect::<PyResult<_>>()?;
+        let mut info = Optional::default();
+        let lengths: Vec<Option<f64>> = objects
+            .iter()
+            .map(|endpoint| context_length(&endpoint, &mut info))
+            .collect::<PyResult<_>>()?;
         let settled = objects.iter().all(|endpoint| is_settled(&endpoint));
         let look = if !settled && flags.iter().all(|flag| *flag == Flag::In) {
             Some((Look::at(&objects.get_item(0)?)?, PyList::new(py, &urls)?.unbind()))
@@ -128,6 +99,7 @@ impl KnownList {
             }),
             ids,
             weights,
+            lengths: if lengths.iter().any(Option::is_some) { lengths } else { Vec::new() },
             first_of_url,
             flags,
             order,
@@ -143,6 +115,11 @@ impl KnownList {
     /// The stable id of the endpoint at this place.
     pub fn id(&self, at: usize) -> u64 {
         self.ids[at]
+    }
+
+    /// Tokens of the longest request that the endpoints take, by place, of those that say.
+    pub fn lengths(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
+        self.lengths.iter().enumerate().filter_map(|(at, tokens)| Some((at, (*tokens)?)))
     }
 
     /// Whether any endpoint sleeps.

@@ -2,20 +2,15 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use routecore::{Candidates, StatTable};
+use routecore::{Candidates, Fleet, Stat, StatTable};
 
 use crate::around::Around;
+use crate::chosen::Chosen;
 use crate::known_list::{KnownList, LOOKS};
 use crate::locked::{Kept, Quiet};
 use crate::rows::Inner;
+use crate::source::Kind;
 use crate::values::Columns;
-
-/// Candidates of a bound list, and where each stands in the list.
-#[derive(Default)]
-pub struct Chosen {
-    pub candidates: Candidates,
-    pub positions: Vec<u32>,
-}
 
 /// What of a known list changes.
 pub struct State {
@@ -91,9 +86,19 @@ impl State {
         }
         inner.tick();
         self.rows = known.names.iter().map(|name| inner.add(name)).collect();
+        for (at, tokens) in known.lengths() {
+            inner.fleet.table.set(Stat::ContextLength, self.rows[at], tokens);
+        }
         let stats = &inner.fleet.table;
         self.resident = known.choose(&self.rows, |row| stats.is_eligible(row));
         self.epoch = Some((stamp.0, stats.epoch()));
+    }
+
+    /// Brings up to date who may be chosen; whether anybody of the list is not in.
+    pub fn is_disturbed(&mut self, known: &KnownList, fleet: Option<&Fleet>, kind: Kind) -> bool {
+        let Some(fleet) = fleet.filter(|fleet| fleet.health.is_disturbed()) else { return false };
+        let all = if kind == Kind::Resident { &self.resident } else { &self.plain };
+        self.around.refresh(known, (&self.rows, all), fleet, kind)
     }
 
     /// Tells the table which of the endpoints sleep, and adds to `slept` the ids of those that fell

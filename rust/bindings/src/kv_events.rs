@@ -6,13 +6,14 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyString};
 use routecore::exact::extras::extra_keys;
+use routecore::exact::feed::Feed;
 use routecore::exact::publisher::{Publisher, Work};
-use routecore::exact::{ExactIndex, Feed, Scratch, TIERS, keys};
+use routecore::exact::{ExactIndex, Scratch, TIERS, keys};
 use routecore::hash::endpoint_id;
 
 use crate::errors::{guarded, to_py};
 use crate::locked::{Locked, Raw, Shared};
-use crate::table::text;
+use crate::text::text;
 use crate::threads::{Inside, detached};
 use crate::token_ids::read_tokens;
 

@@ -11,15 +11,17 @@ use routecore::fleet::{Lookup, SharedIndex};
 use routecore::strategy::Scored;
 use routecore::{Key, Params, Stat};
 
-use crate::choice::{Kind, Wanted, count, explain, pick};
-use crate::decide::called;
-use crate::desk::{Care, Desk, Weights};
+use crate::call::called;
+use crate::choice::{Wanted, count, explain, pick};
+use crate::desk::{DESKS, Desk};
 use crate::errors::{guarded, to_py};
-use crate::forks::DESKS;
+use crate::given::Care;
 use crate::health::{StandingTuple, standings};
+use crate::known_list::Weights;
 use crate::kv_events::{Held, KvIndex};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks, Tokenized};
+use crate::source::Kind;
 use crate::table::Table;
 use crate::threads::{Inside, detached, must_stop};
 use crate::token_ids::read_tokens;
@@ -321,7 +323,7 @@ impl Router {
                             let fleet = fleet.as_deref();
                             let found =
                                 explain(router, known, state, fleet, kind, &wanted, lookup)?;
-                            Some((found, standings(state, fleet)))
+                            Some((found, standings(&state.rows, fleet)))
                         });
                     (found, std::mem::take(&mut desk.slept))
                 })

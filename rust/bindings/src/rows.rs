@@ -10,12 +10,15 @@ use routecore::{Fleet, Stat};
 
 use crate::errors::to_py;
 use crate::health::{self, News};
+use crate::living::Living;
 
 /// Lists bound since a row was last used, before an idle row may be freed.
 const IDLE_BINDS: u64 = 256;
 
 /// Tables made so far: an address may be used again, a number is not.
-static TABLES: AtomicU64 = AtomicU64::new(0);
+static MADE: AtomicU64 = AtomicU64::new(0);
+/// Those that live.
+pub static FLEETS: Living<Inner> = Living::new();
 
 /// A fleet, and who is in it.
 pub struct Inner {
@@ -35,7 +38,7 @@ impl Inner {
     pub fn new(window: f64, lease: f64) -> Self {
         Self {
             fleet: Fleet::new(window, lease),
-            serial: TABLES.fetch_add(1, Ordering::Relaxed),
+            serial: MADE.fetch_add(1, Ordering::Relaxed),
             rows: HashMap::new(),
             urls: Vec::new(),
             used: Vec::new(),
@@ -162,6 +165,14 @@ impl Inner {
     pub fn known(&self, url: &str) -> PyResult<u32> {
         let unknown = || to_py(format!("unknown endpoint {url:?}: add() it first"));
         self.row(url).ok_or_else(unknown)
+    }
+
+    /// The rows of these URLs, which must have one; all rows if none are given.
+    pub fn rows_of(&self, urls: Option<Vec<String>>) -> PyResult<Vec<u32>> {
+        match urls {
+            Some(urls) => urls.iter().map(|url| self.known(url)).collect(),
+            None => Ok((0..self.fleet.table.rows() as u32).collect()),
+        }
     }
 
     /// The row of a URL, if it has one.

@@ -1,24 +1,21 @@
 //! Endpoint URLs ↔ rows, and the events and columns that fill them.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use routecore::fleet::SharedIndex;
-use routecore::hash::request_key;
-use routecore::load::RowStats;
 use routecore::speed::Profile;
 use routecore::trust::Verdict;
 use routecore::{Fleet, Stat};
 
+use crate::columns::{StatsTuple, column_of, stats_tuple};
 use crate::errors::{guarded, to_py};
-use crate::forks::TABLES;
 use crate::health::{self, News, Settings, StandingTuple};
 use crate::locked::Locked;
-use crate::rows::Inner;
+use crate::rows::{FLEETS, Inner};
+use crate::text::{id_of, text};
 use crate::values::is_scraped;
 
 /// Learned constants of the engines, see `Table::engine`.
@@ -32,26 +29,6 @@ pub struct Table {
     pub index: SharedIndex,
 }
 
-/// Text of a Python string; a lone surrogate, which UTF-8 has no bytes for, becomes U+FFFD.
-pub fn text<'a>(value: &'a Bound<'_, PyString>) -> Cow<'a, str> {
-    value.to_cow().unwrap_or_else(|_| Cow::Owned(value.to_string_lossy().into_owned()))
-}
-
-pub fn id_of(request_id: &Bound<'_, PyAny>) -> PyResult<u128> {
-    let id = request_id.str()?;
-    let id = text(&id);
-    Ok(request_key(id.as_bytes()))
-}
-
-fn rows_for(inner: &Inner, urls: Option<Vec<String>>) -> PyResult<Vec<u32>> {
-    match urls {
-        Some(urls) => urls.iter().map(|url| inner.known(url)).collect(),
-        None => Ok((0..inner.fleet.table.rows() as u32).collect()),
-    }
-}
-
-type StatsTuple = (f64, f64, u32, u32, u64, f64, f64, u64);
-
 #[pymethods]
 impl Table {
     #[new]
@@ -59,7 +36,7 @@ impl Table {
     pub fn new(window: f64, lease: f64) -> Self {
         let inner = Inner::new(window, lease);
         let index = inner.fleet.index();
-        Self { inner: TABLES.add(inner), index }
+        Self { inner: FLEETS.add(inner), index }
     }
 
     fn configure(&self, window: f64, lease: f64) -> PyResult<()> {
@@ -117,7 +94,7 @@ impl Table {
         let columns = columns.iter().map(|(name, values)| column_of(&name, &values));
         let read: Vec<_> = guarded(|| columns.collect::<PyResult<_>>())?;
         self.with(|inner| {
-            let rows = rows_for(inner, urls)?;
+            let rows = inner.rows_of(urls)?;
             inner.fleet.table.load(&read, &rows).map_err(to_py)
         })
     }
@@ -371,27 +348,4 @@ impl Table {
             Ok(())
         })
     }
-}
-
-fn stats_tuple(stats: RowStats) -> StatsTuple {
-    let RowStats { qps, ttft, in_prefill, in_decoding, finished, uptime, avg_latency, swapped } =
-        stats;
-    let known = |value: Option<f64>| value.unwrap_or(-1.0);
-    let (ttft, latency) = (known(ttft), known(avg_latency));
-    (qps, ttft, in_prefill, in_decoding, finished, uptime, latency, swapped)
-}
-
-fn column_of(name: &Bound<'_, PyAny>, values: &Bound<'_, PyAny>) -> PyResult<(Stat, Vec<f64>)> {
-    let name: String = name.extract()?;
-    let stat = Stat::named(&name).map_err(to_py)?;
-    let Ok(buffer) = PyBuffer::<f64>::get(values) else {
-        return Err(to_py(format!(
-            "column {name:?}: expected a one-dimensional buffer of float64 (dtype 'd')"
-        )));
-    };
-    if buffer.dimensions() != 1 {
-        let found = buffer.dimensions();
-        return Err(to_py(format!("column {name:?}: expected 1 dimension, got {found}")));
-    }
-    Ok((stat, buffer.to_vec(values.py())?))
 }

@@ -9,10 +9,12 @@ use routecore::Fleet;
 use routecore::admission::{Floor, Rejected};
 use routecore::fleet::{Lookup, SharedIndex};
 
-use crate::choice::{Kind, Wanted, count, weigh};
+use crate::choice::{Wanted, count, weigh};
 use crate::known_list::KnownList;
 use crate::known_state::State;
+use crate::living::Living;
 use crate::locked::Quiet;
+use crate::source::Kind;
 
 /// No endpoint can be chosen: not a matter of waiting.
 const NOBODY: &str = "endpoints";
@@ -29,6 +31,16 @@ pub struct Asker {
 pub struct Waiters {
     pub hold: routecore::admission::Hold,
     pub askers: HashMap<u64, Arc<Asker>>,
+}
+
+pub static HOLDS: Living<Waiters> = Living::new();
+
+impl Waiters {
+    /// In a process that was forked: who waits does so in its parent.
+    pub fn forked(&mut self) {
+        self.hold = routecore::admission::Hold::new(*self.hold.limits());
+        self.askers.clear();
+    }
 }
 
 /// A verdict as Python reads it: waiter, URL if it goes, seconds waited, reason if it is rejected,

@@ -57,6 +57,7 @@ pub fn is_own(stat: Stat) -> bool {
             | Stat::ContextTokens
             | Stat::KvTokens
             | Stat::KvCapacity
+            | Stat::ContextLength
             | Stat::PrefillSlowness
             | Stat::StepSlowness
             | Stat::QueueCaution

@@ -17,9 +17,11 @@ from routecore.integrations.production_stack import (
 )
 from routecore.integrations.production_stack.hooks import Callbacks
 from routecore.integrations.production_stack.monitor import RequestStatsMonitor, ShadowMonitor
+from routecore.process import renew_lock
 
 _log = host.logger("routecore.production_stack.install")
 _lock = threading.RLock()
+renew_lock(sys.modules[__name__], "_lock", threading.RLock)
 
 ROUTERS: tuple[type[routers.Routed], ...] = (
     routers.RoundRobinRouter,
