@@ -174,7 +174,7 @@ def test_a_working_set_beyond_all_caches_is_still_spread() -> None:
     for i in range(600):
         chosen[fleet.send(text(i % 80, 1000), 0.1, 0.4)] += 1
         fleet.run(fleet.now + 0.02)
-        # A prompt that is not computed yet, 32 blocks at most, comes on top: none makes room sooner.
+        # A prompt that is not computed yet, 32 blocks at most, comes on top.
         waiting = fleet.column("in_prefill_requests")
         for endpoint, prompts in zip(fleet.endpoints, waiting, strict=True):
             held, in_use, _ = fleet.table.core.held(endpoint.url)
