@@ -61,7 +61,6 @@ async def answers(engines: list[str]) -> list[dict[str, Any]]:
             await server.wait()
 
 
-@pytest.mark.xfail(strict=False, reason="the scraper's thread may end with a traceback")
 def test_workers_draw_otherwise_count_their_own_and_scrape() -> None:
     async def inside() -> list[dict[str, Any]]:
         async with AsyncExitStack() as stack:

@@ -4,6 +4,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -330,6 +331,34 @@ def test_close_waits_for_no_engine_that_does_not_answer(scraper):
             assert thread is not None
             one.close()  # were it to wait for the answer, it would last for two hours
             assert not thread.is_alive()
+
+
+IMPORTS = """
+import sys, threading, time
+from routecore import EngineStatsScraper
+
+before = set()
+start = threading.Thread.start
+def noting(thread):
+    if thread.name == "routecore-scraper":
+        before.update(sys.modules)
+    start(thread)
+threading.Thread.start = noting
+scraper = EngineStatsScraper([sys.argv[1]], 0.05)
+scraper.start()
+while not scraper.get_engine_stats():
+    time.sleep(0.01)
+scraper.close()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_thread_imports_nothing_that_a_fork_could_cut_in_two(engine):
+    url = engine(NEW).url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, url], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_a_view_handed_out_keeps_what_it_showed(engine, scraper):

@@ -22,7 +22,11 @@ _MAX_BYTES = 2 * 1024 * 1024  # of one answer: far above any engine's, and a bou
 # Seconds of computing that the reading of one answer may take, far above any engine's, and what
 # of it is done before the other answers get a turn.
 _READ_SECONDS, _TURN_SECONDS = 0.25, 0.005
-_IMPORTS = ("httpx", "h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio")
+# What the first request and the first name of a host import.
+_IMPORTS = (
+    *("h11", "anyio", "anyio._backends._asyncio", "httpcore._backends.anyio"),
+    *("concurrent.futures.thread", "encodings.idna", "prometheus_client.parser"),
+)
 
 
 class MetricsHttp:
@@ -44,19 +48,19 @@ class MetricsHttp:
         self._path, self._headers = "/" + path.lstrip("/"), dict(headers)
         self._verify, self._timeout = _trusting(verify), timeout
 
-    @staticmethod
-    def load() -> None:
-        """Import what is needed, before a thread does: a fork amid that leaves half a module."""
-        for name in _IMPORTS:
-            with suppress(ImportError):
-                import_module(name)
-
     def client(self) -> "httpx.AsyncClient":
-        """A client, to be closed by the caller."""
+        """A client, to be closed by the caller. With it, all is imported that requests need.
+
+        Make it before the thread that uses it: a fork amid an import of that thread leaves half a
+        module to the child.
+        """
         import logging
 
         import httpx
 
+        for name in _IMPORTS:
+            with suppress(ImportError):
+                import_module(name)
         # Its line per request, at INFO, would fill the host's log at every scrape.
         logging.getLogger("httpx").addFilter(_not_ours)
         # Engines are near; a proxy in the environment is for elsewhere. `fetch` keeps the time.

@@ -116,12 +116,11 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         """Scrape in a background thread until `close()`; a second call changes nothing."""
         import asyncio
 
-        self._http.load()
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
             loop = asyncio.new_event_loop()
-            task = loop.create_task(self._run())
+            task = loop.create_task(self._run(self._http.client()))
 
             def run() -> None:
                 try:
@@ -193,12 +192,12 @@ class EngineStatsScraper(metaclass=SingletonMeta):
         with ThreadPoolExecutor(1, "routecore-scraper") as pool:
             pool.submit(lambda: asyncio.run(once())).result()
 
-    async def _run(self) -> None:
+    async def _run(self, client: "httpx.AsyncClient") -> None:
         """Scrape until it is cancelled."""
         import asyncio
 
         running: dict[str, asyncio.Task[None]] = {}
-        async with self._http.client() as client:
+        async with client:
             try:
                 while True:
                     try:

@@ -19,12 +19,12 @@ from typing import Any
 from routecore.endpoints.health import Reason
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
-from routecore.integrations.ray_serve.beside import beside
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
 from routecore.integrations.ray_serve.seat import UNTOLD, Accepted, Seat
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
+from routecore.integrations.shared.older_routers import beside
 from routecore.integrations.shared.ray_telemetry import RayTelemetry
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice

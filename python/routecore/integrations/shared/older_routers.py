@@ -1,7 +1,7 @@
 """Routers of one deployment that live in the same process.
 
-Apart from the router's own module, which Ray hands to other processes by value: what lives here
-stays here.
+Not in the router's own package: that is handed to other processes by value, module variables and
+all, by the very path that the user names. What lives here stays here.
 """
 
 import logging
