@@ -74,6 +74,14 @@ def few(kind: str, **drawn: Any) -> Trace:
     return generate(kind, **{"requests": 60, **drawn})
 
 
+def runs(words: list[str]) -> bool:
+    """Whether it is a replay, or the demo's, and the files that it reads are there."""
+    if words[0] not in ("replay", "demo") or LIVE & set(words):
+        return False
+    reads = [word for word in words[1:] if word.endswith((".jsonl", ".gz"))]
+    return all(Path(word).exists() for word in reads)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a reader of the pages has: a log, a trace, a router of their own, shadow records."""
@@ -113,7 +121,7 @@ def test_a_command_runs_or_exists(command: str, folder: Path) -> None:
         assert {e for group in named for e in group.split(",")} <= {
             *extras["optional-dependencies"]
         }
-    elif words[0] == "replay" or (words[0] == "demo" and not LIVE & set(words)):
+    elif runs(words):
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 0, result.output
     elif words[0] == "demo":

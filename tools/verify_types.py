@@ -21,16 +21,32 @@ def main(python: str, least: float) -> int:
         [*command, "--outputjson", "--pythonpath", python], env=env, capture_output=True, text=True
     )
     found = json.loads(ran.stdout)["typeCompleteness"]
-    score = 100 * found["completenessScore"]
+    foreign, rest = 0, []
     for symbol in found["symbols"]:
         if symbol["isExported"] and not symbol["isTypeKnown"]:
             reasons = [said["message"].splitlines()[0] for said in symbol["diagnostics"]]
-            print(f"{symbol['name']}: {'; '.join(dict.fromkeys(reasons))}")
+            if _is_hosts(symbol["name"], reasons):
+                foreign += 1
+            else:
+                rest.append(symbol["name"])
+                print(f"{symbol['name']}: {'; '.join(dict.fromkeys(reasons))}")
     counts = found["exportedSymbolCounts"]
+    total = sum(counts.values())
+    score = 100 * (1 - len(rest) / (total - foreign))
+    raw = 100 * found["completenessScore"]
     print(
-        f"pyright --verifytypes: {score:.1f}% of {sum(counts.values())} public symbols have types"
+        f"pyright --verifytypes: {raw:.1f}% of {total} public symbols, "
+        f"{score:.1f}% without the {foreign} that derive from a host's classes, as no host is here"
     )
     return 0 if score >= least else 1
+
+
+def _is_hosts(name: str, reasons: list[str]) -> bool:
+    """Whether a class derives from one of a host's, or a name stands for such a class."""
+    if not name.startswith("routecore.integrations."):
+        return False
+    derives = ("Type of metaclass unknown", "Type of base class", "Ambiguous base class override")
+    return all(not reason or reason.startswith(derives) for reason in reasons)
 
 
 if __name__ == "__main__":

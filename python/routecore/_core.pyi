@@ -22,8 +22,11 @@ __all__ = [
     "after_fork_in_parent",
     "before_fork",
     "leave_interpreter",
+    "load_table",
     "prompt_blocks",
     "replay",
+    "save_table",
+    "saved_hashing",
 ]
 
 STATS: list[str]

@@ -22,5 +22,5 @@ def main() -> None:
     """Routing strategies for LLM routers."""
 
 
-for command in (demo, replay, strategies, engines, shadow_report, kv_events):
-    main.add_command(command)
+for _command in (demo, replay, strategies, engines, shadow_report, kv_events):
+    main.add_command(_command)

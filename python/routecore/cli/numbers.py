@@ -1,17 +1,26 @@
 """Numbers on the command line, refused in the words of all our errors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    _OfInt = click.ParamType[int]
+    _OfFloat = click.ParamType[float]
+else:  # before 8.5 it took no type
+    _OfInt = _OfFloat = click.ParamType
 
-class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since 8.5
+
+class Whole(_OfInt):
     """An integer within bounds.
 
     Args:
         low: The least.
         high: The most; None for none.
     """
+
+    low: int
+    high: int | None
 
     name = "integer"
 
@@ -29,13 +38,16 @@ class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic
         return number
 
 
-class Decimal(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class Decimal(_OfFloat):
     """A number within bounds.
 
     Args:
         low: The least.
         high: The most; None for none.
     """
+
+    low: float
+    high: float | None
 
     name = "number"
 

@@ -69,6 +69,9 @@ class Engine:
         more: The schedulers of its further ranks.
     """
 
+    model: str
+    speed: float
+
     def __init__(
         self,
         *,
@@ -79,11 +82,11 @@ class Engine:
     ) -> None:
         self.model, self.speed = model, speed
         self.sick = False  # while it is, it answers every request with a 500
-        self.scheduler = scheduler or Scheduler()
-        self.ranks = (self.scheduler, *more)
+        self.scheduler: Scheduler = scheduler or Scheduler()
+        self.ranks: tuple[Scheduler, ...] = (self.scheduler, *more)
         self._ids = itertools.count(1)
         self._ticker: asyncio.Task[None] | None = None
-        self.app = Starlette(
+        self.app: Starlette = Starlette(
             routes=[
                 Route("/v1/chat/completions", self._complete, methods=["POST"]),
                 Route("/v1/completions", self._complete, methods=["POST"]),

@@ -28,9 +28,9 @@ class EventPublisher:
         self._live, self._replay = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
         for socket in (self._live, self._replay):
             socket.setsockopt(zmq.LINGER, 0)
-        self.address = f"tcp://127.0.0.1:{self._live.bind_to_random_port('tcp://127.0.0.1')}"
+        self.address: str = f"tcp://127.0.0.1:{self._live.bind_to_random_port('tcp://127.0.0.1')}"
         port = self._replay.bind_to_random_port("tcp://127.0.0.1")
-        self.replay = f"tcp://127.0.0.1:{port}"
+        self.replay: str = f"tcp://127.0.0.1:{port}"
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._ring: deque[tuple[bytes, bytes]] = deque(maxlen=_RING)
         self._thread = threading.Thread(target=self._run, name="kv-publisher", daemon=True)

@@ -33,6 +33,10 @@ class Gateway:
         hold: Requests wait until the endpoint chosen for them has room in its KV cache.
     """
 
+    endpoints: list[EndpointInfo]
+    session: aiohttp.ClientSession
+    hold: bool
+
     def __init__(
         self,
         endpoints: list[EndpointInfo],
@@ -47,8 +51,10 @@ class Gateway:
         self.decisions_us: list[float] = []
         # Prompt tokens that an endpoint holds by its own events, where somebody listens to them.
         self.held: Callable[[str, dict[str, Any]], int] | None = None
-        self.in_flight = {endpoint.url: 0 for endpoint in endpoints}
-        self.app = Starlette(routes=[Route("/v1/{path:path}", self._forward, methods=["POST"])])
+        self.in_flight: dict[str, int] = {endpoint.url: 0 for endpoint in endpoints}
+        self.app: Starlette = Starlette(
+            routes=[Route("/v1/{path:path}", self._forward, methods=["POST"])]
+        )
 
     def use(self, router: Any, monitor: Any, engine_stats: Callable[[], Mapping[str, Any]]) -> None:
         """Go on with another router, its monitor and its source of engine stats."""

@@ -35,6 +35,12 @@ class Scheduler:
     With a `log`, what happens to the blocks of prompts is told to it.
     """
 
+    budget: int
+    max_sequences: int
+    hits: int
+    queries: int
+    preemptions: int
+
     def __init__(
         self,
         *,
@@ -44,8 +50,8 @@ class Scheduler:
         max_sequences: int = 256,
         log: BlockLog | None = None,
     ) -> None:
-        self.profile = profile or Profile()
-        self.blocks = kv_tokens // BLOCK_TOKENS
+        self.profile: Profile = profile or Profile()
+        self.blocks: int = kv_tokens // BLOCK_TOKENS
         self.budget, self.max_sequences = budget, max_sequences
         self._fresh = itertools.count(-1, -1)
         self.log = log
@@ -53,7 +59,7 @@ class Scheduler:
 
     def reset(self) -> None:
         """Forget requests, cache and counts."""
-        self.cache = BlockCache(self.blocks, self.log)
+        self.cache: BlockCache = BlockCache(self.blocks, self.log)
         if self.log is not None:
             self.log.cleared()
         self.waiting: deque[Sequence] = deque()

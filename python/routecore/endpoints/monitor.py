@@ -75,10 +75,10 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: expected seconds above 0, got {value}")
         self.sliding_window_size = sliding_window_size
-        self.table = default_table() if table is None else table
+        self.table: EndpointTable = default_table() if table is None else table
         self._core = self.table.core
         self._core.configure(float(sliding_window_size), float(lease_timeout))
-        self.health = HealthPolicy() if health is None else health
+        self.health: HealthPolicy = HealthPolicy() if health is None else health
         apply(self.health, self._core)
 
     def __repr__(self) -> str:

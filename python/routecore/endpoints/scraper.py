@@ -90,7 +90,7 @@ class EngineStatsScraper(metaclass=SingletonMeta):
             self._endpoints = endpoints
         self._interval, self._timeout, self._stale_after = scrape_interval, timeout, stale_after
         self._http = MetricsHttp(path, headers or {}, verify, timeout)
-        self.table = default_table() if table is None else table
+        self.table: EndpointTable = default_table() if table is None else table
         self._entries: dict[str, _Entry] = {}
         # Replaced, never changed: a view handed out stays as it was, and costs nothing to make.
         self._fresh: dict[str, EngineStats] = {}

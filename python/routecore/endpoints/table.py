@@ -22,7 +22,7 @@ class EndpointTable:
     """
 
     def __init__(self) -> None:
-        self.core = _core.Table()
+        self.core: _core.Table = _core.Table()
 
     def __repr__(self) -> str:
         return f"<EndpointTable of {len(self)} endpoints>"

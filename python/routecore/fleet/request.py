@@ -68,8 +68,8 @@ class FleetRequest:
         self._answered = False
         self._status: int | None = None
         self._retry_after: float | None = None
-        self.url = ""
-        self.waited_s = 0.0
+        self.url: str = ""
+        self.waited_s: float = 0.0
         self.tried: list[str] = []
 
     def __repr__(self) -> str:

@@ -59,11 +59,11 @@ class Fleet:
         scrape_every: float | None = None,
         hold: bool | HoldLimits = False,
     ) -> None:
-        self.table = EndpointTable()
+        self.table: EndpointTable = EndpointTable()
         self._made_of = (strategy, dict(params or {}), hold)
-        self.router = self._made_router()
+        self.router: CompiledRouter = self._made_router()
         self._holds = hold is not False
-        self.monitor = new_instance(
+        self.monitor: RequestStatsMonitor = new_instance(
             RequestStatsMonitor,
             window,
             lease_timeout=lease_timeout,

@@ -26,10 +26,15 @@ Source: TypeAlias = Callable[[], Sources]
 class Waiter:
     """One request in a hold, from its arrival until it goes."""
 
+    source: Source | Sources
+    request_id: str | None
+    until: float
+    turn: float
+
     def __init__(self, source: Source | Sources, request_id: str | None) -> None:
         self.source, self.request_id = source, request_id
         self.number = -1
-        self.arrived = time.monotonic()
+        self.arrived: float = time.monotonic()
         self.until = self.turn = 0.0
         self.outcome: Go | Exception | None = None
         self.left = self.polled = False

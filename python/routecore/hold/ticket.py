@@ -22,6 +22,10 @@ class Ticket:
         waited_s: Seconds that it waited for its place.
     """
 
+    request_id: str
+    url: str
+    waited_s: float
+
     __slots__ = ("_offset", "_table", "request_id", "url", "waited_s")
 
     def __init__(

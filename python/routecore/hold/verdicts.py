@@ -43,6 +43,8 @@ class Rejected(RouteError):
         status: 429.
     """
 
+    retry_after_s: float
+
     status = 429
 
     def __init__(self, reason: RejectReason, retry_after_s: float) -> None:

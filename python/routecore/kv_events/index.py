@@ -24,7 +24,9 @@ class KVIndex:
     _all: ClassVar["weakref.WeakSet[KVIndex]"] = weakref.WeakSet()
 
     def __init__(self, *, seed: int | None = None, max_blocks: int = 1 << 22) -> None:
-        self.core = _core.KvIndex(secrets.randbits(64) if seed is None else seed, max_blocks)
+        self.core: _core.KvIndex = _core.KvIndex(
+            secrets.randbits(64) if seed is None else seed, max_blocks
+        )
         self._disbelieved: Counter[str] = Counter()
         self._all.add(self)
 

@@ -49,6 +49,12 @@ class Publisher:
         slot: Called for leave to start a replay; False means later.
     """
 
+    url: str
+    rank: int
+    address: str
+    live: "zmq.Socket[bytes]"
+    monitor: "zmq.Socket[bytes]"
+
     def __init__(
         self,
         context: "zmq.Context[zmq.Socket[bytes]]",
@@ -70,8 +76,8 @@ class Publisher:
         self._wire = Wire((hwm + SPARE_MESSAGES) * MAX_MESSAGE_BYTES)
         self._replay_wire = Wire(REPLAYED_BYTES)
         self._replay_monitor: zmq.Socket[bytes] | None = None
-        self.connected = False
-        self.since = time.monotonic()
+        self.connected: bool = False
+        self.since: float = time.monotonic()
         self.last_event: float | None = None
         self.replay: zmq.Socket[bytes] | None = None
         self._wanted: int | None = None

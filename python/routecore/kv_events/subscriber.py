@@ -20,8 +20,8 @@ try:
     import zmq
 
     from routecore.kv_events.publisher import Publisher
-except ModuleNotFoundError as error:
-    raise ImportError("KV events need pyzmq: pip install 'routecore[kv-events]'") from error
+except ModuleNotFoundError as _error:
+    raise ImportError("KV events need pyzmq: pip install 'routecore[kv-events]'") from _error
 
 _Socket = zmq.Socket[bytes]
 
@@ -57,7 +57,7 @@ class KVEventSubscriber:
         index: KVIndex | None = None,
         hwm: int = 32,
     ) -> None:
-        self.index = KVIndex() if index is None else index
+        self.index: KVIndex = KVIndex() if index is None else index
         self._hwm = hwm
         self._publishers: dict[str, list[Publisher]] = {}
         self._sources: dict[str, KVSource] = {}

@@ -28,7 +28,7 @@ class ReplayRequest:
     def __init__(
         self, number: int, tokens: int, blocks: bytes, block: int, headers: Mapping[str, str]
     ) -> None:
-        self.headers = dict(headers)
+        self.headers: dict[str, str] = dict(headers)
         self._number, self._tokens = number, tokens
         self._blocks, self._block = blocks, block
 

@@ -48,6 +48,11 @@ class Session:
         after: Requests that must end before the next turn.
     """
 
+    trace: Trace
+    fresh: Iterator[int]
+    ids: list[int]
+    length: int
+
     def __init__(self, trace: Trace, prefix: tuple[int, list[int]], ids: Iterator[int]) -> None:
         self.trace, self.fresh = trace, ids
         self.length, self.ids = prefix[0], list(prefix[1])

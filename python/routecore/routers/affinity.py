@@ -35,7 +35,7 @@ class SessionAffinityRouter(KeyedRouter):
         endpoint_weights: Mapping[str, float] | None = None,
         seed: int | None = None,
     ) -> None:
-        self.session_key = session_key
+        self.session_key: str | None = session_key
         self._build(seed, method=method, load_factor=load_factor, endpoint_weights=endpoint_weights)
 
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:

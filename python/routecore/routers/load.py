@@ -120,7 +120,7 @@ class WeightedScoreRouter(CompiledRouter):
         if not isinstance(weights, Mapping):
             kind = type(weights).__name__
             raise RouteError(f"weights: expected a dict of term → weight, got {kind}")
-        self.session_key = session_key
+        self.session_key: str | None = session_key
         self._keyed = "session" in weights
         self._build(seed, weights=weights, normalise=normalise, endpoint_weights=endpoint_weights)
 

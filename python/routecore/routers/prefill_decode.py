@@ -34,6 +34,9 @@ class PrefillDecodeRouter(RoutingInterface):
         RouteError: No strategy has that word.
     """
 
+    prefill_labels: tuple[str, ...]
+    decode_labels: tuple[str, ...]
+
     strategy: ClassVar[str] = "prefill_decode"
     needs: ClassVar[str] = "endpoints of two kinds, the prompt, and load"
 

@@ -30,7 +30,7 @@ class Group:
         self.fleet = fleet
         self.ids: tuple[str, ...] = ()
         self.endpoints: tuple[EndpointInfo, ...] = ()
-        self.narrows = False
+        self.narrows: bool = False
         self.addresses: dict[str, str] = {}
         self._places: dict[str, int] = {}
         self._last: list[Any] = []

@@ -33,12 +33,12 @@ from routecore.integrations.shared.telemetry import Telemetry, watch
 try:
     import litellm
     from litellm.integrations.custom_logger import CustomLogger
-except ModuleNotFoundError as missing:
-    if missing.name is None or missing.name.partition(".")[0] != "litellm":
+except ModuleNotFoundError as _missing:
+    if _missing.name is None or _missing.name.partition(".")[0] != "litellm":
         raise
     raise ImportError(
         "routecore.integrations.litellm needs LiteLLM: pip install 'routecore[litellm]'"
-    ) from missing
+    ) from _missing
 
 _log = logging.getLogger("LiteLLM.routecore")
 _MAX_GROUPS = 256  # with wildcard routes it is clients who name groups
@@ -235,5 +235,5 @@ def _exception(kwargs: Any) -> Any:
     return kwargs.get("exception") if isinstance(kwargs, Mapping) else None
 
 
-callback = RoutecoreCallback()
+callback: RoutecoreCallback = RoutecoreCallback()
 """For `litellm_settings.callbacks` of the proxy."""

@@ -15,7 +15,7 @@ from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.ranks import Ranks, send
 from routecore.integrations.production_stack.settings import EQUAL, Settings
 from routecore.integrations.shared import defaults
-from routecore.integrations.shared.engine_caches import engine_caches
+from routecore.integrations.shared.engine_caches import EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.shadow import Shadow
 from routecore.integrations.shared.telemetry import Telemetry
@@ -54,22 +54,22 @@ class Decision:
     """
 
     def __init__(self, logic: str, settings: Settings, flags: Mapping[str, Any]) -> None:
-        self.is_equal = settings.strategy == EQUAL
-        self.strategy = EQUALS[logic] if self.is_equal else settings.strategy
+        self.is_equal: bool = settings.strategy == EQUAL
+        self.strategy: str = EQUALS[logic] if self.is_equal else settings.strategy
         self._settings, self._session_key = settings, flags.get("session_key")
         chosen = msgspec.structs.replace(settings, strategy=self.strategy)
         taken = chosen.accepts()
         params = {name: flags[name] for name in flags if name in taken} | settings.params
         chosen = msgspec.structs.replace(chosen, params=params)
-        self.caches = engine_caches(chosen, _log)
+        self.caches: EngineCaches | None = engine_caches(chosen, _log)
         told = {} if self.caches is None else self.caches.params()
         self.router: Any = chosen.router(**told)
         if logic not in _SPLIT:
             _check_labels(self.router, host.labels())
-        self.telemetry = Telemetry("production_stack", self.strategy)
+        self.telemetry: Telemetry = Telemetry("production_stack", self.strategy)
         by_ring = self.is_equal and logic == "session"
         can_wait = logic in _AWAITED and isinstance(self.router, CompiledRouter) and not by_ring
-        self.holds = settings.hold and can_wait and settings.mode == "active"
+        self.holds: bool = settings.hold and can_wait and settings.mode == "active"
         if settings.hold and not self.holds:
             _log.warning(
                 "routecore: hold has no effect with routing logic %s, strategy %s, mode %s",
@@ -83,7 +83,7 @@ class Decision:
         self.shadow: Shadow | None = None
         if settings.mode == "shadow":
             self.shadow = Shadow(settings, self.strategy, self.router, self._failed)
-        self.ranks = self._ranks(logic)
+        self.ranks: Ranks | None = self._ranks(logic)
         self._logs = LogThrottle()
         shown = "".join(f" {name}={value!r}" for name, value in params.items())
         _log.info(

@@ -71,11 +71,15 @@ class Attempt:
         headers: What the request has to carry to be put on the rank that was chosen for it.
     """
 
+    monitor: Ends
+    request_id: str
+    url: str
+
     __slots__ = ("answer", "headers", "is_sent", "monitor", "on_answer", "request_id", "url")
 
     def __init__(self, monitor: Ends, url: str, request_id: str) -> None:
         self.monitor, self.url, self.request_id = monitor, url, request_id
-        self.is_sent = False
+        self.is_sent: bool = False
         self.answer: Any = None
         self.on_answer: Callable[[], None] | None = None
         self.headers: dict[str, str] = {}
@@ -92,6 +96,9 @@ class Life:
         served: The attempt that ended well (endpoint, request id, time), until that is counted.
         is_traced: Whether the HTTP client tells what becomes of its attempts.
     """
+
+    is_traced: bool
+    shows_usage: bool
 
     __slots__ = (
         "_open",

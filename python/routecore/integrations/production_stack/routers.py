@@ -200,6 +200,8 @@ class PrefixAwareRouter(_Awaited, _logic.PrefixAwareRouter):
             tokens for strategies that take `min_match_tokens`.
     """
 
+    hashtrie: PromptIndex
+
     logic = "prefixaware"
 
     def __init__(self, prefix_min_match_length: int = 0) -> None:

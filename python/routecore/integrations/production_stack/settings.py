@@ -74,4 +74,4 @@ class StartError(RouteError, SystemExit):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.code = f"routecore: {text}"
+        self.code: str | int | None = f"routecore: {text}"

@@ -31,12 +31,12 @@ from routecore.integrations.shared.shadow import Choice
 
 try:
     from ray.serve.request_router import LocalityMixin, MultiplexMixin, RequestRouter
-except ModuleNotFoundError as missing:
-    if missing.name is None or missing.name.partition(".")[0] != "ray":
+except ModuleNotFoundError as _missing:
+    if _missing.name is None or _missing.name.partition(".")[0] != "ray":
         raise
     raise ImportError(
         "routecore.integrations.ray_serve needs Ray Serve: pip install 'routecore[ray]'"
-    ) from missing
+    ) from _missing
 
 _log = logging.getLogger("ray.serve.routecore")
 _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics

@@ -20,14 +20,17 @@ class Seat:
         away: Whether it did not answer Serve.
     """
 
+    replica: Any
+    url: str
+
     __slots__ = ("away", "elsewhere", "open", "replica", "unanswered", "url")
 
     def __init__(self, url: str, replica: Any) -> None:
         self.url, self.replica = url, replica
-        self.open = 0
+        self.open: int = 0
         self.unanswered: deque[str] = deque()
-        self.elsewhere = 0
-        self.away = False
+        self.elsewhere: int = 0
+        self.away: bool = False
 
     @property
     def load(self) -> int:
@@ -44,6 +47,11 @@ class Accepted:
         is_heard: Whether its caller's result tells how it ended.
         outcome: What that told: a reason, None for success; unknown until then.
     """
+
+    is_heard: bool
+    is_over: bool
+    seat: Seat
+    token: str
 
     __slots__ = ("is_heard", "is_over", "outcome", "seat", "token")
 

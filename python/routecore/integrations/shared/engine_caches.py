@@ -56,7 +56,7 @@ class EngineCaches:
             _source(settings, url, "")
         folder = settings.tokenizer
         self._tokens = PromptTokens() if folder is None else PromptTokens.from_model(folder)
-        self.index = KVIndex()
+        self.index: KVIndex = KVIndex()
         self._subscribe: Callable[..., Any] = KVEventSubscriber
         self._subscriber: Any = None
         self._seen: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from routecore.endpoints.monitor import RequestStatsMonitor
 from routecore.endpoints.stats import EndpointInfo
 from routecore.endpoints.table import EndpointTable
-from routecore.integrations.shared.engine_caches import Addresses, engine_caches
+from routecore.integrations.shared.engine_caches import Addresses, EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice, MovedRequests, Shadow
@@ -62,6 +62,10 @@ class Fleet:
         RouteError: As `Settings.router`, or KV event settings are wrong.
     """
 
+    settings: Settings
+    name: str
+    telemetry: Counts
+
     def __init__(
         self,
         settings: Settings,
@@ -71,12 +75,12 @@ class Fleet:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.name = settings, name
-        self.caches = engine_caches(settings, log)
+        self.caches: EngineCaches | None = engine_caches(settings, log)
         told = {} if self.caches is None else self.caches.params()
         self.router: CompiledRouter = settings.router(**told)
-        self.table = EndpointTable()
+        self.table: EndpointTable = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
-        self.monitor = cast(
+        self.monitor: RequestStatsMonitor = cast(
             RequestStatsMonitor,
             type.__call__(
                 RequestStatsMonitor,
@@ -91,7 +95,7 @@ class Fleet:
             self.shadow = Shadow(settings, settings.strategy, self.router, self.fault)
             self.moved = MovedRequests(self.monitor)
         self.ends: RequestStatsMonitor | MovedRequests = self.moved or self.monitor
-        self.faults = 0
+        self.faults: int = 0
         self._log, self.telemetry, self._clock = log, telemetry, clock
         self._logs = LogThrottle()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}

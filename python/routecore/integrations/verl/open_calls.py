@@ -18,7 +18,7 @@ class OpenCalls:
         # Names count up, and dicts keep their order: the first of a server is its oldest.
         self._of_server: dict[str, dict[int, str]] = {}
         self._names: dict[tuple[str, str], list[int]] = {}
-        self.total = 0
+        self.total: int = 0
 
     def add_server(self, server: str) -> None:
         """A server that may get calls; one that is known keeps its own."""

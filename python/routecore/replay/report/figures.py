@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from routecore.replay.result import Floats, ReplayResult
-from routecore.replay.table import REFERENCE, cells, compare, knees, ranked
+from routecore.replay.table import REFERENCE, Row, cells, compare, knees, ranked
 
 SHARES = np.concatenate([np.linspace(0, 0.95, 96), np.linspace(0.955, 1, 10)])
 """The shares of requests at which a distribution is drawn: finer in the tail."""
@@ -30,15 +30,15 @@ class Figures:
 
     def __init__(self, results: Sequence[ReplayResult], baseline: str = REFERENCE) -> None:
         self.baseline = baseline
-        self.rows = compare(results, baseline)
-        self.knees = knees(results)
-        self.cells = cells(results)
-        self.loads = sorted({row.speedup for row in self.rows})
-        self.load = 1.0 if 1.0 in self.loads else self.knees.get(baseline) or self.loads[-1]
-        self.first = results[0]
+        self.rows: list[Row] = compare(results, baseline)
+        self.knees: dict[str, float | None] = knees(results)
+        self.cells: dict[tuple[float, str], list[ReplayResult]] = cells(results)
+        self.loads: list[float] = sorted({row.speedup for row in self.rows})
+        self.load: float = 1.0 if 1.0 in self.loads else self.knees.get(baseline) or self.loads[-1]
+        self.first: ReplayResult = results[0]
         here = [row for row in self.rows if row.speedup == self.load]
-        self.ranked = ranked(here)
-        self.reference = next((row for row in here if row.strategy == baseline), None)
+        self.ranked: list[Row] = ranked(here)
+        self.reference: Row | None = next((row for row in here if row.strategy == baseline), None)
 
     def runs(self, strategy: str) -> list[ReplayResult]:
         """Its runs at the judged load, one a seed."""

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from routecore import _core
 from routecore.integrations.shared.prompts import BlockIndex
 from routecore.integrations.shared.settings import Settings
-from routecore.integrations.shared.shadow.log import BLOCK_TOKENS, Record, shadow_log
+from routecore.integrations.shared.shadow.log import BLOCK_TOKENS, Record, ShadowLog, shadow_log
 
 _BLOCK = 32  # tokens by which hits are predicted; as many as the host's own trie has, about
 _PER_ID = BLOCK_TOKENS // _BLOCK
@@ -33,10 +33,12 @@ class Shadow:
         failed: Told of what goes wrong in recording; nothing is raised for it.
     """
 
+    strategy: str
+
     def __init__(
         self, settings: Settings, strategy: str, router: Any, failed: Callable[[Exception], None]
     ) -> None:
-        self.log = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
+        self.log: ShadowLog = shadow_log(settings.shadow_file, settings.shadow_max_bytes)
         self.strategy, self._router, self._failed = strategy, router, failed
         self._explains = True
         self._host, self._ours = BlockIndex(), BlockIndex()
@@ -116,6 +118,9 @@ class Choice:
         record: What is known, from the host's choice on until it is written.
         output_tokens: Tokens of the answer, once the engine has told.
     """
+
+    ours: str
+    seconds: float
 
     __slots__ = (
         "_arrived",
