@@ -237,6 +237,9 @@ CASES: dict[str, Callable[[World], Any]] = {
     "Router.route_batch": lambda w: _route(
         w, lambda *a: w.router.route_batch(*a, (body() for _ in range(3)))
     ),
+    "ranked": lambda w: _route(
+        w, lambda *a: _core.ranked(w.router, *a, None, body(), None, None, 2)
+    ),
     "Router.explain": lambda w: _route(w, lambda *a: w.router.explain(*a, None, body())),
     "Router.__new__": lambda w: _core.Router(
         "random", {"endpoint_weights": {Name("a"): 1.0}}, 1, PROMPTS

@@ -24,6 +24,7 @@ __all__ = [
     "leave_interpreter",
     "load_table",
     "prompt_blocks",
+    "ranked",
     "replay",
     "save_table",
     "saved_hashing",
@@ -303,6 +304,18 @@ def before_fork() -> None: ...
 def after_fork_in_parent() -> None: ...
 def after_fork_in_child() -> None: ...
 def leave_interpreter(seconds: float) -> int: ...
+def ranked(
+    router: Router,
+    endpoints: Any,
+    engine_stats: Any,
+    request_stats: Any,
+    session: str | None,
+    body: Any,
+    ids: Any,
+    first: str | None,
+    count: int,
+    /,
+) -> list[str]: ...
 def saved_hashing(state: bytes) -> tuple[int, int, int]: ...
 def save_table(table: Table, hashing: tuple[int, int, int]) -> tuple[list[str], bytes]: ...
 def load_table(

@@ -7,6 +7,7 @@ from routecore.cli.demo import demo
 from routecore.cli.engines import engines
 from routecore.cli.errors import OneLineErrors
 from routecore.cli.kv_events import kv_events
+from routecore.cli.picker import picker
 from routecore.cli.replay import replay
 from routecore.cli.shadow_report import shadow_report
 from routecore.cli.strategies import strategies
@@ -22,5 +23,5 @@ def main() -> None:
     """Routing strategies for LLM routers."""
 
 
-for _command in (demo, replay, strategies, engines, shadow_report, kv_events):
+for _command in (demo, replay, strategies, engines, shadow_report, kv_events, picker):
     main.add_command(_command)

@@ -75,16 +75,19 @@ def body_of(request: Any, request_json: Any = None) -> Any:
     if request_json is not None:
         return request_json
     cached = getattr(request, "_body", None)
-    if not isinstance(cached, (bytes, bytearray)):
-        return None
+    return parsed(cached) if isinstance(cached, (bytes, bytearray)) else None
+
+
+def parsed(content: "bytes | bytearray | memoryview") -> Any:
+    """A body out of its bytes; None if they are no JSON."""
     try:
-        return msgspec.json.decode(cached)
+        return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     except RecursionError:
         return None
     try:
-        return json.loads(cached)  # takes the lone surrogates that msgspec refuses
+        return json.loads(bytes(content))  # takes the lone surrogates that msgspec refuses
     except (ValueError, RecursionError):
         return None
 

@@ -90,6 +90,39 @@ class CompiledRouter(Holding, RoutingInterface):
         keys = self._keys(request, request_json)
         return self._route(endpoints, engine_stats, request_stats, *keys)
 
+    def route_ranked(
+        self,
+        endpoints: Sequence[Endpoint],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Mapping[str, Any] | None = None,
+        *,
+        fallbacks: int = 2,
+        chosen: str | None = None,
+    ) -> list[str]:
+        """`route_request`, and where to send the request should that endpoint fail.
+
+        Args:
+            endpoints: As for `route_request`.
+            engine_stats: As for `route_request`.
+            request_stats: As for `route_request`.
+            request: As for `route_request`.
+            request_json: As for `route_request`.
+            fallbacks: How many more to name: each the strategy's choice without those before it.
+                They do not count as load.
+            chosen: Where the request goes, if that is known already; nothing counts as load then.
+
+        Returns:
+            URLs, the chosen one first; fewer fallbacks where there are fewer endpoints.
+
+        Raises:
+            RouteError: As `route_request`.
+        """
+        session, body, ids = (*self._keys(request, request_json), None, None, None)[:3]
+        stats = (endpoints, engine_stats, request_stats)
+        return _core.ranked(self._core, *stats, session, body, ids, chosen, fallbacks)
+
     def explain(
         self,
         endpoints: Sequence[Endpoint],

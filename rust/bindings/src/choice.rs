@@ -36,7 +36,7 @@ impl Wanted {
 }
 
 /// These candidates, and all there is to read of them for this request.
-fn view<'a>(
+pub fn view<'a>(
     router: &routecore::Router,
     known: &KnownList,
     (state, chosen): (&'a State, &'a Chosen),

@@ -10,6 +10,7 @@ mod columns;
 mod decide;
 mod desk;
 mod errors;
+mod fallbacks;
 mod forks;
 mod given;
 mod health;
@@ -40,6 +41,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::admit::Hold;
+    #[pymodule_export]
+    use crate::fallbacks::ranked;
     #[pymodule_export]
     use crate::forks::{after_fork_in_child, after_fork_in_parent, before_fork};
     #[pymodule_export]

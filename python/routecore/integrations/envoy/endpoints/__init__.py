@@ -1,0 +1,1 @@
+"""Where a picker's endpoints come from, and which of them there are now."""

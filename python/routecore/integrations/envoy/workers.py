@@ -1,0 +1,132 @@
+"""Several processes on one port: each is a picker, and one process keeps them running."""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import signal
+import time
+from multiprocessing.connection import wait
+from typing import Any
+
+import msgspec
+
+from routecore.errors import RouteError
+from routecore.integrations.envoy.settings import Settings
+
+_log = logging.getLogger("routecore.picker")
+_SOON = 5.0  # seconds: a worker that ends sooner is started again later
+
+
+def work(settings: bytes, number: int, level: int) -> None:
+    """A worker's whole life: with the settings as JSON, until its parent says or is gone."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal's goes to all; the parent passes it on
+    logging.basicConfig(
+        level=level, format=f"%(asctime)s %(levelname)s worker {number}: %(message)s"
+    )
+    given = msgspec.json.decode(settings, type=Settings)
+    try:
+        asyncio.run(run(given, number, with_parent=True))
+    except (RouteError, ImportError) as error:
+        _log.error("%s", error)
+        raise SystemExit(2) from None
+
+
+async def run(settings: Settings, number: int = 0, *, with_parent: bool = False) -> None:
+    """Serve in this process until a signal ends it.
+
+    Raises:
+        RouteError: A setting cannot be honoured.
+        ImportError: Names the extra that is missing.
+    """
+    from prometheus_client import start_http_server
+
+    from routecore.integrations.envoy.server import Server
+
+    server = Server(settings)
+    if settings.metrics_port:
+        port = settings.metrics_port + number
+        try:
+            metrics, thread = start_http_server(port)
+        except OSError as error:
+            raise RouteError(f"metrics_port {port}: {error.strerror}") from None
+    parent = multiprocessing.parent_process() if with_parent else None
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
+    await server.start()
+    try:
+        await server.serve()
+    finally:
+        if settings.metrics_port:
+            metrics.shutdown()
+            metrics.server_close()
+            thread.join()
+
+
+class Workers:
+    """Starts workers, starts those again that end, and passes signals on.
+
+    Args:
+        settings: Of each.
+        level: Of their logs.
+    """
+
+    def __init__(self, settings: Settings, level: int) -> None:
+        self._settings, self._level = settings, level
+        self._context: Any = multiprocessing.get_context("spawn")
+        self._running: dict[int, Any] = {}
+        self._began: dict[int, float] = {}
+        self._stopping = 0
+
+    def run(self) -> None:
+        """Until a signal ends them.
+
+        Raises:
+            RouteError: A worker refuses its settings.
+        """
+        for wanted in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(wanted, self._stop)
+        _log.warning(
+            "%d workers share the port; each counts its own requests and keeps its own index, and "
+            "sees an n-th of the load",
+            self._settings.workers,
+        )
+        try:
+            for number in range(self._settings.workers):
+                self._start(number)
+            while self._running:
+                wait([process.sentinel for process in self._running.values()], timeout=1.0)
+                self._look()
+        finally:
+            for process in self._running.values():
+                process.kill()
+
+    def _start(self, number: int) -> None:
+        raw = msgspec.json.encode(self._settings)
+        process = self._context.Process(target=work, args=(raw, number, self._level))
+        process.start()
+        self._running[number], self._began[number] = process, time.monotonic()
+
+    def _look(self) -> None:
+        for number, process in list(self._running.items()):
+            if process.is_alive():
+                continue
+            process.join()
+            if self._stopping:
+                del self._running[number]
+            elif process.exitcode == 2:  # it would refuse them again
+                raise RouteError(f"worker {number} refuses its settings; see its line above")
+            else:
+                _log.error("worker %d ended (%s); another is started", number, process.exitcode)
+                if time.monotonic() - self._began[number] < _SOON:
+                    time.sleep(1.0)
+                self._start(number)
+
+    def _stop(self, _number: int, _frame: Any) -> None:
+        self._stopping += 1
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError, AttributeError):
+                process.terminate() if self._stopping < 3 else process.kill()
