@@ -167,6 +167,8 @@ def test_in_shadow_mode_the_gateway_chooses(tmp_path: Any) -> None:
             await w.idle()
             w.picker.fleet.shadow.close()
             rows = [json.loads(line) for line in file.read_text().splitlines()]
+            assert len(rows) == 6
+            assert all(row["took_ms"] > 0 for row in rows)
             assert {row["host"] for row in rows} == {engine.url for engine in w.engines}
             assert all(row["ours"] in {engine.url for engine in w.engines} for row in rows)
             headers = [seen for engine in w.engines for seen in engine.headers]

@@ -27,17 +27,17 @@ class Engine:
     """Answers as the request's header `x-engine` says: `json`, `stream N`, `status N`, `hang`,
     `break` in the middle of a stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host, self.port = host, port
         self.seen: list[tuple[str, str, bytes]] = []
         self.headers: list[dict[str, str]] = []
-        self.port = 0
         self.pause = 0.0
         self.let_go = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -48,7 +48,7 @@ class Engine:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -191,9 +191,10 @@ async def world(
     buffered: bool = False,
     edit: Callable[[dict[str, Any]], None] = lambda bootstrap: None,
     start: bool = True,
+    fixed: str | None = None,
     **given: Any,
 ) -> AsyncIterator[World]:
-    """Settings as of the picker; `edit` may change Envoy's bootstrap."""
+    """Settings as of the picker; `edit` may change Envoy's bootstrap, `fixed` its endpoints."""
     from routecore.integrations.envoy.bootstrap import bootstrap
     from routecore.integrations.envoy.server import Server
     from routecore.integrations.envoy.settings import load
@@ -225,7 +226,8 @@ async def world(
         )
         made = World(fleet, server, client)
         made.on_end = stack.callback
-        listening = load({**given, "listen": f"127.0.0.1:{server.port}"}, {})
+        known = {"endpoints": fixed or given["endpoints"], "listen": f"127.0.0.1:{server.port}"}
+        listening = load({**given, **known}, {})
         for _ in range(envoys if start else 0):
             config = bootstrap(listening, port=0, address="127.0.0.1", admin=0, buffered=buffered)
             edit(config)

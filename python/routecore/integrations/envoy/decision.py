@@ -14,6 +14,7 @@ from routecore.hold import Rejected
 from routecore.integrations.envoy.endpoints.pool import Pool
 from routecore.integrations.envoy.settings import Settings
 from routecore.integrations.shared.fleet import Asked, Fleet
+from routecore.integrations.shared.shadow import Choice
 from routecore.integrations.shared.telemetry import Telemetry, watch
 from routecore.requests.body import parsed
 
@@ -43,11 +44,14 @@ class Pick(NamedTuple):
     Attributes:
         url: The endpoint.
         named: What the gateway is told: addresses, the chosen one first; empty in shadow mode,
-            where the gateway chooses and nothing is counted yet.
+            where the gateway chooses.
+        choice: In shadow mode what we would have chosen; nothing counts until it is told where
+            the gateway sent the request.
     """
 
     url: str
     named: str
+    choice: Choice | None = None
 
 
 class Picker:
@@ -65,8 +69,6 @@ class Picker:
         self.telemetry = Telemetry("envoy", settings.strategy)
         self.fleet = Fleet(settings, "picker", self.telemetry, _log)
         self.monitor, self.router = self.fleet.monitor, self.fleet.router
-        shadow = self.fleet.shadow is not None
-        self._count = self.telemetry.shadowed if shadow else self.telemetry.decided
         watch(self.monitor)
         self.pool = Pool(self.fleet.table.remove)
         self.reads_headers = bool(self.router.session_key)
@@ -96,6 +98,8 @@ class Picker:
             self.scraper.close()
         if self.fleet.caches is not None:
             self.fleet.caches.close()
+        if self.fleet.shadow is not None:
+            self.fleet.shadow.close()
 
     async def pick(
         self,
@@ -123,8 +127,12 @@ class Picker:
         asked = None if headers is None else Asked(headers)
         if self.settings.hold:
             return await self._wait(request_id, hint, asked, body)
-        start = time.perf_counter()
         sources = self._sources(candidates)
+        if self.fleet.shadow is not None:
+            choice = self.fleet.shadow.choose((*sources, asked, body))
+            self.telemetry.shadowed(choice.seconds)
+            return Pick(choice.ours, "", choice)
+        start = time.perf_counter()
         try:
             urls = self.router.route_ranked(
                 *sources, asked, body, fallbacks=self.settings.fallbacks
@@ -133,12 +141,8 @@ class Picker:
             self.fleet.fault(error)
             urls = [random.choice(candidates).url]
         else:
-            self._count(time.perf_counter() - start)
-        now = time.monotonic()
-        self.monitor.on_new_request(urls[0], request_id, now)
-        if self.fleet.shadow is not None:  # a choice counts as load, but goes elsewhere
-            self.monitor.on_request_failed(urls[0], request_id, now, "client")
-            return Pick(urls[0], "")
+            self.telemetry.decided(time.perf_counter() - start)
+        self.monitor.on_new_request(urls[0], request_id, time.time())
         return Pick(urls[0], ",".join(map(self.pool.address, urls)))
 
     async def _wait(
@@ -162,7 +166,7 @@ class Picker:
         except RouteError as error:
             raise Refused(503, "no_endpoint", str(error)) from None
         self.telemetry.admitted(go.waited_s)
-        self.monitor.on_new_request(go.url, request_id, time.monotonic())
+        self.monitor.on_new_request(go.url, request_id, time.time())
         urls = [go.url]
         with suppress(Refused, RouteError):  # all have left meanwhile
             urls = self.router.route_ranked(
@@ -172,7 +176,7 @@ class Picker:
 
     def _sources(self, candidates: Candidates) -> tuple[Any, Any, Any]:
         engines = None if self.scraper is None else self.scraper.get_engine_stats()
-        return candidates, engines, self.monitor.get_request_stats(time.monotonic())
+        return candidates, engines, self.monitor.get_request_stats(time.time())
 
     def _candidates(self, hint: tuple[str, ...] | None) -> Candidates:
         found = self.pool.candidates(hint)

@@ -17,6 +17,7 @@ from routecore.integrations.envoy import asked, outcome, responses, wire
 from routecore.integrations.envoy.decision import Pick, Picker, Refused
 from routecore.integrations.envoy.metrics import Counters
 from routecore.integrations.envoy.usage import Passing
+from routecore.integrations.shared.shadow import Choice
 
 _EOF = grpc.aio.EOF
 _NUMBERS = itertools.count()
@@ -36,6 +37,7 @@ class Exchange:
     __slots__ = (
         "_body",
         "_bytes",
+        "_choice",
         "_context",
         "_counters",
         "_headers",
@@ -64,6 +66,7 @@ class Exchange:
         self._body: list[memoryview] = []
         self._bytes = 0
         self._picked: str | None = None  # where it counts
+        self._choice: Choice | None = None  # in shadow mode, until it is known where it went
         self._status: tuple[int | None, float | None] | None = None
         self._passing: Passing | None = None
         self._whole: bool | None = None  # whether the answer's body came to its end, if it is seen
@@ -165,7 +168,9 @@ class Exchange:
             self._body = [memoryview(b"".join(self._body))]
         content = self._body[0] if self._body else _EMPTY
         pick = await self._picker.pick(self.id, self._hint, self._headers, content)
-        self._picked = pick.url
+        if pick.choice is None:
+            self._picked = pick.url
+        self._choice = pick.choice
         self._headers = None
         return pick
 
@@ -181,35 +186,34 @@ class Exchange:
         part = message.response_headers
         head = outcome.of(asked.headers(part), message.attributes)
         self._status = (head.status, head.retry_after)
-        if self._picked is None:
-            return
         self._served_by(head.served)
-        url, monitor = self._picked, self._picker.monitor
+        url, ends = self._picked, self._picker.fleet.ends
+        if url is None:
+            return
         if head.reason is not None:
             self._picked = None
-            monitor.on_request_failed(url, self.id, time.monotonic(), head.reason, head.retry_after)
+            ends.on_request_failed(url, self.id, time.time(), head.reason, head.retry_after)
         elif self._picker.settings.usage:
             self._passing, self._whole = Passing(head.streams), bool(part.end_of_stream)
 
     def _served_by(self, address: str | None) -> None:
         """Count the request where it is, if the gateway sent it elsewhere in the end."""
-        picker, ours = self._picker, self._picked
-        url = None if address is None else picker.pool.url(address)
-        if ours is None or url is None:
+        url = None if address is None else self._picker.pool.url(address)
+        if url is None:
             return
-        shadow = picker.fleet.shadow is not None
-        if shadow:
-            picker.fleet.beside(ours, url)
-        if url != ours or shadow:
-            now = time.monotonic()
-            picker.monitor.on_request_failed(ours, self.id, now, "unknown")
-            picker.monitor.on_new_request(url, self.id, now)
+        fleet, choice, ours, now = self._picker.fleet, self._choice, self._picked, time.time()
+        if choice is not None and fleet.moved is not None:
+            fleet.moved.sent(choice, url, self.id, now)
+            self._choice, self._picked = None, url
+        elif ours is not None and ours != url:
+            fleet.ends.on_request_failed(ours, self.id, now, "unknown")
+            fleet.ends.on_new_request(url, self.id, now)
             self._picked = url
 
     async def _response_body(self, piece: memoryview, last: bool) -> None:
         if self._passing is not None and self._picked is not None:
             if not self._passing.begun and self._passing.streams and len(piece):
-                self._picker.monitor.on_request_response(self._picked, self.id, time.monotonic())
+                self._picker.fleet.ends.on_request_response(self._picked, self.id, time.time())
             self._passing.feed(piece)
             self._whole = self._whole or last
         if self._modes.response == asked.FULL_DUPLEX:
@@ -224,22 +228,22 @@ class Exchange:
         url, self._picked = self._picked, None
         if url is None:
             return
-        monitor, now = self._picker.monitor, time.monotonic()
+        ends, now = self._picker.fleet.ends, time.time()
         if self._status is None:
             # Where an endpoint fails, the gateway answers in its stead: here the client left.
-            monitor.on_request_failed(url, self.id, now, "client")
+            ends.on_request_failed(url, self.id, now, "client")
             return
         if self._whole is False and not self.is_leaving:
-            monitor.on_request_failed(url, self.id, now, "client")
+            ends.on_request_failed(url, self.id, now, "client")
             return
         if self._passing is not None:
             used = self._passing.usage()
             if used is not None:
-                monitor.on_usage(url, self.id, *used)
+                ends.on_usage(url, self.id, *used)
                 if used.cached_tokens is not None:
                     self._picker.telemetry.used(used.cached_tokens)
         status, retry_after = self._status
-        monitor.on_request_complete(url, self.id, now, status, retry_after)
+        ends.on_request_complete(url, self.id, now, status, retry_after)
 
 
 # Modes in which a choice cannot wait for the body.

@@ -31,15 +31,17 @@ async def connect() -> Any:
         raise ImportError(
             "endpoints of a cluster need: pip install 'routecore[envoy-kubernetes]'"
         ) from error
+    made = client.Configuration()
     try:
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             load: Any = config.load_incluster_config
-            load()
+            load(client_configuration=made)
         else:
-            await config.load_kube_config()
+            file = os.environ.get("KUBECONFIG")
+            await config.load_kube_config(config_file=file, client_configuration=made)
     except config.ConfigException as error:
         raise RouteError(f"endpoints: no cluster: {error}") from None
-    return client.ApiClient()
+    return client.ApiClient(made)
 
 
 def namespace_of(source: Cluster) -> str:
