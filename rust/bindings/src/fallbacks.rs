@@ -5,7 +5,6 @@ use pyo3::types::PyString;
 use routecore::Fleet;
 use routecore::fleet::Lookup;
 
-use crate::around::Around;
 use crate::call::called;
 use crate::choice::{Wanted, view};
 use crate::given::Care;
@@ -28,7 +27,7 @@ fn next_best(
     lookup: &mut Lookup,
     (first, count): (usize, usize),
 ) -> Vec<usize> {
-    let disturbed = Around::refresh(known, state, fleet, kind);
+    let disturbed = state.is_disturbed(known, fleet, kind);
     let state = &*state;
     let all = if kind == Kind::Resident { &state.resident } else { &state.plain };
     let open = &state.around.open;
