@@ -150,6 +150,26 @@ def burst(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     return trace
 
 
+def terse(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
+    """Chats of 2 to 8 turns and answers of 4 to 23 tokens, behind 6 system prompts of 1k tokens.
+
+    Turns are of 85 to 340 tokens, some 2.5 s after the answer before.
+    """
+    trace, ids = Trace(BLOCK, "terse"), itertools.count()
+    systems, mean_turns = _shared(draws, 6, 1000, 0.05, 1200, ids), 5.0
+    starts = _arrivals(draws, requests, rate / mean_turns, burstiness)
+    ranks = np.minimum(draws.exponential(1 / 0.6, requests), 5).astype(int)
+    for name, (start, rank) in enumerate(zip(starts, ranks, strict=True)):
+        session = _Session(trace, systems[rank], ids)
+        for turn in range(int(draws.integers(2, 9))):
+            think = float(draws.exponential(2.5e3)) if turn else 0.0
+            new, output = int(draws.integers(85, 341)), int(draws.integers(4, 24))
+            session.turn(name, start, new, output, think)
+            if len(trace) >= requests:
+                return trace
+    return trace
+
+
 WORKLOADS: dict[str, Callable[[int, float, float, Draws], Trace]] = {
     "chat": chat,
     "agentic": agentic,
@@ -158,6 +178,7 @@ WORKLOADS: dict[str, Callable[[int, float, float, Draws], Trace]] = {
     "short": short,
     "burst": burst,
     "rl": rl,
+    "terse": terse,
 }
 """Name → generator."""
 
@@ -173,7 +194,7 @@ def generate(
     """Draw a workload.
 
     Args:
-        kind: "chat", "agentic", "documents", "mixed", "short", "burst" or "rl".
+        kind: "chat", "agentic", "documents", "mixed", "short", "burst", "rl" or "terse".
         requests: How many, over all sessions.
         rate: Requests a second that new sessions bring in, on average.
         burstiness: Coefficient of variation of the gaps between new sessions; 1 is Poisson.

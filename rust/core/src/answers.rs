@@ -64,7 +64,7 @@ impl Fleet {
         let served = self.load.end(&mut self.table, row, request, time, done);
         if let Some(seen) = served.filter(|_| is_answer && self.is_typical(row)) {
             let seen = self.steps_of(seen);
-            self.speed.served(&mut self.table, row, &seen);
+            self.speed.served(&mut self.table, row, &seen, over);
         }
         self.settle();
         let fresh = match (found, outcome) {

@@ -145,6 +145,8 @@ pub const PROFILES: &[Profile] = &[
     scaled("3x-quicker", 1.0 / 3.0),
     scaled("8x-slower", 8.0),
     scaled("30x-slower", 30.0),
+    // A small model in float32 on a core of a CPU: steps are quick, prompts slow, the cache small.
+    linear("small-on-cpu", [12.0, 4.0, 1500.0, 4e-6, 2.0, 1e-4], 32_000),
 ];
 
 impl Profile {

@@ -74,7 +74,8 @@ impl Open {
     }
 }
 
-fn of(seen: &FirstToken) -> [f64; 3] {
+/// The prefill of its request: one step, its tokens and pairs.
+pub fn of(seen: &FirstToken) -> [f64; 3] {
     let (prompt, uncached) = (seen.work.prompt_tokens as f64, seen.work.uncached_tokens as f64);
     [1.0, uncached, pairs(prompt, uncached)]
 }

@@ -1,7 +1,7 @@
 //! What is learned, of engines whose speed is known.
 
 use super::*;
-use crate::load::Work;
+use crate::load::{FirstToken, Served, Work};
 use crate::rng::Rng;
 
 fn work(prompt: f64, uncached: f64) -> Work {
@@ -51,7 +51,7 @@ fn constants_converge_on_engines_of_known_speed() {
                 generated: Some(generated),
                 whole: None,
             };
-            speed.served(&mut table, row, &seen);
+            speed.served(&mut table, row, &seen, clock + 500.0);
         }
         for (row, slow) in [(0, 1.0), (3, 3.0)] {
             let near = |what: &str, learned: f64, truth: f64| {
@@ -114,13 +114,13 @@ fn garbage_makes_nothing_negative_or_runaway() {
             generated: Some(any() as u64),
             whole: None,
         };
-        speed.served(&mut table, 0, &seen);
+        speed.served(&mut table, 0, &seen, clock + 500.0);
         let learned = speed.profile(0.0);
         let slower = [Stat::PrefillSlowness, Stat::StepSlowness].map(|stat| table.get(stat, 0));
         for value in learned.prefill.into_iter().chain(learned.step).chain(slower) {
             assert!((0.0..1e5).contains(&value), "{learned:?} {slower:?}");
         }
-        assert!((0.0..=MOST_OUTPUT as f64).contains(&learned.output_tokens));
+        assert!((0.0..=lengths::MOST as f64).contains(&learned.output_tokens));
     }
 }
 
@@ -154,7 +154,7 @@ fn what_is_computed_counts_as_often_as_it_is_asked_for_again() {
     for _ in 0..30_000 {
         speed.sent(&mut table, 0, &work(1_000.0, 1.0), 1.0);
     }
-    assert_eq!(speed.profile(1.0).reuse, MOST_REUSE);
+    assert_eq!(speed.profile(1.0).reuse, 100.0);
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn answers_are_as_long_as_the_first_few_were() {
             generated: Some(if n % 2 == 0 { 30 } else { 42 }),
             whole: None,
         };
-        speed.served(&mut table, 0, &seen);
+        speed.served(&mut table, 0, &seen, f64::from(n));
         if n >= 10 {
             let mean = speed.profile(0.0).output_tokens;
             assert!((mean / 36.0 - 1.0).abs() < 0.1, "{mean} after {n}");
@@ -340,7 +340,7 @@ fn answers_in_one_piece_teach_how_quick_an_engine_is_in_all_and_nothing_drifts()
             generated: Some(8),
             whole: None,
         };
-        speed.served(&mut table, 0, &seen);
+        speed.served(&mut table, 0, &seen, clock);
         if n > 20 {
             let engine = speed.profile(0.0);
             let whole = speed.prefill_ms(0, 800.0, 800.0) + 7.0 * engine.step[0];
@@ -378,11 +378,55 @@ fn answers_in_one_piece_do_not_look_quicker_where_there_are_more_of_them() {
                 generated: Some(8),
                 whole: None,
             };
-            speed.served(&mut table, row, &seen);
+            speed.served(&mut table, row, &seen, now);
         }
     }
     for stat in [Stat::PrefillSlowness, Stat::StepSlowness] {
         let [often, seldom] = [0, 1].map(|row| table.get(stat, row));
         assert!((seldom / often - 1.0).abs() < 0.1, "{often} {seldom}");
+    }
+}
+
+#[test]
+fn the_first_burst_counts_as_the_load_it_is() {
+    let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(1));
+    for start in [0.0, 1.7e9] {
+        for tenth in 0..50 {
+            let now = start + 0.1 * f64::from(tenth);
+            speed.sent(&mut table, 0, &Work { prefill_us: 60_000, ..Work::default() }, now);
+        }
+        let share = speed.profile(start + 5.0).rate * table.get(Stat::PrefillSent, 0) / 1e3;
+        assert!((0.5..0.7).contains(&share), "{share}");
+        (speed, table) = (Speed::new(Profile::default()), StatTable::scratch(1));
+    }
+}
+
+#[test]
+fn a_prefill_told_just_after_an_answer_of_the_same_step_was_in_its_last_step() {
+    for after in [true, false] {
+        let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(1));
+        let mut clock = 1.0;
+        for n in 0..400_u32 {
+            clock += 10.0;
+            // Seven steps of 20 ms, and a prefill beside the last of them or after it.
+            let tokens = 1_600.0 + f64::from(n % 7) * 100.0;
+            let decode_ms = 140.0 + if after { 0.0625 * tokens } else { 0.0 };
+            let seen = Served {
+                decode_ms,
+                prefilled: [0.0; 3],
+                context_tokens: 0.0,
+                batch: 1.0,
+                generated: Some(8),
+                whole: None,
+            };
+            speed.served(&mut table, 0, &seen, clock);
+            let seen = alone([0.0, 0.0625, 0.0], tokens, 0.0);
+            let came = if after { clock + 5e-4 } else { clock + 0.1 };
+            speed.first_token(&mut table, 0, &seen, came);
+            speed.pass(&mut table, 0, clock + 5.0);
+        }
+        let step = speed.profile(0.0).step;
+        let ms = step[0] + step[1];
+        assert!((ms / 20.0 - 1.0).abs() < 0.15, "{ms} {after}");
     }
 }

@@ -3,7 +3,8 @@
 // What is not inlined into the loop of `fill` keeps it from becoming vector code.
 #![allow(clippy::inline_always)]
 
-use crate::speed::{Profile, STEPS_WAITED, pairs};
+use crate::load::pairs;
+use crate::speed::{Profile, STEPS_WAITED};
 use crate::stats::Stat;
 use crate::strategy::View;
 use crate::strategy::costs::{Columns, fold};
@@ -28,6 +29,12 @@ const ROOM: f64 = 3.0;
 /// … and the overfill at which half of that is reached: when every engine is full, a cached
 /// prefix buys more than room does.
 const FULL: f64 = 0.3;
+/// What it counts that somebody else has to wait because of what a request keeps in a full fleet.
+const SCARCE: f64 = 0.0;
+/// Share of all KV caches in use from which on somebody may have to.
+const TIGHT: f64 = 0.7;
+/// What is driven out of full caches, per millisecond of prefill.
+const EVICTS: f64 = 0.0;
 
 /// Parts of the cost: first those that depend on what is cached.
 pub const TERMS: [&str; 9] =
@@ -77,6 +84,10 @@ pub struct Model<'a> {
     later: f64,
     /// w · ô · Δ on an engine of slowness 1.
     crowd: f64,
+    /// How full all KV caches are together, from 0 where there is room to 1.
+    tight: f64,
+    /// Requests in flight on each candidate on average.
+    mean_requests: f64,
 }
 
 /// What a candidate's cost is made of, however much it has of the prompt.
@@ -106,14 +117,20 @@ impl<'a> Model<'a> {
         added.clear();
         added.extend((0..view.len()).map(|pos| view.added(pos)));
         let columns = columns.of(view, READS);
-        let [.., caution, prefill_sent, _] = columns;
+        let [in_flight, .., kv_tokens, kv_capacity, _, _, caution, prefill_sent, _] = columns;
         let known = |x: f64| if x.is_nan() { 0.0 } else { x };
-        let sent = fold(prefill_sent, 0.0, |sum, x| sum + known(x));
+        let all = |column: &[f64]| fold(column, 0.0, |sum, x| sum + known(x));
+        let (sent, requests, n) = (all(prefill_sent), all(in_flight), view.len().max(1) as f64);
+        let size = |x: f64| if x > 0.0 { x } else { view.engine.kv_tokens };
+        let capacity: f64 = kv_capacity.iter().map(|&x| size(x)).sum();
+        let kept = all(kv_tokens) + requests * view.engine.output_tokens * 0.5;
         let less = |least: f64, x: f64| if x < least { x } else { least };
         let Profile { step: [_, request, token], output_tokens, reuse, .. } = view.engine;
         Self {
             fewest: fold(uncached, f64::INFINITY, less),
-            mean_sent: sent / view.len().max(1) as f64,
+            mean_sent: sent / n,
+            mean_requests: requests / n,
+            tight: ((kept / capacity - TIGHT) / (1.0 - TIGHT)).clamp(0.0, 1.0),
             wary: if fold(caution, f64::INFINITY, less) <= KNOWN { 1.0 } else { 0.0 },
             per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
             // Without a prompt there is nothing to come back to.
@@ -197,12 +214,13 @@ impl<'a> Model<'a> {
         let batch = (requests + 1.0) * self.per_sequence;
         // Not known stays not known.
         let over = over(if batch > kept { batch } else { kept });
+        let scarce = SCARCE * self.tight * (self.mean_requests + 1.0) * added / capacity;
         Rates {
             slow_prefill,
             base,
             // Whoever comes later finds others there, wherever this one goes.
             later_base: idle.min(beside),
-            busy: BUSY * rho / (1.0 - rho),
+            busy: BUSY * rho / (1.0 - rho) + EVICTS * self.tight,
             stall: self.decode_weight * decoding,
             reuse: self.later * others * crowd,
             rest: [
@@ -210,7 +228,7 @@ impl<'a> Model<'a> {
                 STEPS_WAITED * now,
                 self.decode_weight * OWN * stay,
                 requests * crowd,
-                ROOM * stay * (over / (over + FULL)),
+                stay * (ROOM * (over / (over + FULL)) + scarce),
             ],
         }
     }
