@@ -264,3 +264,43 @@ def test_nothing_is_held_after_a_storm() -> None:
             assert not host.monitor.table.column(name).any(), name
 
     asyncio.run(scenario())
+
+
+def test_whole_sessions_are_let_in_where_that_is_asked_for() -> None:
+    host = Host(2, sessions="x-session-id", session_idle_s=0.2)
+
+    def turn(session: str, number: int, waiter: int | None = None) -> Any:
+        asked = {**body(number), "x_session_id": session}
+        name = f"{session}-{number}"
+        return host.router.admit(host.sources, request_json=asked, request_id=name, waiter=waiter)
+
+    first, second = turn("a", 1), turn("b", 2)
+    assert {first.url, second.url} == {info.url for info in host.endpoints}
+    for gone in (first, second):
+        gone.ticket.first_token()
+        gone.ticket.done(600, 0, 1)
+    waits = turn("c", 3)
+    assert isinstance(waits, Wait), "both endpoints are idle, but two sessions live there"
+    again = turn("a", 4)
+    assert again.url == first.url
+    for _ in range(200):  # until b has had nothing in flight for as long as it may
+        time.sleep(0.01)
+        found = turn("c", 3, waits.waiter)
+        if isinstance(found, Go):
+            break
+    assert found.url == second.url, "a has a turn in flight"
+    again.ticket.done(600, 0, 1)
+    found.ticket.done(600, 0, 1)
+    assert host.monitor.in_flight == 0
+
+
+def test_requests_of_no_session_do_not_wait_for_those_that_live() -> None:
+    host = Host(1, sessions="x-session-id")
+    with turn_of(host, 1, "a").ticket, turn_of(host, 2, None, tokens=100).ticket:
+        assert host.monitor.in_flight == 2
+
+
+def turn_of(host: Host, number: int, session: str | None, tokens: int = 600) -> Any:
+    """A turn that goes at once."""
+    asked = {**body(number, tokens), "x-session-id": session}
+    return host.router.admit(host.sources, request_json=asked, request_id=f"r{number}")

@@ -160,6 +160,8 @@ class Hold:
         max_tokens: int | None = None,
         max_wait_s: float | None = None,
         priority_s: float | None = None,
+        sessions: bool = False,
+        session_idle_s: float | None = None,
     ) -> Hold: ...
     def arrive(
         self,
@@ -170,6 +172,7 @@ class Hold:
         priority: float,
         patience: float | None,
         now: float,
+        turn_of: str | None = None,
         /,
     ) -> int: ...
     def retry(
@@ -336,7 +339,7 @@ def replay(
     stats_delay: float = 0.0,
     kv_event_delay: float | None = None,
     changes: list[tuple[float, int, str]] = ...,
-    hold: bool = False,
+    hold: dict[str, float] | None = None,
     decisions: int = 0,
     progress: Any = None,
 ) -> dict[str, Any]: ...

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from routecore.endpoints.stats import EndpointInfo, EngineStats, RequestStats
 from routecore.process import renew_lock
-from routecore.requests.headers import header
+from routecore.requests.headers import session_named
 from routecore.singleton import SingletonType
 
 
@@ -77,9 +77,5 @@ class RoutingInterface(metaclass=SingletonABCMeta):
             The id as text, or None when the router has no `session_key` or the request no id.
         """
         key = self.session_key
-        if not key:
-            return None
-        found = header(getattr(request, "headers", None), key)
-        if found in (None, "") and isinstance(request_json, dict):
-            found = request_json.get(key, request_json.get(key.replace("-", "_")))
-        return None if found in (None, "") else str(found)
+        headers = getattr(request, "headers", None)
+        return session_named(key, headers, request_json) if key else None

@@ -28,11 +28,14 @@ class Waiter:
 
     source: Source | Sources
     request_id: str | None
+    session: str | None
     until: float
     turn: float
 
-    def __init__(self, source: Source | Sources, request_id: str | None) -> None:
-        self.source, self.request_id = source, request_id
+    def __init__(
+        self, source: Source | Sources, request_id: str | None, session: str | None = None
+    ) -> None:
+        self.source, self.request_id, self.session = source, request_id, session
         self.number = -1
         self.arrived: float = time.monotonic()
         self.until = self.turn = 0.0
@@ -57,6 +60,7 @@ class Hold:
     def __init__(self, router: _core.Router, name: str, limits: HoldLimits) -> None:
         self.limits = limits
         given = {k: v for k, v in msgspec.structs.asdict(limits).items() if v is not None}
+        given["sessions"] = limits.sessions is not None
         try:
             self._core = _core.Hold(router, **given)
         except (TypeError, OverflowError) as error:
@@ -98,7 +102,7 @@ class Hold:
         session, body, ids = (*keys, None, None, None)[:3]
         now = waiter.arrived
         number = self._core.arrive(
-            session, body, ids, waiter.request_id, float(priority), patience, now
+            session, body, ids, waiter.request_id, float(priority), patience, now, waiter.session
         )
         waiter.number = number
         waiter.until = now + min(self._max_wait, self._max_wait if patience is None else patience)

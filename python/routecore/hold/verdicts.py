@@ -23,6 +23,11 @@ class HoldLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_tokens: Sum of their prompt tokens, 64 Mi.
         max_wait_s: The longest wait, 600.
         priority_s: Seconds of waiting that a step of priority counts for, 10.
+        sessions: Header, else body field, that names the session. Then whole sessions are let in:
+            a new one waits until the contexts of those that live on an endpoint leave room for its
+            own, and its turns go there. None: each request is let in by itself.
+        session_idle_s: Seconds without a request in flight after which a session lives no longer
+            and its room is another's, 30.
     """
 
     room: float | None = None
@@ -32,6 +37,8 @@ class HoldLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_tokens: int | None = None
     max_wait_s: float | None = None
     priority_s: float | None = None
+    sessions: str | None = None
+    session_idle_s: float | None = None
 
 
 class Rejected(RouteError):

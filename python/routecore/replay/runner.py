@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from routecore import ROUTERS, _core
 from routecore.errors import RouteError, unknown
+from routecore.hold import HoldLimits
 from routecore.replay.adapter import PythonGateway, url_of
 from routecore.replay.columns import Trace
 from routecore.replay.result import Decision, PerRequest, ReplayResult, Settings, Spread
@@ -142,7 +144,7 @@ def run(
     stats_delay_ms: float = 0.0,
     kv_event_delay_ms: float | None = None,
     events: Sequence[str] = (),
-    hold: bool = False,
+    hold: bool | HoldLimits = False,
     decisions: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> ReplayResult:
@@ -172,7 +174,8 @@ def run(
         events: Endpoints that die ("fail@120s:3", in simulated time), join ("join@…"), or answer
             every new request with an error for a while ("sick@120s:3:30s").
         hold: Requests wait at the router until the endpoint chosen for them has room in its KV
-            cache; compiled strategies only.
+            cache, or the bounds of that; compiled strategies only. With `sessions` set, whatever it
+            says, it is the sessions of the trace that are let in.
         decisions: Keep about so many decisions of a compiled strategy, spread over the requests,
             with what each endpoint scored.
         progress: Called now and then with the number of requests routed so far.
@@ -208,7 +211,7 @@ def run(
     blocks = max(1, PROFILES[engine] // block_size) if kv_blocks is None else kv_blocks
     seeds = [seed + (at << 32) for at in range(routers)]
     name, parameters, chooser = _chooser(strategy, params or {}, trace, endpoints, seeds)
-    if hold and "strategy" not in chooser:
+    if hold is not False and "strategy" not in chooser:
         raise RouteError("hold: only a strategy given by its word can let requests wait")
     begun = time.perf_counter()
     found = _core.replay(
@@ -222,7 +225,7 @@ def run(
         stats_delay=stats_delay_ms,
         kv_event_delay=kv_event_delay_ms,
         changes=[change for event in events for change in parse_event(event)],
-        hold=hold,
+        hold=_limits(hold),
         decisions=decisions,
         progress=progress,
     )
@@ -242,7 +245,7 @@ def run(
         kv_blocks=blocks,
         routers=routers,
         kv_event_delay_ms=kv_event_delay_ms,
-        hold=hold,
+        hold=hold is not False,
     )
     waits = arrays.wait_ms[np.isfinite(arrays.wait_ms)]
     marks = np.percentile(waits, (50, 90, 99)) if len(waits) else (0.0, 0.0, 0.0)
@@ -258,6 +261,15 @@ def run(
         flips_per_session=flips,
         **found,
     )
+
+
+def _limits(hold: bool | HoldLimits) -> dict[str, float] | None:
+    """Bounds by their names; None for no hold at all."""
+    if isinstance(hold, bool):
+        return {} if hold else None
+    given = msgspec.structs.asdict(hold)
+    given["sessions"] = given["sessions"] is not None
+    return {name: float(value) for name, value in given.items() if value is not None}
 
 
 def _arrays(trace: Trace, found: dict[str, Any]) -> PerRequest:

@@ -156,11 +156,11 @@ def terse(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     Turns are of 85 to 340 tokens, some 2.5 s after the answer before.
     """
     trace, ids = Trace(BLOCK, "terse"), itertools.count()
-    systems, mean_turns = _shared(draws, 6, 1000, 0.05, 1200, ids), 5.0
-    starts = _arrivals(draws, requests, rate / mean_turns, burstiness)
+    systems, mean_turns = shared(draws, 6, 1000, 0.05, 1200, ids), 5.0
+    starts = arrivals(draws, requests, rate / mean_turns, burstiness)
     ranks = np.minimum(draws.exponential(1 / 0.6, requests), 5).astype(int)
     for name, (start, rank) in enumerate(zip(starts, ranks, strict=True)):
-        session = _Session(trace, systems[rank], ids)
+        session = Session(trace, systems[rank], ids)
         for turn in range(int(draws.integers(2, 9))):
             think = float(draws.exponential(2.5e3)) if turn else 0.0
             new, output = int(draws.integers(85, 341)), int(draws.integers(4, 24))

@@ -26,5 +26,22 @@ def header(headers: Any, name: str) -> Any:
     return found
 
 
+def session_named(name: str, headers: Any, body: Any) -> str | None:
+    """The session that a request is of: a header's value, else that of a key of its body.
+
+    Args:
+        name: Of both; a body may also have it with `_` for `-`.
+        headers: As for `header`.
+        body: The parsed body; what is no dict is ignored.
+
+    Returns:
+        Its id as text; None where it is missing or empty.
+    """
+    found = header(headers, name)
+    if found in (None, "") and isinstance(body, dict):
+        found = body.get(name, body.get(name.replace("-", "_")))
+    return None if found in (None, "") else str(found)
+
+
 def _folded(name: str) -> str:
     return name.lower().replace("_", "-")

@@ -9,6 +9,7 @@ from routecore.hold.acquire import acquire, acquire_sync, new_id
 from routecore.hold.queue import Source, Sources, Waiter
 from routecore.interface import Endpoint
 from routecore.requests.body import body_of
+from routecore.requests.headers import session_named
 
 
 class Holding:
@@ -33,6 +34,14 @@ class Holding:
         if keys[1] is None:
             return keys[0], body_of(request, request_json), keys[2]
         return keys
+
+    def _session(self, request: Any, request_json: Any) -> str | None:
+        """The session that the request is a turn of, where whole sessions are let in."""
+        name = self.hold.limits.sessions
+        if name is None:
+            return None
+        headers = getattr(request, "headers", None)
+        return session_named(name, headers, body_of(request, request_json))
 
     @property
     def hold(self) -> Hold:
@@ -85,7 +94,8 @@ class Holding:
         hold = self.hold
         if waiter is None:
             source = _source(endpoints, engine_stats, request_stats)
-            asked = Waiter(source, request_id or new_id())
+            session = self._session(request, request_json)
+            asked = Waiter(source, request_id or new_id(), session)
             asked.polled = True
             hold.enter(asked, self._prompt(request, request_json), priority, patience)
         else:
@@ -136,6 +146,7 @@ class Holding:
         asked = Waiter(
             _source(endpoints, engine_stats, request_stats),
             (request_id or new_id()) if ticket else None,
+            self._session(request, request_json),
         )
         return await acquire(
             self.hold, asked, self._prompt(request, request_json), priority, patience
@@ -158,6 +169,7 @@ class Holding:
         asked = Waiter(
             _source(endpoints, engine_stats, request_stats),
             (request_id or new_id()) if ticket else None,
+            self._session(request, request_json),
         )
         return acquire_sync(
             self.hold, asked, self._prompt(request, request_json), priority, patience

@@ -75,7 +75,8 @@ impl Hold {
 impl Hold {
     #[new]
     #[pyo3(signature = (router, *, room=None, look_ahead=None, reserve_after_s=None,
-        max_requests=None, max_tokens=None, max_wait_s=None, priority_s=None))]
+        max_requests=None, max_tokens=None, max_wait_s=None, priority_s=None, sessions=false,
+        session_idle_s=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         router: Py<Router>,
@@ -86,6 +87,8 @@ impl Hold {
         max_tokens: Option<u64>,
         max_wait_s: Option<f64>,
         priority_s: Option<f64>,
+        sessions: bool,
+        session_idle_s: Option<f64>,
     ) -> PyResult<Self> {
         let usual = Limits::default();
         let limits = Limits {
@@ -96,6 +99,8 @@ impl Hold {
             max_tokens: max_tokens.unwrap_or(usual.max_tokens),
             max_wait: max_wait_s.unwrap_or(usual.max_wait),
             priority_seconds: priority_s.unwrap_or(usual.priority_seconds),
+            sessions,
+            session_idle: session_idle_s.unwrap_or(usual.session_idle),
         };
         limits.check().map_err(to_py)?;
         let hold = routecore::admission::Hold::new(limits);
@@ -103,8 +108,9 @@ impl Hold {
         Ok(Self { router, inner: HOLDS.add(inner) })
     }
 
-    /// Gives a request its place; the number of the waiter.
-    #[pyo3(signature = (session, body, ids, request, priority, patience, now, /))]
+    /// Gives a request its place; the number of the waiter. `turn_of`: the session that it is a
+    /// turn of, whatever the strategy goes by.
+    #[pyo3(signature = (session, body, ids, request, priority, patience, now, turn_of=None, /))]
     #[allow(clippy::too_many_arguments)]
     fn arrive(
         &self,
@@ -116,6 +122,7 @@ impl Hold {
         priority: f64,
         patience: Option<f64>,
         now: f64,
+        turn_of: Option<&Bound<'_, PyString>>,
     ) -> PyResult<u64> {
         guarded(|| {
             let wanted = self.wanted(session, body, ids)?;
@@ -125,7 +132,8 @@ impl Hold {
                 let scale = if prompt.unit == Unit::Bytes { TOKENS_PER_BYTE } else { 1.0 };
                 prompt.size as f64 * scale
             });
-            let ask = Ask { lane, tokens, priority, patience };
+            let session = turn_of.map(|name| session_key(text(name).as_bytes(), 0));
+            let ask = Ask { lane, tokens, priority, patience, session, request };
             let asker = Arc::new(Asker { wanted, request });
             Ok(self.inner.with(py, |inner, _| {
                 let id = inner.hold.arrive(ask, now);
@@ -165,6 +173,8 @@ impl Hold {
                         let round = Round { known, rows: &rows, kind, index, now, time };
                         let mut lookup = Lookup::default();
                         self.inner.inside(quiet, |inner| {
+                            let flies = |row, request| fleet.load.look(row, request).is_some();
+                            inner.hold.rest(now, flies);
                             for &id in &waiters {
                                 let waiter = (id, first);
                                 let verdict = round.offer(

@@ -202,7 +202,8 @@ impl World {
         let prompt = Prompt::new(chain, blocks * u64::from(BLOCK), BLOCK, Unit::Tokens);
         let priority = self.draws.below(3) as f64 - 1.0;
         let patience = (self.draws.below(4) == 0).then(|| 40.0 * self.draws.unit());
-        let ask = Ask { lane, tokens: prompt.size as f64, priority, patience };
+        let tokens = prompt.size as f64;
+        let ask = Ask { lane, tokens, priority, patience, ..Ask::default() };
         let limits = *self.hold.limits();
         let id = self.hold.arrive(ask, self.now);
         assert_eq!(id % 2, (self.tickets - 1) % 2);

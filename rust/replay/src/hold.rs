@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use routecore::admission::{Ask, Floor, Hold, Limits};
 use routecore::{Fleet, Key, Prompt, View};
 
+use crate::gateway::Request;
+
 /// What a router has worked out of a request: what identifies it, and its prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
@@ -57,8 +59,20 @@ impl Waiting {
         }
     }
 
-    pub fn arrive(&mut self, tokens: f64, now: f64) -> u64 {
-        self.hold.arrive(Ask { tokens, ..Ask::default() }, now)
+    pub fn arrive(&mut self, request: &Request<'_>, now: f64) -> u64 {
+        let ask = Ask {
+            tokens: f64::from(request.input_tokens),
+            session: request.session,
+            request: Some(u128::from(request.id)),
+            ..Ask::default()
+        };
+        self.hold.arrive(ask, now)
+    }
+
+    /// Lets sessions go that have had nothing in flight for long.
+    pub fn rest(&mut self, fleet: &Fleet) {
+        let flies = |row, request| fleet.load.look(row, request).is_some();
+        self.hold.rest(fleet.load.now(), flies);
     }
 
     pub fn leave(&mut self, waiter: u64) {

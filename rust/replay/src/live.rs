@@ -192,15 +192,17 @@ impl Gateway for LiveRouter {
         if self.narrowed || self.fleet.health.is_disturbed() {
             self.gather();
         }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.rest(&self.fleet);
+        }
         let known = self.waiting.as_mut().and_then(|waiting| waiting.take(request.id));
         let new = known.is_none();
         let (waiter, wanted) = match known {
             Some((waiter, wanted)) => (waiter, wanted),
             None => {
                 let wanted = self.wanted(request);
-                let tokens = f64::from(request.input_tokens);
                 let waiting = self.waiting.as_mut();
-                (waiting.map_or(0, |w| w.arrive(tokens, time)), wanted)
+                (waiting.map_or(0, |waiting| waiting.arrive(request, time)), wanted)
             }
         };
         let Self { router, fleet, candidates, engines, lookup, held, waiting, decisions, .. } =

@@ -92,7 +92,7 @@ fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
 #[pyfunction]
 #[pyo3(signature = (trace, engines, *, strategy=None, assigned=None, gateway=None, speedup=1.0,
     jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, kv_event_delay=None,
-    changes=Vec::new(), hold=false, decisions=0, progress=None))]
+    changes=Vec::new(), hold=None, decisions=0, progress=None))]
 pub fn replay<'py>(
     py: Python<'py>,
     trace: &Trace,
@@ -107,7 +107,7 @@ pub fn replay<'py>(
     stats_delay: f64,
     kv_event_delay: Option<f64>,
     changes: Vec<(f64, u32, String)>,
-    hold: bool,
+    hold: Option<BTreeMap<String, f64>>,
     decisions: u32,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -127,10 +127,17 @@ pub fn replay<'py>(
     let error = Locked::new(Kept::default());
     let inner: Box<dyn Gateway + Send> = if let Some((word, given, weights, seeds)) = strategy {
         let given = params(&given)?;
+        let but = |given: &BTreeMap<String, f64>| {
+            Limits::but(given.iter().map(|(name, &value)| (name.as_str(), value)))
+        };
+        let hold = hold.as_ref().map(but).transpose().map_err(to_py)?;
         let live = |&seed: &u64| {
             let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
             let router = router.with_weights(weights.clone()).with_decisions(kept.clone());
-            let router = if hold { router.with_hold(Limits::default()) } else { router };
+            let router = match hold {
+                Some(limits) => router.with_hold(limits),
+                None => router,
+            };
             Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
         };
         let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();

@@ -13,22 +13,36 @@
 //! 3. At each end of a request, and at [`Hold::wake_at`], [`Hold::expired`] names those who waited
 //!    for too long, and [`Hold::due`] those to be picked for anew.
 //!
+//! With [`Limits::sessions`] it is sessions that are let in: a turn of one that lives goes to the
+//! endpoint that it lives on, before others. A new one waits, behind those that came earlier, until
+//! the contexts of all that live on an endpoint leave room for its own, since what is driven out
+//! between two turns is computed again with each. One lives until it has had nothing in flight for
+//! [`Limits::session_idle`]; the driver says what is by [`Hold::rest`].
+//!
 //! A waiter is picked for anew each time, among the endpoints of that moment. Nothing waits for
 //! ever: the oldest gets an endpoint kept free for it after [`Limits::reserve_after`], and
 //! everybody's wait ends by [`Limits::max_wait`].
-//! Read next: `gate.rs` (when there is room), `queue.rs` (who is first), `limits.rs`.
+//! Read next: `gate.rs` (when there is room), `queue.rs` (who is first), `sessions.rs`, `limits.rs`.
 
 mod gate;
 mod limits;
 mod queue;
+mod reserve;
+mod sessions;
+mod verdict;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeSet;
 
 pub use gate::{Floor, Gate};
 pub use limits::Limits;
 pub use queue::Ask;
+pub use verdict::{Counts, Go, Reason, Rejected, Room};
 
 use queue::Queue;
+use reserve::Reserves;
+use sessions::Sessions;
 
 /// Seconds over which the pace of those who go is averaged.
 const PACE_SECONDS: f64 = 30.0;
@@ -37,88 +51,16 @@ const RETRY: (f64, f64) = (1.0, 60.0);
 /// Lanes that are tried in full at each end of a request.
 const LANES: usize = 4;
 
-/// Why a request is rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// As many wait as may.
-    Requests,
-    /// Those who wait have as many prompt tokens as they may.
-    Tokens,
-    /// It has waited for as long as it may.
-    Seconds,
-}
-
-impl Reason {
-    /// Every reason, in the order of [`Counts::rejected`].
-    pub const ALL: [Self; 3] = [Self::Requests, Self::Tokens, Self::Seconds];
-
-    /// Its word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::Seconds => "seconds",
-        }
-    }
-}
-
-/// The end of a request that never went.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rejected {
-    /// Why.
-    pub reason: Reason,
-    /// Seconds after which it may come again.
-    pub retry_after: f64,
-}
-
-/// What became of requests so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Counts {
-    /// Those who went.
-    pub admitted: u64,
-    /// Of these, those who had to wait.
-    pub held: u64,
-    /// Seconds that these waited.
-    pub waited: f64,
-    /// Those who were rejected, by [`Reason::ALL`].
-    pub rejected: [u64; Reason::ALL.len()],
-    /// Those who left by themselves.
-    pub left: u64,
-}
-
-/// An endpoint that takes nobody else until the waiter fits.
-#[derive(Debug, Clone, Copy)]
-struct Reserve {
-    waiter: u64,
-    row: u32,
-    id: Option<u64>,
-}
-
-/// A place to go to.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Go {
-    /// Position among the candidates.
-    pub pos: usize,
-    /// Seconds that the request waited; 0 if it could go at once.
-    pub waited: f64,
-}
-
-/// How full an endpoint is expected to get, in tokens.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Room {
-    /// What requests in flight keep there, or will.
-    pub in_use: f64,
-    /// What they may keep.
-    pub room: f64,
-}
-
 /// Who waits, and for what.
 #[derive(Debug, Default)]
 pub struct Hold {
     limits: Limits,
     queue: Queue,
     gate: Gate,
-    reserves: Vec<Reserve>,
+    sessions: Sessions,
+    /// Lane and number of waiters that are the first turn of a session.
+    newcomers: BTreeSet<(u64, u64)>,
+    reserves: Reserves,
     counts: Counts,
     /// Those who went after waiting, counted with decay, and when that was last brought forward.
     pace: (f64, f64),
@@ -127,7 +69,7 @@ pub struct Hold {
 impl Hold {
     /// Nobody waits.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self { limits, sessions: Sessions::new(limits.session_idle), ..Self::default() }
     }
 
     /// Its bounds.
@@ -161,7 +103,26 @@ impl Hold {
         let until = now + patience.clamp(0.0, self.limits.max_wait);
         let priority = if ask.priority.is_finite() { ask.priority } else { 0.0 };
         let ahead = (priority * self.limits.priority_seconds).clamp(-86_400.0, 86_400.0);
-        self.queue.push(ask, now, ahead, until)
+        let session = ask.session.filter(|_| self.limits.sessions);
+        let lives = session.is_some_and(|key| self.sessions.home(key).is_some());
+        // Before all that might wait: others of its session's tokens are there for it alone.
+        let ahead = if lives { ahead + self.limits.max_wait } else { ahead };
+        let id = self.queue.push(Ask { session, ..ask }, now, ahead, until);
+        if session.is_some() && !lives {
+            self.newcomers.insert((ask.lane, id));
+        }
+        id
+    }
+
+    /// Sessions that live.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Lets sessions go that have had nothing in flight for long. `flies`: whether a request is in
+    /// flight on a row. To be called before the tries of one moment.
+    pub fn rest(&mut self, now: f64, flies: impl Fn(u32, u128) -> bool) {
+        self.sessions.rest(now, flies);
     }
 
     /// Whether it is among those who are tried.
@@ -187,16 +148,25 @@ impl Hold {
         added: impl Fn(usize) -> f64,
         now: f64,
     ) -> Option<Go> {
-        let kept = self.reserve(floor, rows.clone(), id, &added, now);
         let room = self.limits.room;
+        let ask = self.queue.get(id)?.ask;
+        let mut picked = picked;
+        if let Some(key) = ask.session {
+            let lives = self.sessions.home(key).is_some();
+            if !lives && self.newcomers.range((ask.lane, 0)..(ask.lane, id)).next().is_some() {
+                return None; // first come, first served
+            }
+            picked = self.sessions.place(floor, rows.clone(), key, ask.tokens, picked, room)?;
+        }
+        let kept = self.reserve(floor, rows.clone(), id, &added, now);
         let row = rows.clone().nth(picked)?;
-        let others = self.reserves.iter().any(|r| r.row == row && r.waiter != id);
+        let others = self.reserves.is_kept(row, Some(id));
         if !others && self.gate.fits(floor, row, added(picked), room, now) {
-            return self.goes(id, picked, now);
+            return self.goes(floor, row, id, picked, now);
         }
         let (pos, row) = kept?;
         if self.gate.fits(floor, row, added(pos), room, now) {
-            return self.goes(id, pos, now);
+            return self.goes(floor, row, id, pos, now);
         }
         None
     }
@@ -204,7 +174,7 @@ impl Hold {
     /// What a request that adds so much would wait for on the row; `None` where it has room.
     pub fn would_wait(&mut self, floor: Floor<'_>, row: u32, added: f64, now: f64) -> Option<Room> {
         let fits = self.gate.fits(floor, row, added, self.limits.room, now);
-        if fits && !self.reserves.iter().any(|reserve| reserve.row == row) {
+        if fits && !self.reserves.is_kept(row, None) {
             return None;
         }
         let in_use = self.gate.in_use(floor, row, now);
@@ -221,36 +191,22 @@ impl Hold {
         now: f64,
     ) -> Option<(usize, u32)> {
         let waiter = self.queue.get(id)?;
-        if now - waiter.arrived < self.limits.reserve_after
-            || self.queue.oldest(waiter.ask.lane) != Some(id)
-        {
-            return None;
-        }
-        if let Some(at) = self.reserves.iter().position(|reserve| reserve.waiter == id) {
-            let Reserve { row, id, .. } = self.reserves[at];
-            if floor.table.id(row) == id
-                && let Some(pos) = rows.clone().position(|other| other == row)
-            {
-                return Some((pos, row));
-            }
-            self.reserves.swap_remove(at); // it is gone, or out
-        }
-        let free = |row: &u32| !self.reserves.iter().any(|reserve| reserve.row == *row);
-        let mut least: Option<(f64, usize, u32)> = None;
-        for (pos, row) in rows.enumerate().filter(|(_, row)| free(row)) {
-            let need = self.gate.in_use(floor, row, now) + added(pos);
-            let share = need / floor.capacity(row);
-            if least.is_none_or(|(other, ..)| share < other) {
-                least = Some((share, pos, row));
-            }
-        }
-        let (_, pos, row) = least?;
-        self.reserves.push(Reserve { waiter: id, row, id: floor.table.id(row) });
-        Some((pos, row))
+        let is_turn = now - waiter.arrived >= self.limits.reserve_after
+            && self.queue.oldest(waiter.ask.lane) == Some(id);
+        let gate = &mut self.gate;
+        let share = |pos, row| {
+            (gate.in_use(floor, row, now) + added(pos)) / floor.capacity(row)
+        };
+        if is_turn { self.reserves.keep(id, floor.table, rows, share) } else { None }
     }
 
-    fn goes(&mut self, id: u64, pos: usize, now: f64) -> Option<Go> {
+    fn goes(&mut self, floor: Floor<'_>, row: u32, id: u64, pos: usize, now: f64) -> Option<Go> {
         let waiter = self.take(id)?;
+        if let Some(key) = waiter.ask.session {
+            let (ask, place) = (waiter.ask, (row, floor.table.id(row)));
+            let tokens = ask.tokens + floor.engine.output_tokens;
+            self.sessions.goes(key, place, tokens, ask.request, now);
+        }
         let waited = if waiter.kept { (now - waiter.arrived).max(0.0) } else { 0.0 };
         self.counts.admitted += 1;
         if waiter.kept {
@@ -319,7 +275,7 @@ impl Hold {
                 at = at.min(turn);
             }
         }
-        at
+        if self.newcomers.is_empty() { at } else { at.min(self.sessions.next().unwrap_or(at)) }
     }
 
     /// The request is gone by itself; whether it waited.
@@ -330,7 +286,9 @@ impl Hold {
     }
 
     fn take(&mut self, id: u64) -> Option<queue::Waiter> {
-        self.reserves.retain(|reserve| reserve.waiter != id);
-        self.queue.take(id)
+        self.reserves.release(id);
+        let waiter = self.queue.take(id)?;
+        self.newcomers.remove(&(waiter.ask.lane, id));
+        Some(waiter)
     }
 }

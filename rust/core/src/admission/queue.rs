@@ -13,6 +13,10 @@ pub struct Ask {
     pub priority: f64,
     /// Seconds that it is willing to wait; none: as long as all may.
     pub patience: Option<f64>,
+    /// The session that it is a turn of.
+    pub session: Option<u64>,
+    /// What the host calls it, if it says when it ends.
+    pub request: Option<u128>,
 }
 
 /// A request that waits.

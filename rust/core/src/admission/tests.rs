@@ -126,3 +126,60 @@ fn priorities_age() {
     assert_eq!(due, [urgent, plain, late, odd]);
     assert_eq!(hold.before(late), 2);
 }
+
+/// Two idle endpoints with room for 1,000 tokens of sessions.
+fn of_sessions() -> Fleet2 {
+    let mut fleet = Fleet2::new([0.0, 0.0]);
+    let limits = Limits { room: 1.0, sessions: true, ..Limits::default() };
+    fleet.hold = Hold::new(limits);
+    fleet
+}
+
+fn turn(fleet: &mut Fleet2, session: u64, tokens: f64, picked: usize, now: f64) -> Option<usize> {
+    let request = Some(u128::from(session));
+    let ask = Ask { tokens, session: Some(session), request, ..Ask::default() };
+    let id = fleet.hold.arrive(ask, now);
+    let went = fleet.offer(id, picked, now);
+    if went.is_none() {
+        assert_eq!(fleet.hold.keep(id, now), Ok(()));
+    }
+    went
+}
+
+#[test]
+fn turns_of_a_session_that_lives_go_home_and_a_new_one_waits_for_room_for_its_context() {
+    let mut fleet = of_sessions();
+    assert_eq!(turn(&mut fleet, 1, 700.0, 0, 0.0), Some(0));
+    assert_eq!(turn(&mut fleet, 2, 600.0, 0, 0.0), Some(1), "no room beside the first");
+    assert_eq!(turn(&mut fleet, 1, 800.0, 1, 1.0), Some(0), "home, whatever is picked");
+    assert_eq!(turn(&mut fleet, 3, 500.0, 0, 2.0), None);
+    assert_eq!(turn(&mut fleet, 4, 100.0, 0, 2.0), None, "behind the one that came before it");
+    assert_eq!(turn(&mut fleet, 2, 650.0, 0, 3.0), Some(1), "those that live wait for nobody");
+    let mut due = Vec::new();
+    fleet.hold.due(&mut due);
+    assert_eq!((due.len(), fleet.hold.sessions()), (2, 2));
+    // The first has a turn in flight, the second none for 30 s.
+    for tenth in 30..340 {
+        fleet.hold.rest(0.1 * f64::from(tenth), |_, request| request == 1);
+    }
+    assert_eq!(fleet.hold.sessions(), 1);
+    assert_eq!(fleet.offer(due[0], 0, 34.0), Some(1));
+    assert_eq!(fleet.offer(due[1], 0, 34.0), Some(0));
+}
+
+#[test]
+fn a_session_larger_than_a_cache_gets_an_endpoint_without_any() {
+    let mut fleet = of_sessions();
+    assert_eq!(turn(&mut fleet, 1, 300.0, 1, 0.0), Some(1));
+    assert_eq!(turn(&mut fleet, 2, 5_000.0, 1, 0.0), Some(0));
+    assert_eq!(turn(&mut fleet, 3, 300.0, 0, 0.0), Some(1));
+}
+
+#[test]
+fn a_session_whose_endpoint_is_gone_moves() {
+    let mut fleet = of_sessions();
+    assert_eq!(turn(&mut fleet, 1, 300.0, 0, 0.0), Some(0));
+    fleet.table.remove(0);
+    assert_eq!(fleet.table.add(99), 0);
+    assert_eq!(turn(&mut fleet, 1, 300.0, 1, 1.0), Some(1));
+}
