@@ -68,6 +68,7 @@ class Holding:
         *,
         waiter: int | None = None,
         request_id: str | None = None,
+        ticket: bool = True,
         priority: float = 0.0,
         patience: float | None = None,
     ) -> Verdict:
@@ -81,6 +82,7 @@ class Holding:
             request_json: As for `route_request`.
             waiter: The number of a `Wait`, to ask again for the same request.
             request_id: The id under which the request is, or will be, known to the monitor.
+            ticket: As for `acquire`.
             priority: Steps of priority: each counts as some seconds of waiting.
             patience: Seconds that it waits at most.
 
@@ -95,7 +97,7 @@ class Holding:
         if waiter is None:
             source = _source(endpoints, engine_stats, request_stats)
             session = self._session(request, request_json)
-            asked = Waiter(source, request_id or new_id(), session)
+            asked = Waiter(source, (request_id or new_id()) if ticket else None, session)
             asked.polled = True
             hold.enter(asked, self._prompt(request, request_json), priority, patience)
         else:
