@@ -87,7 +87,8 @@ impl Speed {
     pub fn new(profile: Profile) -> Self {
         let [alone, token, pair, beside] = profile.prefill;
         Self {
-            prefill: Fit::new([alone, token, pair, beside, STEPS_WAITED], PREFILL_PRIOR),
+            prefill: Fit::new([alone, token, pair, beside, STEPS_WAITED], PREFILL_PRIOR)
+                .with_kin([0, 3]),
             step: Fit::new(profile.step, STEP_PRIOR),
             whole: Scale::default(),
             rows: Vec::new(),
