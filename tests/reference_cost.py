@@ -136,6 +136,10 @@ def expected_latency(
     _, (step_ms, request_ms, context_ms), output, rate, reuse, sequences = q.engine
     mean = mean_sent(q)
     known = min(row.caution for row in q.rows.values()) <= 1.1
+    n, requests = len(q.rows), sum(row.in_flight for row in q.rows.values())
+    used = sum(row.kv for row in q.rows.values()) + requests * output / 2
+    tight = (used / sum(row.told or q.kv_tokens for row in q.rows.values()) - 0.9) / 0.1
+    scarce = 4 * min(max(tight, 0.0), 1.0) * (requests / n + 1)
 
     def cost(url: str) -> float:
         row, new = q.rows[url], (uncached or q.uncached)(url)
@@ -162,6 +166,7 @@ def expected_latency(
             + decode_weight * stay / 2
             + row.in_flight * more
             + 3 * stay * over / (over + 0.3)
+            + stay * scarce * q.added(url) / (row.told or q.kv_tokens)
         )
 
     return {url: cost(url) for url in q.rows}
@@ -174,12 +179,13 @@ def mean_sent(q: Question) -> float:
 
 def compute(q: Question, url: str, new: float, decode_weight: float, mean: float) -> float:
     """A prefill and whom it delays: those who come later, those who decode."""
-    rho = min(q.engine[3] * max(q.slower[url][2], mean) / 1e3, 0.9)
+    share, average = (q.engine[3] * max(x, mean) / 1e3 for x in (q.slower[url][2], mean))
+    rho, beyond = min(share, 0.9), max(share / max(average, 0.9), 1.0)
     decoding = q.rows[url].in_decoding
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
     # Those who come later find others there.
     busy = min(prefill_ms(q.engine, q.slower[url][0], q.tokens, new, other) for other in (0, 1))
-    return prefill * (1 + decode_weight * decoding) + busy * 4 * rho / (1 - rho)
+    return prefill * (1 + decode_weight * decoding) + busy * 4 * rho / (1 - rho) * (1 + 3 * (beyond - 1))
 
 
 class Copies:

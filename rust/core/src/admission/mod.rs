@@ -29,9 +29,9 @@ mod limits;
 mod queue;
 mod reserve;
 mod sessions;
-mod verdict;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::BTreeSet;
 
@@ -194,9 +194,7 @@ impl Hold {
         let is_turn = now - waiter.arrived >= self.limits.reserve_after
             && self.queue.oldest(waiter.ask.lane) == Some(id);
         let gate = &mut self.gate;
-        let share = |pos, row| {
-            (gate.in_use(floor, row, now) + added(pos)) / floor.capacity(row)
-        };
+        let share = |pos, row| (gate.in_use(floor, row, now) + added(pos)) / floor.capacity(row);
         if is_turn { self.reserves.keep(id, floor.table, rows, share) } else { None }
     }
 

@@ -12,9 +12,6 @@ const IDLE: f64 = 20.0;
 /// Samples that the constants count for which are known beforehand, scale and all.
 const SURE: f64 = 32.0;
 
-/// Samples that a constant's kin counts for at most.
-const KIN: f64 = 6.0;
-
 /// `y = c · x` for a few features x, with c ≥ 0 and decaying memory.
 ///
 /// The first `SCALED` constants are known up to a common factor. The median of the last samples
@@ -34,8 +31,6 @@ pub struct Fit<const N: usize, const SCALED: usize> {
     /// Those in which there was anything of each feature.
     counts: [f64; N],
     scale: Scale,
-    /// Two features whose constants are taken to be alike where only one of them was seen.
-    kin: Option<[usize; 2]>,
 }
 crate::bytes::saved!(Fit<N, SCALED> {
     shape, prior, constants, xx, xy, sizes, samples, counts, scale
@@ -54,14 +49,7 @@ impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
             samples: 0.0,
             counts: [0.0; N],
             scale: Scale::default(),
-            kin: None,
         }
-    }
-
-    /// With two scaled features whose constants are alike where nothing says otherwise.
-    #[must_use]
-    pub fn with_kin(self, kin: [usize; 2]) -> Self {
-        Self { kin: Some(kin), ..self }
     }
 
     /// What the constants say of a sample.
@@ -155,16 +143,6 @@ impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
         }
     }
 
-    /// What a scaled constant should be by the prior's shape, and by its kin as far as that was
-    /// seen.
-    fn likely(&self, k: usize, scale: f64) -> f64 {
-        let shaped = scale * self.shape[k];
-        let Some(kin) = self.kin.filter(|kin| kin.contains(&k)) else { return shaped };
-        let other = if kin[0] == k { kin[1] } else { kin[0] };
-        let seen = self.counts[other].min(KIN);
-        (self.prior * shaped + seen * self.constants[other]) / (self.prior + seen)
-    }
-
     /// Coordinate descent from the last answer; each step is the best on its line with c ≥ 0.
     fn solve(&mut self) {
         let of = |c: &[f64; N]| -> f64 { (0..SCALED).map(|k| c[k] * self.sizes[k]).sum() };
@@ -174,15 +152,12 @@ impl<const N: usize, const SCALED: usize> Fit<N, SCALED> {
             for k in 0..N {
                 let own = self.xx[k][k];
                 if own <= 0.0 {
-                    if k < SCALED && self.samples > 0.0 {
-                        self.constants[k] = self.likely(k, scale);
-                    }
                     continue;
                 }
                 let others: f64 =
                     (0..N).filter(|&j| j != k).map(|j| self.xx[k][j] * self.constants[j]).sum();
                 let (prior, worth) = if k < SCALED {
-                    (self.likely(k, scale), self.prior)
+                    (scale * self.shape[k], self.prior)
                 } else {
                     (self.shape[k], SURE)
                 };

@@ -54,7 +54,7 @@ impl Speed {
 
     /// Learns from the first tokens of one step.
     fn learn_prefill(&mut self, table: &mut StatTable, row: u32, open: &Open) {
-        let Open { took_ms, batch, context_tokens, work: x, interrupts, .. } = *open;
+        let Open { took_ms, batch, context_tokens, work: x, fresh, interrupts, .. } = *open;
         let decodes = batch > 0.0;
         // Half a step that runs, and the one that it shares.
         let waits = 0.5 * f64::from(u8::from(interrupts)) + f64::from(u8::from(decodes));
@@ -66,8 +66,14 @@ impl Speed {
         let x = [alone, tokens, pairs, beside];
         let work = self.prefill.expect([alone, tokens, pairs, beside, 0.0]);
         let waits = steps * step;
-        if let Some(took) = believed(slow * work + waits, took_ms) {
-            self.row(row).prefill.learn(work, took - waits, work.max(slow * work + waits));
+        let expected = slow * work + waits;
+        let own = &mut self.rows[row as usize];
+        self.overlap.learn(&mut own.seen, fresh, took_ms / (work + waits));
+        if !fresh && self.overlap.is_parallel() {
+            return; // how long an engine was at it is not known
+        }
+        if let Some(took) = believed(expected, took_ms) {
+            self.row(row).prefill.learn(work, took - waits, work.max(expected));
         }
         let [alone, tokens, pairs, beside] = x.map(|x| slow * x);
         // Until a step was seen, it is as far off as the prefill is.
@@ -112,7 +118,8 @@ impl Speed {
 
     fn learn_step(&mut self, row: u32, seen: &Ended) {
         let steps = seen.steps;
-        let decoding = seen.decode_ms - self.row(row).slow_prefill() * self.beside(seen.prefilled);
+        let others = if self.overlap.is_parallel() { 0.0 } else { self.beside(seen.prefilled) };
+        let decoding = seen.decode_ms - self.row(row).slow_prefill() * others;
         if decoding <= 0.1 * seen.decode_ms {
             return; // it stood still for others nearly all the time
         }

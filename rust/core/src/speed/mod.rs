@@ -16,6 +16,7 @@ mod fit;
 mod learn;
 mod lengths;
 mod open;
+mod overlap;
 mod profile;
 mod ratio;
 mod saved;
@@ -30,6 +31,7 @@ use ended::LastEnded;
 use fit::Fit;
 use lengths::Lengths;
 use open::Open;
+use overlap::{Overlap, Seen};
 use ratio::Ratio;
 use scale::Scale;
 use traffic::Traffic;
@@ -58,6 +60,8 @@ struct RowSpeed {
     before: f64,
     /// Answers that ended with the last step.
     ended: LastEnded,
+    /// What prompts took that came alone, and behind others.
+    seen: Seen,
 }
 
 impl RowSpeed {
@@ -76,6 +80,7 @@ pub struct Speed {
     /// Of answers in one piece.
     whole: Scale,
     rows: Vec<RowSpeed>,
+    overlap: Overlap,
     lengths: Lengths,
     traffic: Traffic,
     /// Requests that were seen decoding at once on an engine lately.
@@ -87,11 +92,11 @@ impl Speed {
     pub fn new(profile: Profile) -> Self {
         let [alone, token, pair, beside] = profile.prefill;
         Self {
-            prefill: Fit::new([alone, token, pair, beside, STEPS_WAITED], PREFILL_PRIOR)
-                .with_kin([0, 3]),
+            prefill: Fit::new([alone, token, pair, beside, STEPS_WAITED], PREFILL_PRIOR),
             step: Fit::new(profile.step, STEP_PRIOR),
             whole: Scale::default(),
             rows: Vec::new(),
+            overlap: Overlap::default(),
             lengths: Lengths::new(profile.output_tokens),
             traffic: Traffic::default(),
             sequences: profile.sequences,
@@ -106,7 +111,7 @@ impl Speed {
 
     /// A request was sent to the row at `now`, seconds.
     pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, now: f64) {
-        self.traffic.sent(table, row, work, now);
+        self.traffic.sent(table, row, work, self.overlap.occupies(), now);
     }
 
     /// Milliseconds that `row` should take to prefill the last `uncached` of `prompt` tokens.
@@ -128,6 +133,7 @@ impl Speed {
     /// The row belongs to another endpoint from now on.
     pub fn forget(&mut self, row: u32) {
         if let Some(speed) = self.rows.get_mut(row as usize) {
+            self.overlap.forget(speed.seen);
             *speed = RowSpeed::default();
         }
     }

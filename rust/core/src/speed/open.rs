@@ -14,6 +14,8 @@ pub struct Open {
     pub took_ms: f64,
     /// Longest that one of them waited, and the work of all that was ahead of it and its own.
     pub waited: (f64, [f64; 3]),
+    /// Whether nothing else was prefilled there since it came.
+    pub fresh: bool,
     /// Whether a decode step was under way that it had to wait for.
     pub interrupts: bool,
     /// What decodes beside them.
@@ -35,6 +37,7 @@ impl Open {
             time,
             took_ms: if fresh { seen.waited_ms } else { since },
             waited: (seen.waited_ms, std::array::from_fn(|k| seen.ahead[k] + of(seen)[k])),
+            fresh,
             interrupts: fresh && seen.came_beside,
             batch: seen.batch,
             context_tokens: seen.context_tokens,
@@ -54,6 +57,7 @@ impl Open {
         let other = Self::new(seen, self.time, before);
         if other.took_ms > self.took_ms {
             (self.took_ms, self.interrupts) = (other.took_ms, other.interrupts);
+            self.fresh = other.fresh;
         }
         if other.waited.0 > self.waited.0 {
             self.waited = other.waited;

@@ -25,12 +25,10 @@ impl Ratio {
             return;
         }
         let (x, y) = (x / expected, y / expected);
-        // What is a small part of the sample is what the rest's errors are made of.
-        let weight = 1.0;
-        self.xx = self.xx * FORGET + weight * x * x;
-        self.xy = self.xy * FORGET + weight * x * y;
-        self.yy = self.yy * FORGET + weight * y * y;
-        self.samples = self.samples * FORGET + weight;
+        self.xx = self.xx * FORGET + x * x;
+        self.xy = self.xy * FORGET + x * y;
+        self.yy = self.yy * FORGET + y * y;
+        self.samples = self.samples * FORGET + 1.0;
     }
 
     /// The ratio where `likely` is what it should be. Engines alike must not look different by

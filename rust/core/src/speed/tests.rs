@@ -430,3 +430,20 @@ fn a_prefill_told_just_after_an_answer_of_the_same_step_was_in_its_last_step() {
         assert!((ms / 20.0 - 1.0).abs() < 0.15, "{ms} {after}");
     }
 }
+
+#[test]
+fn an_engine_that_works_on_several_prompts_at_once_is_as_quick_as_it_is_however_many_there_are() {
+    let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
+    let mut rng = Rng::new(3);
+    for n in 0..4_000_u32 {
+        // Each takes 200 ms, whatever else is there; row 0 has three times as many.
+        let row = u32::from(rng.below(4) == 3);
+        let now = f64::from(n) * 0.15;
+        let seen = FirstToken { waited_ms: 200.0, ..alone([0.0; 3], 300.0, 0.0) };
+        speed.first_token(&mut table, row, &seen, now);
+    }
+    let [often, seldom] = [0, 1].map(|row| table.get(Stat::PrefillSlowness, row));
+    assert!((seldom / often - 1.0).abs() < 0.1, "{often} {seldom}");
+    let took = speed.prefill_ms(0, 300.0, 300.0);
+    assert!((150.0..250.0).contains(&took), "{took}");
+}

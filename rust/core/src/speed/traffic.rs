@@ -34,8 +34,9 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// A request was sent to the row at `now`, seconds.
-    pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, now: f64) {
+    /// A request was sent to the row at `now`, seconds. `occupies`: share of its prefill by which it
+    /// keeps others waiting.
+    pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, occupies: f64, now: f64) {
         if self.begun.is_nan() {
             (self.begun, self.epoch) = (now, now);
         }
@@ -49,7 +50,7 @@ impl Traffic {
             self.epoch = now;
         }
         let grown = self.age(now).exp();
-        table.bump(Stat::PrefillSent, row, grown * work.prefill_us as f64 / 1e3);
+        table.bump(Stat::PrefillSent, row, grown * occupies * work.prefill_us as f64 / 1e3);
         table.bump(Stat::RequestsSent, row, grown);
         let (prompt, computed) = (work.prompt_tokens as f64, work.uncached_tokens as f64);
         self.cached += (prompt - computed).max(0.0) - self.cached / REUSED;

@@ -19,7 +19,8 @@ use crate::stats::Stat;
 /// makes everybody's step longer by Δ = s(n + 1, X + L) − s(n, X). Per endpoint, the sum of:
 /// - prefill: its own, p(u, L), u what is not cached;
 /// - busy: what that delays those who come later and find others there, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that this engine prefills, or that all do on average if that is more, 0.9 at most;
+///   that this engine prefills, or that all do on average if that is more, 0.9 at most; beyond that
+///   three times as much again per share by which it is busier than the average;
 /// - stall: what it delays those who decode there, w · p · requests decoding;
 /// - reuse: its context comes back with later turns, w · 2 · ô · r̄ · Δ for each of them, r̄ the
 ///   requests that decode there on average; u tokens will be asked for again u · reuse times,
@@ -30,7 +31,8 @@ use crate::stats::Stat;
 /// - decode: its own answer, w · ½ · ô · s(after);
 /// - crowd: what its context adds to the steps of those in flight there, w · ô · r · Δ;
 /// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
-///   requests share counted once, or the batch, whichever is more.
+///   requests share counted once, or the batch, whichever is more; and, from 0.9 of all caches
+///   together in use to all of it, up to 4 · ô · s for each request that its tokens take the room of.
 ///
 /// w is `decode_weight`, what a millisecond of decoding weighs against one of waiting for the
 /// first token. Ties: a uniform draw. No prompt: L = 0, so load decides.
@@ -166,6 +168,14 @@ mod tests {
         let prefill = [175.0, 0.0, 0.0, 0.0];
         let engine = Profile { prefill, rate: 1.0 / 30.0, ..Profile::default() };
         assert_eq!(chosen_of_two(&columns, engine), Some(0));
+    }
+
+    #[test]
+    fn where_all_are_as_busy_as_can_be_some_are_busier_all_the_same() {
+        let engine = Profile { rate: 1.0 / 30.0, ..Profile::default() };
+        for (sent, chosen) in [([120_000.0, 30_000.0], Some(1)), ([30_000.0, 120_000.0], Some(0))] {
+            assert_eq!(chosen_of_two(&[(Stat::PrefillSent, sent)], engine), chosen);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::strategy::costs::{Columns, fold};
 const BUSY: f64 = 4.0;
 /// The busiest an engine is taken to be: beyond, the estimate is noise.
 const BUSIEST: f64 = 0.9;
+/// What being busier than the others counts beyond that, per share of what they are.
+const UNEVEN: f64 = 3.0;
 /// What a request's own answer counts, beside what it takes from the answers of others.
 const OWN: f64 = 0.5;
 /// What a request that will come back counts, beside one that is there.
@@ -29,12 +31,10 @@ const ROOM: f64 = 3.0;
 /// … and the overfill at which half of that is reached: when every engine is full, a cached
 /// prefix buys more than room does.
 const FULL: f64 = 0.3;
-/// What it counts that somebody else has to wait because of what a request keeps in a full fleet.
-const SCARCE: f64 = 0.0;
-/// Share of all KV caches in use from which on somebody may have to.
-const TIGHT: f64 = 0.7;
-/// What is driven out of full caches, per millisecond of prefill.
-const EVICTS: f64 = 0.0;
+/// Share of all KV caches in use from which on others have to wait for what a request keeps …
+const TIGHT: f64 = 0.9;
+/// … and what that counts once all are full, per millisecond that each of them waits.
+const SCARCE: f64 = 4.0;
 
 /// Parts of the cost: first those that depend on what is cached.
 pub const TERMS: [&str; 9] =
@@ -84,10 +84,9 @@ pub struct Model<'a> {
     later: f64,
     /// w · ô · Δ on an engine of slowness 1.
     crowd: f64,
-    /// How full all KV caches are together, from 0 where there is room to 1.
-    tight: f64,
-    /// Requests in flight on each candidate on average.
-    mean_requests: f64,
+    /// What somebody else's wait counts for what a request keeps of a cache: how full all caches are
+    /// together, times the requests that a cache is for.
+    scarce: f64,
 }
 
 /// What a candidate's cost is made of, however much it has of the prompt.
@@ -129,8 +128,9 @@ impl<'a> Model<'a> {
         Self {
             fewest: fold(uncached, f64::INFINITY, less),
             mean_sent: sent / n,
-            mean_requests: requests / n,
-            tight: ((kept / capacity - TIGHT) / (1.0 - TIGHT)).clamp(0.0, 1.0),
+            scarce: SCARCE
+                * ((kept / capacity - TIGHT) / (1.0 - TIGHT)).clamp(0.0, 1.0)
+                * (requests / n + 1.0),
             wary: if fold(caution, f64::INFINITY, less) <= KNOWN { 1.0 } else { 0.0 },
             per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
             // Without a prompt there is nothing to come back to.
@@ -201,7 +201,10 @@ impl<'a> Model<'a> {
         let step = |requests: f64, context: f64| {
             slow_step * (floor + request * requests + token * context)
         };
-        let rho = (per_ms * prefill_sent.max(self.mean_sent)).min(BUSIEST);
+        let sent = per_ms * prefill_sent.max(self.mean_sent);
+        let rho = sent.min(BUSIEST);
+        // Where all are as busy as can be, some are busier than others all the same.
+        let beyond = (sent / (per_ms * self.mean_sent).max(BUSIEST)).max(1.0);
         let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
         // Requests in flight have on average half of their answer.
         let grown = requests * output * 0.5;
@@ -214,13 +217,12 @@ impl<'a> Model<'a> {
         let batch = (requests + 1.0) * self.per_sequence;
         // Not known stays not known.
         let over = over(if batch > kept { batch } else { kept });
-        let scarce = SCARCE * self.tight * (self.mean_requests + 1.0) * added / capacity;
         Rates {
             slow_prefill,
             base,
             // Whoever comes later finds others there, wherever this one goes.
             later_base: idle.min(beside),
-            busy: BUSY * rho / (1.0 - rho) + EVICTS * self.tight,
+            busy: BUSY * rho / (1.0 - rho) * (1.0 + UNEVEN * (beyond - 1.0)),
             stall: self.decode_weight * decoding,
             reuse: self.later * others * crowd,
             rest: [
@@ -228,7 +230,7 @@ impl<'a> Model<'a> {
                 STEPS_WAITED * now,
                 self.decode_weight * OWN * stay,
                 requests * crowd,
-                stay * (ROOM * (over / (over + FULL)) + scarce),
+                stay * (ROOM * (over / (over + FULL)) + self.scarce * added / capacity),
             ],
         }
     }
