@@ -185,7 +185,8 @@ def compute(q: Question, url: str, new: float, decode_weight: float, mean: float
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
     # Those who come later find others there.
     busy = min(prefill_ms(q.engine, q.slower[url][0], q.tokens, new, other) for other in (0, 1))
-    return prefill * (1 + decode_weight * decoding) + busy * 4 * rho / (1 - rho) * (1 + 3 * (beyond - 1))
+    later = 4 * rho / (1 - rho) * (1 + 3 * (beyond - 1))
+    return prefill * (1 + decode_weight * decoding) + busy * later
 
 
 class Copies:

@@ -1,5 +1,7 @@
 //! How long answers are.
 
+use crate::bytes::saved;
+
 /// Answers are averaged over about so many requests …
 const ANSWERS: f64 = 256.0;
 /// … beside which the profile's length counts as so many.
@@ -14,6 +16,8 @@ pub struct Lengths {
     /// Answers whose length is known, up to [`ANSWERS`].
     known: f64,
 }
+
+saved!(Lengths { mean, known });
 
 impl Lengths {
     /// Starts at this length.

@@ -1,5 +1,6 @@
 //! What is sent to the engines lately, and how much of it was there already.
 
+use crate::bytes::saved;
 use crate::load::Work;
 use crate::stats::{Stat, StatTable};
 
@@ -15,7 +16,7 @@ const MOST_REUSE: f64 = 100.0;
 const OLDEST: f64 = 200.0;
 
 /// Decaying sums: those of each row are columns of the table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Traffic {
     /// Prompt tokens found in caches, and computed, lately.
     cached: f64,
@@ -23,22 +24,18 @@ pub struct Traffic {
     /// When what was sent counted as it is: what is sent later counts for more, so that
     /// nothing has to be touched to make the rest count for less.
     epoch: f64,
-    /// When the first request was sent; not a number before.
-    begun: f64,
+    /// When the first request was sent.
+    begun: Option<f64>,
 }
 
-impl Default for Traffic {
-    fn default() -> Self {
-        Self { cached: 0.0, computed: 0.0, epoch: 0.0, begun: f64::NAN }
-    }
-}
+saved!(Traffic { cached, computed; epoch, begun });
 
 impl Traffic {
     /// A request was sent to the row at `now`, seconds. `occupies`: share of its prefill by which it
     /// keeps others waiting.
     pub fn sent(&mut self, table: &mut StatTable, row: u32, work: &Work, occupies: f64, now: f64) {
-        if self.begun.is_nan() {
-            (self.begun, self.epoch) = (now, now);
+        if self.begun.is_none() {
+            (self.begun, self.epoch) = (Some(now), now);
         }
         if self.age(now) > OLDEST {
             let fade = (-self.age(now)).exp();
@@ -72,13 +69,20 @@ impl Traffic {
     /// What a unit of the columns makes a second. The sums fade over [`SENT_SECONDS`]; young ones
     /// are divided by the time that they are of, so that the first burst counts as the load it is.
     pub fn rate(&self, now: f64) -> f64 {
-        let since = ((now - self.begun) / SENT_SECONDS).max(LEAST_SECONDS / SENT_SECONDS);
+        let since = now - self.begun.unwrap_or(now);
+        let since = since.max(LEAST_SECONDS) / SENT_SECONDS;
         (-self.age(now)).exp() / (SENT_SECONDS * -(-since).exp_m1())
     }
 
     /// How often a computed prompt token is found in a cache later.
     pub fn reuse(&self) -> f64 {
         (self.cached / self.computed.max(1.0)).min(MOST_REUSE)
+    }
+
+    /// These sums, of what is sent to the rows that `now` counts.
+    #[must_use]
+    pub fn since(self, now: &Self) -> Self {
+        Self { epoch: now.epoch, begun: now.begun, ..self }
     }
 
     /// All prefill was found to take so many times what it was taken to.
