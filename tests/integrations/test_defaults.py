@@ -12,6 +12,7 @@ HOSTS = {
     "production-stack": defaults.PRODUCTION_STACK,
     "ray-serve": defaults.RAY_SERVE,
     "litellm": defaults.LITELLM,
+    "envoy": defaults.ENVOY,
     "verl": defaults.VERL,
 }
 

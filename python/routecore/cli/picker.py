@@ -1,6 +1,5 @@
 """The command `routecore picker`: an endpoint picker for Envoy and the Gateway API."""
 
-import asyncio
 import json
 import logging
 import os
@@ -90,7 +89,7 @@ def picker(
         if settings.workers > 1:
             workers.Workers(settings, level).run()
         else:
-            asyncio.run(workers.run(settings))
+            workers.serve(settings)
     except ModuleNotFoundError as error:
         bad(f"the picker needs {error.name}: pip install 'routecore[envoy]'")
     except (RouteError, ImportError) as error:

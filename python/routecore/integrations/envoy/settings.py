@@ -10,7 +10,7 @@ from routecore.errors import RouteError
 from routecore.hold import HoldLimits
 from routecore.integrations.envoy.endpoints.address import listening
 from routecore.integrations.envoy.endpoints.source import Source, parse
-from routecore.integrations.shared import misspelt, settings
+from routecore.integrations.shared import defaults, misspelt, settings
 
 MAX_FALLBACKS = 8
 MAX_WORKERS = 64
@@ -20,6 +20,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     """The configuration of a picker; see `shared.settings.Settings` for the fields of all hosts.
 
     Attributes:
+        strategy: A word of `routecore strategies`.
         endpoints: Where the endpoints are: addresses, a file, or a name in DNS or Kubernetes, as
             `endpoints.source.parse` reads it.
         listen: Address and port of the gRPC server.
@@ -42,6 +43,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
         tls_key: PEM file of its key.
     """
 
+    strategy: str = defaults.ENVOY
     endpoints: str | list[str] = ""
     listen: str = "0.0.0.0:9002"
     metrics_port: int | None = 9090
