@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import importlib
 import itertools
 import json
@@ -17,6 +18,7 @@ import pytest
 from litellm_stand_in import Call, CustomLogger, at, deployments, install
 from prometheus_client import REGISTRY
 from routecore import RouteError
+from routecore.integrations.shared.shadow import summarise
 
 MODULE = "routecore.integrations.litellm"
 
@@ -497,3 +499,54 @@ def test_without_litellm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
     with pytest.raises(ImportError, match=r"pip install 'routecore\[litellm\]'"):
         importlib.import_module(MODULE)
+
+
+def test_a_deployment_exchanged_in_the_middle_is_never_called_by_its_old_name(
+    host: ModuleType,
+) -> None:
+    callback = made(host, strategy="round_robin")
+    ask(host, deployments(9))
+    group = callback._groups["m"]
+    changed = deployments(9)
+    changed[4] = {**changed[4], "model_info": {"id": "new"}}  # both ends, and most, are as before
+    names = {d["model_info"]["id"] for d in changed}
+    seen = {ask(host, copy.deepcopy(changed))[0] for _ in range(40)}
+    assert seen == names
+    assert group.ids == tuple(d["model_info"]["id"] for d in changed)
+
+
+def test_another_engine_behind_the_same_id_is_met_anew(host: ModuleType) -> None:
+    callback = made(host, strategy="prefix_cache")
+    (home,) = ask(host, deployments(2), chat("a " * 400))
+    asyncio.run(Call(callback, home).succeeded())
+    table = callback._groups["m"].fleet.table
+    before = table.core.held(home)[0]
+    other = deployments(2)
+    ask(host, other, chat("b"))
+    assert table.core.held(home)[0] >= before > 0
+    group = callback._groups["m"]
+    group._until = 0.0  # a second has passed
+    moved = next(d for d in other if d["model_info"]["id"] == home)
+    moved["litellm_params"]["api_base"] = "http://elsewhere:8000/v1"
+    ask(host, copy.deepcopy(other), chat("c"))
+    assert table.core.held(home)[0] < before
+
+
+def test_records_of_shadow_mode_foretell_hits(host: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "shadow.jsonl"
+    callback = made(host, strategy="expected_latency", mode="shadow", shadow_file=str(path))
+    found = deployments(3)
+
+    async def request(to: str) -> None:
+        await callback.async_filter_deployments("m", found, chat("a " * 80), {}, None)
+        await Call(callback, to).succeeded(end=time.time() + 1.0)
+
+    for number in range(6):
+        asyncio.run(request(f"d{number % 3}"))
+    callback._groups["m"].fleet.shadow.close()
+    summary = summarise([path])
+    assert summary.requests == 6
+    assert summary.hit_rate["host"] < summary.hit_rate["ours"]
+    assert summary.latency_ms["ours"] <= summary.latency_ms["host"]
+    assert summary.took_ms is not None
+    assert callback._groups["m"].fleet.monitor.in_flight == 0

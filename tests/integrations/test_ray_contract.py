@@ -362,6 +362,11 @@ def test_shadow_mode_lets_serve_choose_and_records_both(
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [r["host"][-2:] for r in records] == ["r0", "r1", "r2"]
     assert len({r["ours"] for r in records}) == 1
+    # Each replica of Serve's sees the prompt for the first time, ours only once.
+    assert [r.get("host_hit_tokens", 0) for r in records] == [0, 0, 0]
+    assert [r.get("our_hit_tokens", 0) for r in records] == [0, 128, 128]
+    assert all(r["took_ms"] >= 0 for r in records)
+    assert set(in_flight(router).values()) == {0}
     assert metrics["routecore_decisions shadow"] == 3
     assert not router._shadowed
 
