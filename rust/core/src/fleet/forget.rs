@@ -105,7 +105,7 @@ mod tests {
         let mut fleet = used();
         for request in 100..140_u128 {
             fleet.sent(1, request, 60.0);
-            fleet.end(1, request, 61.0, Outcome::Failed(Reason::Connect, None));
+            fleet.end(1, request, 61.0, Outcome::Failed(Reason::Status, None));
         }
         assert_eq!(fleet.health.out().count(), 1);
         fleet.unlearn(1);
