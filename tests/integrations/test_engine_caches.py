@@ -306,7 +306,7 @@ def test_litellm_deployments_are_heard_at_their_bases_address(
     litellm = litellm_stand_in.install(monkeypatch)
     module = importlib.import_module("routecore.integrations.litellm")
     ports = {"kv_events_port": engines[0].port, "kv_replay_port": engines[0].replay_port}
-    callback = module.RoutecoreCallback(params={"load_factor": 9}, **ports)
+    callback = module.RoutecoreCallback(strategy="prefix_cache", params={"load_factor": 9}, **ports)
     litellm.callbacks.append(callback)
     found = litellm_stand_in.deployments(3)
     found[1]["litellm_params"]["api_base"] = "http://127.0.0.1:8000/v1"

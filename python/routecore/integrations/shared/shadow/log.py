@@ -105,7 +105,7 @@ class ShadowLog:
 
 def shadow_log(path: str, max_bytes: int) -> ShadowLog:
     """The process's log of that name, in which "{pid}" stands for its number."""
-    return _of_file(path.replace("{pid}", str(os.getpid())), max_bytes)
+    return _of_file(os.path.abspath(path.replace("{pid}", str(os.getpid()))), max_bytes)
 
 
 @cache
