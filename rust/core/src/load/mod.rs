@@ -23,6 +23,7 @@ mod state;
 mod tests;
 #[cfg(test)]
 mod time_tests;
+mod waiting;
 mod window;
 mod work;
 

@@ -1,10 +1,9 @@
 //! The sums of one endpoint.
 
-use std::collections::VecDeque;
-
 use super::backlog::Backlog;
 use super::flight::{Flight, Meter};
 use super::seen::{FirstToken, Served};
+use super::waiting::Waiting;
 use super::window::Window;
 use super::work::Work;
 use crate::index::Pin;
@@ -14,7 +13,7 @@ use crate::stats::{Stat, StatTable};
 #[derive(Debug, Default)]
 pub(super) struct RowLoad {
     /// Choices that were not reported yet, oldest first.
-    waiting: VecDeque<Work>,
+    waiting: Waiting,
     unsent: Backlog,
     /// Choices already reported, still standing in the expiry queue.
     reported: u32,
@@ -95,22 +94,22 @@ impl RowLoad {
     }
 
     pub fn choose(&mut self, work: Work) {
-        self.waiting.push_back(work);
+        self.waiting.push(work);
         self.unsent.add(&work);
         self.queued.add(&work);
         self.context_tokens = self.context_tokens.saturating_add(work.prompt_tokens);
     }
 
     pub fn choose_bare(&mut self) {
-        self.waiting.push_back(Work::default());
+        self.waiting.push_bare();
     }
 
     pub fn unpin_last(&mut self) -> Option<Pin> {
-        self.waiting.back_mut().and_then(|work| work.pin.take())
+        self.waiting.unpin_last()
     }
 
     pub fn unpin(&mut self) {
-        self.waiting.iter_mut().for_each(|work| work.pin = None);
+        self.waiting.unpin();
     }
 
     /// The oldest choice leaves the expiry queue; it is returned if it was never reported.
@@ -119,7 +118,7 @@ impl RowLoad {
             self.reported -= 1;
             return None;
         }
-        let work = self.waiting.pop_front()?;
+        let work = self.waiting.pop()?;
         self.unsent.take(&work);
         self.context_tokens = self.context_tokens.saturating_sub(work.prompt_tokens);
         self.queued.take(&work);
@@ -128,7 +127,7 @@ impl RowLoad {
 
     pub fn send(&mut self, row: u32, time: f64, bounds: Bounds) -> Flight {
         self.pass(time);
-        let work = self.waiting.pop_front();
+        let work = self.waiting.pop();
         if work.is_some() {
             self.reported += 1;
         }
@@ -271,7 +270,7 @@ impl RowLoad {
 
     pub fn publish(&self, table: &mut StatTable, row: u32) {
         let (prefill, decode) = (f64::from(self.prefill), f64::from(self.decode));
-        let unseen = self.waiting.len() as f64 + f64::from(self.elsewhere);
+        let unseen = f64::from(self.waiting.len()) + f64::from(self.elsewhere);
         table.set(Stat::InFlight, row, unseen + prefill + decode);
         table.set(Stat::InPrefill, row, prefill);
         table.set(Stat::InDecoding, row, decode);
