@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-RULE = """//! {title}: say here what it goes by.
+RULE = """//! {title}: say here what it uses.
 
 use super::choose::{{Ties, least_loaded, load_scores}};
 use super::{{Key, Params, Rule, Scored, View}};
@@ -52,7 +52,7 @@ mod tests {{
     #[test]
     fn the_least_loaded_wins() {{
         let mut table = StatTable::scratch(3);
-        table.fill(Stat::InFlight, [2.0, 1.0, 3.0]);
+        table.fill(Stat::InFlight, [2.0, 1.0, 3.0].into_iter());
         let candidates = Candidates::new(vec![0, 1, 2], vec![7, 8, 9], Vec::new(), vec![0, 1, 2]);
         let view = View::new(&table, &candidates);
         let chosen = {camel}.select(view, &Key::None, &mut Rng::new(1));
@@ -65,7 +65,10 @@ mod tests {{
 CLASS = '''
 
 class {camel}Router(CompiledRouter):
-    """The endpoint with the fewest requests in flight: say here what it goes by.
+    """The endpoint with the fewest requests in flight: say here what it uses.
+
+    The lowest score wins. `explain` shows `in_flight` requests, and the `weight` where there is
+    one.
 
     Args:
         endpoint_weights: URL → capacity; the least (in flight + 1) / weight wins.
