@@ -44,10 +44,12 @@ $(VENV)/.stamp-core: $(VENV)/.stamp-deps $(SOURCES)
 demo: develop ## every strategy on simulated engines: a ranked table, a verdict, a page
 	$(BIN)/routecore demo $(ARGS)
 
+# Nothing in the tests is timed, so two run at once. The benches run once each, unoptimised.
+PARALLEL ?= -n 2
 test: develop ## Rust tests, then Python tests
 	cargo test --quiet
-	cargo bench --quiet --bench select --bench index --bench exact -- --test
-	$(BIN)/python -m pytest -q tests benches
+	cargo test --quiet -p routecore --bench select --bench index --bench exact
+	$(BIN)/python -m pytest -q $(PARALLEL) tests benches
 
 $(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps
 	test -x $(HOSTS_VENV)/bin/python || $(PYTHON) -m venv $(HOSTS_VENV)
@@ -88,11 +90,13 @@ test-engines: develop $(ENGINES_VENV)/.stamp-engines ## against real vLLM engine
 	ROUTECORE_ENGINES_PYTHON=$(abspath $(ENGINES_VENV))/bin/python \
 	  $(BIN)/python -m pytest -q -s -m engines tests/engines $(ARGS)
 
-# What takes seconds each: replays of thousands of requests, live fleets, browsers, other processes.
-FAST := -q -n 2 -m 'not slow' --benchmark-skip
-test-fast: develop ## the Rust and Python tests that take no time of their own, in a minute
+# Without replays of thousands of requests, live fleets, browsers, and whole processes.
+SLOW := tests/replay tests/integrations tests/picker tests/engines tests/test_demo.py tests/test_exit.py \
+  tests/test_fork.py tests/test_gunicorn.py tests/test_reentry.py tests/test_docs.py \
+  tests/test_kv_subscriber.py tests/test_kv_faults.py tests/test_kv_tail.py tests/test_cli.py
+test-fast: develop ## the tests of the core and of Python's side that take no time of their own: a minute
 	cargo test --quiet -p routecore --lib
-	$(BIN)/python -m pytest $(FAST) tests $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -q $(PARALLEL) $(addprefix --ignore=,$(SLOW)) tests $(ARGS)
 
 NAME ?=
 new-strategy: $(VENV)/.stamp-deps ## a strategy to start from, in all its places: NAME=foo

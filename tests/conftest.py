@@ -11,7 +11,9 @@ from singletons import forget_singletons
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 settings.register_profile("default", max_examples=200, **_SHARED)  # type: ignore[arg-type]
 settings.register_profile("ci", max_examples=2000, **_SHARED)  # type: ignore[arg-type]
-settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+settings.register_profile("fast", max_examples=30, **_SHARED)  # type: ignore[arg-type]
+_ASKED = "ci" if os.environ.get("CI") == "true" else "default"
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", _ASKED))
 
 
 @pytest.fixture(autouse=True)

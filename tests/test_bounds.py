@@ -1,7 +1,6 @@
 """Times, sizes and shapes that no honest host or engine sends: one does no harm to the others."""
 
 import gzip
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def monitor_of(lease: float = 60.0) -> RequestStatsMonitor:
     return made
 
 
-@pytest.mark.parametrize("base", [0.0, 1_000.0, time.time()])
+@pytest.mark.parametrize("base", [0.0, 1_000.0, 1_800_000_000.0])
 @pytest.mark.parametrize("call", ["on_new_request", "on_request_complete", "get_request_stats"])
 @pytest.mark.parametrize("wrong", ["ms", "ahead", "behind", "nan", "huge"])
 def test_one_wrong_timestamp_harms_one_request(base: float, call: str, wrong: str) -> None:

@@ -59,7 +59,7 @@ MISTAKES = [
     # The command itself.
     ("replya", "no command 'replya'; did you mean `routecore replay`?"),
     ("good.jsonl", "to replay a file: `routecore replay good.jsonl`"),
-    ("bench", "no command 'bench'; commands: demo, engines, kv-events, replay"),
+    ("bench", "no command 'bench'; commands: demo, engines, kv-events, "),
     ("--strategy random", "as in `routecore demo --strategy` or `routecore replay --strategy`"),
     ("kv-events tial tcp://x:1", "did you mean `routecore kv-events tail`?"),
     ("replay --strateg random", "did you mean --strategy?"),

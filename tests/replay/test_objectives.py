@@ -77,7 +77,7 @@ def test_a_strategy_goes_by_its_word_or_class(word: str) -> None:
 
 
 def test_a_near_miss_is_named() -> None:
-    with pytest.raises(RouteError, match="did you mean expected_latency; valid: round_robin"):
+    with pytest.raises(RouteError, match=r"did you mean expected_latency\? valid: round_robin"):
         key("expectd-latency", "--strategy")
     with pytest.raises(RouteError, match="both halves"):
         key("prefill_decode", "--strategy")
