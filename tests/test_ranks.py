@@ -141,6 +141,8 @@ def test_prompts_stay_with_a_rank() -> None:
         for n, found in homes.items():
             with fleet.request({"prompt": f"{n:04d}" * 800}) as request:
                 found.add(request.url)
+                assert request.target == rank_of(request.url)
+                assert request.target.headers[HEADER] in "01"
                 time.sleep(0.02)  # what answers sooner is taken for no engine
                 request.first_token()
     assert all(len(found) == 1 for found in homes.values())

@@ -95,6 +95,7 @@ def test_where_it_has_no_effect_it_says_so(
     monkeypatch.setenv("ROUTECORE_MODE", mode)
     app = stand_in.start(logic, CALLBACKS, URLS[:2])
     assert run(stand_in.handle(body(1), "1", good)) in URLS[:2]
+    app.state.router.close()  # the record's file, which others would find open
     assert app.state.router.decision.ranks is None
     assert "data_parallel_ranks has no effect" in caplog.text
 

@@ -281,7 +281,7 @@ def replay(
     routecore replay log.jsonl --strategy expected_latency --slo ttft_p99=2s,e2e=20s
 
     TRACE is a file, or a generated workload: documents (the default), chat, agentic,
-    mixed, short, burst.
+    mixed, short, burst, rl.
     """
     from routecore import ROUTERS
     from routecore.replay.slo import objectives

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from routecore.endpoints.health import Reason
 from routecore.endpoints.monitor import RequestStatsMonitor
+from routecore.endpoints.ranks import Rank, rank_of
 from routecore.errors import RouteError
 from routecore.fleet.reasons import reason_of
 from routecore.hold import Go
@@ -71,6 +72,11 @@ class FleetRequest:
         self.url: str = ""
         self.waited_s: float = 0.0
         self.tried: list[str] = []
+
+    @property
+    def target(self) -> Rank:
+        """Where to send it, and with which headers: for endpoints that are data-parallel ranks."""
+        return rank_of(self.url)
 
     def __repr__(self) -> str:
         return f"<FleetRequest to {self.url}>" if self.url else "<FleetRequest, not sent yet>"
