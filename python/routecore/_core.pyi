@@ -6,6 +6,7 @@ from typing import Any, final
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
+    "BODY_KEYS",
     "DEBUG_BUILD",
     "PROFILES",
     "STATS",
