@@ -550,3 +550,59 @@ def test_records_of_shadow_mode_foretell_hits(host: ModuleType, tmp_path: Path) 
     assert summary.latency_ms["ours"] <= summary.latency_ms["host"]
     assert summary.took_ms is not None
     assert callback._groups["m"].fleet.monitor.in_flight == 0
+
+
+class Limited(Exception):
+    """LiteLLM's error of a 429, as far as we fill it in."""
+
+    def __init__(self, message: str, llm_provider: str, model: str, response: Any) -> None:
+        super().__init__(message)
+        self.model, self.response = model, response
+
+
+@pytest.mark.parametrize("bound", [{}, {"max_requests": 0}])
+def test_with_a_hold_requests_wait_for_room_or_are_told_when_to_come_again(
+    host: ModuleType, bound: dict[str, Any]
+) -> None:
+    host.RateLimitError = Limited  # type: ignore[attr-defined]
+    callback = made(
+        host,
+        strategy="expected_latency",
+        params={"kv_tokens": 1000, "seed": 1},
+        hold=True,
+        hold_limits=bound,
+    )
+    found = deployments(1)
+
+    async def choose(i: int) -> list[dict[str, Any]]:
+        words = [{"role": "user", "content": f"{i:04d}" * 600}]
+        chosen: list[dict[str, Any]] = await callback.async_filter_deployments(
+            model="m", healthy_deployments=found, messages=words, request_kwargs={}
+        )
+        return chosen
+
+    async def scenario() -> None:
+        assert await choose(1) == found
+        call = Call(callback, "d0")
+        if bound:
+            with pytest.raises(Limited, match="too many requests wait") as told:
+                await choose(2)
+            assert told.value.response.status_code == 429
+            assert int(told.value.response.headers["retry-after"]) >= 1
+            return
+        waits = asyncio.create_task(choose(2))
+        await asyncio.sleep(0.05)
+        assert not waits.done()
+        await call.succeeded()
+        assert await asyncio.wait_for(waits, 5) == found
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_bound_of_the_hold_is_named_at_the_start(host: ModuleType) -> None:
+    for given, said in [
+        ({"hold": True, "hold_limits": {"max_wait": 1}}, "did you mean `max_wait_s`"),
+        ({"hold_limits": {"max_wait_s": 1}}, "need hold = true"),
+    ]:
+        with pytest.raises(RouteError, match=said):
+            made(host, strategy="expected_latency", **given)

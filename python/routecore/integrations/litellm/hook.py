@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.hold import Rejected
 from routecore.integrations.litellm.calls import Calls
 from routecore.integrations.litellm.group import Group
+from routecore.integrations.litellm.hold import rate_limited
 from routecore.integrations.litellm.request import (
     body_of,
     failed_before,
@@ -108,7 +110,10 @@ class RoutecoreCallback(CustomLogger):
             if fleet.shadow is not None:
                 _OURS.set(fleet.compare(endpoints, headers, body))
                 return healthy_deployments
-            ours = fleet.choose(endpoints, headers, body)
+            if fleet.holds:
+                ours = await fleet.acquire(endpoints, headers, body)
+            else:
+                ours = fleet.choose(endpoints, headers, body)
             if candidates is not healthy_deployments:
                 return [candidates[ids.index(ours)]]
             found = group.named(ours, healthy_deployments)
@@ -117,6 +122,8 @@ class RoutecoreCallback(CustomLogger):
                 ours = fleet.choose(group.endpoints, headers, body)
                 found = healthy_deployments[group.ids.index(ours)]
             return [found]
+        except Rejected as full:
+            raise rate_limited(full, model) from full
         except Exception as error:
             self._fault(fleet, error)
             return healthy_deployments

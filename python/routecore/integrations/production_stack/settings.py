@@ -2,14 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import msgspec
+from typing import ClassVar
 
 from routecore.endpoints.ranks import MAX_RANKS
 from routecore.errors import RouteError
-from routecore.hold import HoldLimits
-from routecore.integrations.shared import misspelt, settings
+from routecore.integrations.shared import settings
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS
 from routecore.routers.prefill_decode import PrefillDecodeRouter
@@ -23,9 +20,6 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         strategy: A word of `routecore strategies`; "equal": our equal of the host's routing logic.
         cache_discovery: Keep the endpoint objects of a static discovery between requests.
-        hold: Requests wait until the endpoint chosen for them has room in its KV cache, with the
-            routing logics that the host awaits; see docs/hold.md.
-        hold_limits: Fields of `routecore.HoldLimits`, its bounds.
         data_parallel_ranks: Of each engine; with several, each is an endpoint to the strategy.
     """
 
@@ -36,8 +30,6 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
 
     strategy: str = EQUAL
     cache_discovery: bool = True
-    hold: bool = False
-    hold_limits: dict[str, Any] = msgspec.field(default_factory=dict)
     data_parallel_ranks: int = 1
 
 
@@ -56,13 +48,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise RouteError(
             f"data_parallel_ranks: expected from 1 to {MAX_RANKS}, got {found.data_parallel_ranks}"
         )
-    try:
-        msgspec.convert(found.hold_limits, HoldLimits)
-    except msgspec.ValidationError as error:
-        said = misspelt.field(str(error), HoldLimits.__struct_fields__)
-        raise RouteError(f"hold_limits: {said}") from None
-    if found.hold_limits and not found.hold:
-        raise RouteError("hold_limits: need hold = true")
+    found.limits()
     return found
 
 

@@ -83,6 +83,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             self._telemetry = RayTelemetry(read.strategy, tags)
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
+            if read.hold:
+                _log.warning("routecore %r: hold has no effect in Ray Serve", name)
             self._telemetry.chosen(read.mode)
             beside(name, self)
         except (RouteError, TypeError) as error:

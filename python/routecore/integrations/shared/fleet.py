@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 from routecore.endpoints.monitor import RequestStatsMonitor
 from routecore.endpoints.stats import EndpointInfo
 from routecore.endpoints.table import EndpointTable
+from routecore.hold.queue import Source, Sources
 from routecore.integrations.shared.engine_caches import Addresses, EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.settings import Settings
@@ -78,6 +80,10 @@ class Fleet:
         self.caches: EngineCaches | None = engine_caches(settings, log)
         told = {} if self.caches is None else self.caches.params()
         self.router: CompiledRouter = settings.router(**told)
+        limits = settings.limits()
+        self.holds: bool = limits is not None and settings.mode == "active"
+        if limits is not None:
+            self.router.set_hold(limits)
         self.table: EndpointTable = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
         self.monitor: RequestStatsMonitor = cast(
@@ -99,6 +105,7 @@ class Fleet:
         self._log, self.telemetry, self._clock = log, telemetry, clock
         self._logs = LogThrottle()
         self._lists: dict[tuple[str, ...], tuple[EndpointInfo, ...]] = {}
+        self._sources: dict[int, tuple[tuple[EndpointInfo, ...], Source]] = {}
         params = ", ".join(f"{key}={value!r}" for key, value in settings.params.items())
         log.info("routecore %s %r: %s(%s)", settings.mode, name, settings.strategy, params)
 
@@ -139,6 +146,38 @@ class Fleet:
         url = self.router.route_request(endpoints, None, stats, asked, body)
         self.telemetry.decided(time.perf_counter() - start)
         return url
+
+    def source(self, endpoints: tuple[EndpointInfo, ...]) -> Source:
+        """What a request that waits asks for the state of these; the same for the same ones."""
+        found = self._sources.get(id(endpoints))
+        if found is None or found[0] is not endpoints:
+            if len(self._sources) >= _MAX_LISTS:
+                del self._sources[next(iter(self._sources))]
+            now = partial(self._now, endpoints)
+            found = self._sources[id(endpoints)] = (endpoints, now)
+        return found[1]
+
+    def _now(self, endpoints: tuple[EndpointInfo, ...]) -> Sources:
+        return endpoints, None, self.monitor.get_request_stats(self._clock())
+
+    async def acquire(
+        self,
+        endpoints: tuple[EndpointInfo, ...],
+        headers: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> str:
+        """`choose`, once there is room on the endpoint.
+
+        Raises:
+            Rejected: The request may not wait, or not any longer.
+        """
+        start = time.perf_counter()
+        asked = None if headers is None else Asked(headers)
+        go = await self.router.acquire(
+            self.source(endpoints), request=asked, request_json=body, ticket=False
+        )
+        self.telemetry.decided(max(0.0, time.perf_counter() - start - go.waited_s))
+        return go.url
 
     def compare(
         self,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from routecore.errors import RouteError
+from routecore.hold import HoldLimits
 from routecore.integrations.shared import defaults, misspelt
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS
@@ -31,6 +32,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         shadow_file: Where shadow mode writes its records; "{pid}" becomes the process's number.
         shadow_max_bytes: Above this the file moves to `.1`, and the `.1` before it is gone.
         lease_timeout: Seconds after which a request that never ended leaves the load.
+        hold: Requests wait until the endpoint chosen for them has room in its KV cache, where the
+            host can wait; see docs/hold.md.
+        hold_limits: Fields of `routecore.HoldLimits`, its bounds.
         kv_events: Endpoint → where its engine publishes KV events: an address, or the arguments of
             a `KVSource` (`address`, `replay`, `ranks`, …).
         kv_events_port: The same by rule, for endpoints not named: this port of the endpoint's host.
@@ -46,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     shadow_file: str = "routecore-shadow-{pid}.jsonl"
     shadow_max_bytes: int = 64 << 20
     lease_timeout: float = 600.0
+    hold: bool = False
+    hold_limits: dict[str, Any] = msgspec.field(default_factory=dict)
     kv_events: dict[str, str | dict[str, Any]] = msgspec.field(default_factory=dict)
     kv_events_port: int | None = None
     kv_replay_port: int | None = None
@@ -141,6 +147,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise RouteError(f"{self.strategy}: parameter {name!r}: {error}") from None
         return made
 
+    def limits(self) -> HoldLimits | None:
+        """The bounds of the hold; None without one.
+
+        Raises:
+            RouteError: A bound is unknown or of a wrong type, or there is no hold.
+        """
+        try:
+            found = msgspec.convert(self.hold_limits, HoldLimits)
+        except msgspec.ValidationError as error:
+            said = misspelt.field(str(error), HoldLimits.__struct_fields__)
+            raise RouteError(f"hold_limits: {said}") from None
+        if self.hold_limits and not self.hold:
+            raise RouteError("hold_limits: need hold = true")
+        return found if self.hold else None
+
     def router(self, **more: Any) -> Any:
         """A router of these settings, apart from the singleton of its class.
 
@@ -148,8 +169,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             more: Arguments that no setting holds, such as `kv_index`.
 
         Raises:
-            RouteError: As `checked`, or a value out of range.
+            RouteError: As `checked` and `limits`, or a value out of range.
         """
+        self.limits()
         params = self.checked() | more
         # type.__call__ goes round the singleton metaclass: a process serves several fleets.
         return type.__call__(self.known[self.strategy], **params)

@@ -48,6 +48,8 @@ use sessions::Sessions;
 const PACE_SECONDS: f64 = 30.0;
 /// Bounds of what is said about when to come again, seconds.
 const RETRY: (f64, f64) = (1.0, 60.0);
+/// Seconds between two looks at who lives while nothing ends.
+const REST: f64 = 0.5;
 /// Lanes that are tried in full at each end of a request.
 const LANES: usize = 4;
 
@@ -127,7 +129,17 @@ impl Hold {
 
     /// Whether it is among those who are tried.
     pub fn is_tried(&self, id: u64) -> bool {
-        self.queue.before(id, self.limits.look_ahead) < self.limits.look_ahead
+        let most = self.limits.look_ahead;
+        self.queue.before(id, most) < most && !self.stands_back(id)
+    }
+
+    /// Whether it is the first turn of a session behind another: first come, first served.
+    fn stands_back(&self, id: u64) -> bool {
+        let Some(Ask { lane, session: Some(key), .. }) = self.queue.get(id).map(|w| w.ask) else {
+            return false;
+        };
+        self.sessions.home(key).is_none()
+            && self.newcomers.range((lane, 0)..(lane, id)).next().is_some()
     }
 
     /// Whether no row has room for anybody, so that no pick can help.
@@ -151,11 +163,10 @@ impl Hold {
         let room = self.limits.room;
         let ask = self.queue.get(id)?.ask;
         let mut picked = picked;
+        if self.stands_back(id) {
+            return None;
+        }
         if let Some(key) = ask.session {
-            let lives = self.sessions.home(key).is_some();
-            if !lives && self.newcomers.range((ask.lane, 0)..(ask.lane, id)).next().is_some() {
-                return None; // first come, first served
-            }
             picked = self.sessions.place(floor, rows.clone(), key, ask.tokens, picked, room)?;
         }
         let kept = self.reserve(floor, rows.clone(), id, &added, now);
@@ -260,6 +271,7 @@ impl Hold {
     pub fn due(&self, into: &mut Vec<u64>) {
         let most = self.limits.look_ahead;
         self.queue.first(most, LANES * most, into);
+        into.retain(|&id| !self.stands_back(id));
     }
 
     /// When something happens without an end of a request: a wait runs out, or an endpoint
@@ -273,7 +285,10 @@ impl Hold {
                 at = at.min(turn);
             }
         }
-        if self.newcomers.is_empty() { at } else { at.min(self.sessions.next().unwrap_or(at)) }
+        if self.newcomers.is_empty() {
+            return at;
+        }
+        self.sessions.next().map_or(at, |next| at.min(next.max(now + REST)))
     }
 
     /// The request is gone by itself; whether it waited.
