@@ -41,6 +41,8 @@ class World:
         ]
         self.trace = trace()
         self.hold = _core.Hold(self.routers[0])
+        self.replicas = _core.Replicas(self.table, group="g", origin=1, epoch=1)
+        self.other = _core.Replicas(_core.Table(), group="g", origin=2, epoch=1)
 
     @property
     def router(self) -> Any:
@@ -305,6 +307,15 @@ CASES: dict[str, Callable[[World], Any]] = {
     "ResidentEngineStats.__new__": lambda w: _core.ResidentEngineStats(w.table, Hostile("x")),
     "ResidentEngineStats.table": lambda w: w.engine.table,
     "Hold.__new__": lambda w: _core.Hold(w.routers[1]),
+    "Replicas.__new__": lambda w: _core.Replicas(w.table, group=Name("g"), origin=3, epoch=1),
+    "Replicas.tell": lambda w: w.replicas.tell(Number(next(counter))),
+    "Replicas.hear": lambda w: w.replicas.hear(w.other.tell(next(counter)) or b"", Number(1)),
+    "Replicas.pass_time": lambda w: w.replicas.pass_time(Number(1)),
+    "Replicas.bye": lambda w: w.other.bye(Number(1)),
+    "Replicas.clear": lambda w: w.replicas.clear(),
+    "Replicas.peers": lambda w: w.replicas.peers(Number(1)),
+    "Replicas.counts": lambda w: w.replicas.counts(),
+    "Replicas.others": lambda w: w.replicas.others(Name("p")),
     "Hold.arrive": lambda w: w.hold.arrive(Name("s"), body(), None, Name("r"), 0.0, None, 0.0),
     "Hold.retry": lambda w: _route(w, lambda *a: w.hold.retry(*a, w.hold.due(), 0.0, 0.0, True)),
     "Hold.explain": lambda w: _route(w, lambda *a: w.hold.explain(*a, None, body(), None, 0.0)),

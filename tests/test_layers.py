@@ -19,6 +19,7 @@ FLOORS = (
         "endpoints",
         "hold",
         "kv_events",
+        "replicas",
         "interface",
         "requests",
         "singleton",

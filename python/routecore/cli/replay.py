@@ -27,7 +27,7 @@ _FILE = click.Path(path_type=Path)
 GROUPS = {
     "Fleet": (
         *("endpoints", "engine", "block_size", "kv_blocks", "token_budget", "max_sequences"),
-        *("speeds", "routers", "events", "stats_period_ms", "stats_delay_ms"),
+        *("speeds", "routers", "share", "events", "stats_period_ms", "stats_delay_ms"),
     ),
     "Load": ("speedup", "seed", "seeds", "jitter", "requests", "rate", "burstiness"),
     "Strategies": ("words", "params", "hold", "baseline", "slo"),
@@ -284,6 +284,7 @@ def replay(
     mixed, short, burst, rl.
     """
     from routecore import ROUTERS
+    from routecore.replay.share import Share
     from routecore.replay.slo import objectives
 
     try:
@@ -321,6 +322,10 @@ def replay(
         if jitter is None:
             jitter = 1500.0 if seeds > 1 and not drawn_anew else 0.0
         fleet["jitter_ms"] = jitter
+        if fleet["share"] is not None:
+            if fleet["routers"] == 1:
+                raise RouteError("--share: give --routers with it; one router has nobody to tell")
+            fleet["share"] = Share.of(fleet["share"])
         drawn_traces = traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
         search = {"trials": trials, "objective": objective}
         search = {name: value for name, value in search.items() if value is not None}

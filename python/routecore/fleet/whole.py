@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from routecore.endpoints import saved
 from routecore.endpoints.health import HealthPolicy
@@ -24,6 +24,9 @@ from routecore.routers.compiled import CompiledRouter
 from routecore.routers.explanation import Explanation
 from routecore.singleton import new_instance
 
+if TYPE_CHECKING:
+    from routecore.replicas import Channel, Replicas
+
 
 class Fleet:
     """The engines behind a router of your own, and the choice between them.
@@ -39,6 +42,8 @@ class Fleet:
         lease_timeout: Seconds after which a request that never ended leaves the load.
         health: When endpoints that fail are left alone; the defaults if left out.
         scrape_every: Seconds between two scrapes of each engine's `/metrics`; None for never.
+        replicas: What carries load between routers in front of the same engines, or its
+            address: `redis://…`, `zmq://…`, `ray`; see `routecore.replicas`. None: it is alone.
         hold: Whether requests wait until the endpoint chosen for them has room in its KV cache, or
             the bounds of their waiting.
 
@@ -57,6 +62,7 @@ class Fleet:
         lease_timeout: float = 600.0,
         health: HealthPolicy | None = None,
         scrape_every: float | None = None,
+        replicas: "Channel | str | None" = None,
         hold: bool | HoldLimits = False,
     ) -> None:
         self.table: EndpointTable = EndpointTable()
@@ -78,6 +84,7 @@ class Fleet:
                 EngineStatsScraper, self._endpoints, scrape_every, table=self.table
             )
             self._scraper.start()
+        self.replicas = self._beside(replicas)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -170,8 +177,19 @@ class Fleet:
             router.set_hold(hold if isinstance(hold, HoldLimits) else HoldLimits())
         return router
 
+    def _beside(self, replicas: "Channel | str | None") -> "Replicas | None":
+        if replicas is None:
+            return None
+        from routecore.replicas import Replicas
+
+        for endpoint in self._endpoints:  # so that the first choice knows what is there
+            self.table.add(endpoint.url)
+        return Replicas(replicas, table=self.table)
+
     def close(self) -> None:
-        """End the scraper's thread, if there is one."""
+        """End the threads that scrape engines and hear other routers, if there are any."""
+        if self.replicas is not None:
+            self.replicas.close()
         if self._scraper is not None:
             self._scraper.close()
 

@@ -5,6 +5,7 @@ from routecore.replay.comparison import Comparison, compare
 from routecore.replay.differences import Difference, difference, knee
 from routecore.replay.result import PerRequest, ReplayResult, Settings, Spread
 from routecore.replay.runner import PROFILES, parse_event, run
+from routecore.replay.share import Share
 from routecore.replay.traces import FORMATS, read_trace
 from routecore.replay.workloads import WORKLOADS, generate
 
@@ -17,6 +18,7 @@ __all__ = [
     "PerRequest",
     "ReplayResult",
     "Settings",
+    "Share",
     "Spread",
     "Trace",
     "compare",

@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int
     kv_blocks: int
     routers: int
+    share: str | None = None
     kv_event_delay_ms: float | None = None
     hold: bool = False
 

@@ -17,6 +17,7 @@ from routecore.hold import HoldLimits
 from routecore.replay.adapter import PythonGateway, url_of
 from routecore.replay.columns import Trace
 from routecore.replay.result import Decision, PerRequest, ReplayResult, Settings, Spread
+from routecore.replay.share import Share
 from routecore.replay.traces import read_trace
 from routecore.replay.workloads import WORKLOADS, generate
 
@@ -138,6 +139,7 @@ def run(
     max_sequences: int = 256,
     speeds: Sequence[float] | None = None,
     routers: int = 1,
+    share: Share | None = None,
     seed: int = 0,
     jitter_ms: float = 0.0,
     stats_period_ms: float = 1000.0,
@@ -164,7 +166,8 @@ def run(
         token_budget: Tokens an engine step computes at most.
         max_sequences: Requests an engine runs at once at most.
         speeds: A factor for each endpoint; 2 is twice as fast.
-        routers: Routers side by side that do not know of each other.
+        routers: Routers side by side, which know nothing of each other unless they share.
+        share: How often they tell each other what they have in flight; None for never.
         seed: Of every draw: ties, jitter, which router.
         jitter_ms: Moves each independent arrival by up to so much, in the trace's time.
         stats_period_ms: Between two scrapes of engine stats; 0 for never.
@@ -227,6 +230,7 @@ def run(
         changes=[change for event in events for change in parse_event(event)],
         hold=_limits(hold),
         decisions=decisions,
+        share=None if share is None else (share.every_ms, share.delay_ms, share.loss),
         progress=progress,
     )
     found["decisions"] = tuple(map(Decision.of, found["decisions"]))
@@ -244,6 +248,7 @@ def run(
         block_size=block_size,
         kv_blocks=blocks,
         routers=routers,
+        share=None if share is None else str(share),
         kv_event_delay_ms=kv_event_delay_ms,
         hold=hold is not False,
     )

@@ -22,6 +22,7 @@ mod locked;
 mod objects;
 mod prompt;
 mod replay;
+mod replicas;
 mod router;
 mod rows;
 mod saved;
@@ -49,6 +50,8 @@ mod _core {
     use crate::kv_events::KvIndex;
     #[pymodule_export]
     use crate::replay::{Trace, prompt_blocks, replay};
+    #[pymodule_export]
+    use crate::replicas::Replicas;
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

@@ -6,7 +6,8 @@
 //! in flight and sliding windows), [`prompt`], [`media`] and [`index`] (prompts as block hashes,
 //! and who has them cached), [`sizes`] and [`speed`] (what prompts weigh and engines are like,
 //! learned), [`trust`] (whose events are believed), [`health`] (who is left alone because it
-//! fails), [`fleet`] (these together),
+//! fails), [`fleet`] (these together), [`replicas`] (several routers
+//! that route as one),
 //! [`router`] (pick and explain), [`saved`] (what was learned, kept over a restart); [`exact`] (what
 //! engines hold, by their own events) stands alone.
 
@@ -24,6 +25,8 @@ pub mod lookup;
 pub mod media;
 pub mod min_index;
 pub mod prompt;
+pub mod register;
+pub mod replicas;
 pub mod rng;
 pub mod router;
 pub mod saved;

@@ -1,7 +1,11 @@
 //! The packed stat table: a row per endpoint, an `f64` column per stat, eligibility per row.
 
+mod parts;
+mod shared;
+
 use crate::error::{RouteError, fail};
 use crate::min_index::MinIndex;
+use parts::Parts;
 
 /// How the values of a stat compare across endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +91,36 @@ stats! {
     RequestsSent, "requests_sent", Amount;
 }
 
+/// The stats that other routers' requests add to.
+const SHARED: [Stat; parts::SHARED] = [
+    Stat::InFlight,
+    Stat::InPrefill,
+    Stat::InDecoding,
+    Stat::QueuedTokens,
+    Stat::QueuedMs,
+    Stat::QueuedPairs,
+    Stat::ContextTokens,
+    Stat::KvTokens,
+    Stat::Qps,
+    Stat::PrefillSent,
+    Stat::RequestsSent,
+];
+
+/// Where each stat stands in [`SHARED`].
+const PLACES: [Option<u8>; Stat::ALL.len()] = {
+    let mut places = [None; Stat::ALL.len()];
+    let mut at = 0;
+    while at < SHARED.len() {
+        places[SHARED[at] as usize] = Some(at as u8);
+        at += 1;
+    }
+    places
+};
+
+fn place(stat: Stat) -> Option<usize> {
+    PLACES[stat as usize].map(usize::from)
+}
+
 impl Stat {
     /// The stat of that name; the error lists the valid ones.
     ///
@@ -110,6 +144,8 @@ pub struct StatTable {
     free: Vec<u32>,
     epoch: u64,
     min_index: MinIndex,
+    /// Own and others' parts of the sums; none where no other router is heard.
+    parts: Option<Box<Parts>>,
 }
 
 impl StatTable {
@@ -158,6 +194,9 @@ impl StatTable {
     }
 
     fn blank(&mut self, row: u32) {
+        if let Some(parts) = &mut self.parts {
+            parts.blank(row as usize);
+        }
         for &stat in Stat::ALL {
             self.put(stat, row, |_| blank(stat));
         }
@@ -167,7 +206,10 @@ impl StatTable {
     fn put(&mut self, stat: Stat, row: u32, change: impl FnOnce(f64) -> f64) {
         let column = &mut self.columns[stat as usize];
         let Some(slot) = column.get_mut(row as usize) else { return };
-        *slot = change(*slot);
+        *slot = match (&mut self.parts, place(stat)) {
+            (Some(parts), Some(place)) => parts.change(place, row as usize, change),
+            _ => change(*slot),
+        };
         if stat == Stat::InFlight {
             self.min_index.update(column, row as usize);
         }
@@ -224,6 +266,9 @@ impl StatTable {
 
     /// Stores a value for each row from row 0 on, as [`StatTable::set`] does.
     pub fn fill(&mut self, stat: Stat, values: impl Iterator<Item = f64>) {
+        if self.parts.is_some() {
+            return (0..self.rows() as u32).zip(values).for_each(|(row, x)| self.set(stat, row, x));
+        }
         let column = &mut self.columns[stat as usize];
         for (slot, value) in column.iter_mut().zip(values) {
             *slot = if value.is_finite() && value >= 0.0 { value } else { f64::NAN };

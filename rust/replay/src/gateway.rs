@@ -40,6 +40,10 @@ pub trait Gateway {
     fn wake_at(&self, _now: f64) -> f64 {
         f64::INFINITY
     }
+    /// Appends what it tells the routers beside it, if anything.
+    fn tell(&mut self, _now: f64, _into: &mut Vec<u8>) {}
+    /// A router beside it told this.
+    fn hear(&mut self, _now: f64, _told: &[u8]) {}
     /// Whether to end the replay here.
     fn stopped(&mut self) -> bool {
         false

@@ -9,6 +9,7 @@
 //! (figures).
 
 pub mod arrivals;
+mod beside;
 pub mod conditions;
 pub mod decisions;
 pub mod engine;
@@ -22,6 +23,7 @@ pub mod outcome;
 pub mod report;
 pub mod request;
 pub mod several;
+pub mod share;
 pub mod sim;
 pub mod timing;
 pub mod trace;
@@ -34,6 +36,7 @@ pub use outcome::Outcome;
 pub use report::Summary;
 pub use request::Request;
 pub use several::Several;
+pub use share::Share;
 pub use sim::run;
 pub use timing::Timing;
 pub use trace::{Row, Trace};

@@ -1,13 +1,15 @@
-//! A compiled strategy of the core, fed as a live gateway feeds it. Core calls are in this file and
-//! in `hold.rs` alone.
+//! A compiled strategy of the core, fed as a live gateway feeds it. Core calls are in this file, in
+//! `hold.rs` and in `beside.rs` alone.
 
-use routecore::admission::Limits;
+mod with;
+
 use routecore::fleet::{Lookup, Told};
 use routecore::hash::{PrefixHasher, endpoint_id, session_key};
 use routecore::health::Outcome;
 use routecore::prompt::Unit;
 use routecore::{Asked, Candidates, Fleet, Key, Params, Prompt, RouteError, Router, Stat, View};
 
+use crate::beside::Beside;
 use crate::decisions::Decisions;
 use crate::engine::{EngineConfig, Report};
 use crate::events::{Held, Residency};
@@ -42,6 +44,8 @@ pub struct LiveRouter {
     /// Who waits for room; none where requests go at once.
     waiting: Option<Waiting>,
     decisions: Decisions,
+    /// The routers beside it; none where it routes alone.
+    beside: Option<Beside>,
 }
 
 impl LiveRouter {
@@ -72,6 +76,7 @@ impl LiveRouter {
             held: Vec::new(),
             waiting: None,
             decisions: Decisions::default(),
+            beside: None,
         };
         for engine in 0..engines.len() {
             live.join(engine);
@@ -89,35 +94,6 @@ impl LiveRouter {
         let row = self.fleet.add(id_of(engine));
         self.fleet.table.set(Stat::KvCapacity, row, self.kv_tokens[engine]);
         self.rows[engine] = Some(row);
-    }
-
-    /// Gives the engines capacity weights, one each.
-    #[must_use]
-    pub fn with_weights(mut self, weights: Vec<f64>) -> Self {
-        self.weights = weights;
-        self.gather();
-        self
-    }
-
-    /// Goes by the engines' KV events, not by what was sent where.
-    #[must_use]
-    pub fn with_kv_events(mut self) -> Self {
-        self.held = vec![Held::default(); self.rows.len()];
-        self
-    }
-
-    /// Lets requests wait until there is room for them.
-    #[must_use]
-    pub fn with_hold(mut self, limits: Limits) -> Self {
-        self.waiting = Some(Waiting::new(limits));
-        self
-    }
-
-    /// Keeps some of its decisions there.
-    #[must_use]
-    pub fn with_decisions(mut self, decisions: Decisions) -> Self {
-        self.decisions = decisions;
-        self
     }
 
     /// The candidates: the engines that are there, as far as they are well.
@@ -315,6 +291,18 @@ impl Gateway for LiveRouter {
     fn on_kv_events(&mut self, _: f64, engine: u32, batch: &[Residency]) {
         if let Some(held) = self.held.get_mut(engine as usize) {
             held.apply(batch);
+        }
+    }
+
+    fn tell(&mut self, now: f64, into: &mut Vec<u8>) {
+        if let Some(beside) = &mut self.beside {
+            beside.tell(&mut self.fleet, now, into);
+        }
+    }
+
+    fn hear(&mut self, now: f64, told: &[u8]) {
+        if let Some(beside) = &mut self.beside {
+            beside.hear(&mut self.fleet, now, told);
         }
     }
 

@@ -17,6 +17,7 @@ from routecore.integrations.production_stack import (
 )
 from routecore.integrations.production_stack.hooks import Callbacks
 from routecore.integrations.production_stack.monitor import RequestStatsMonitor, ShadowMonitor
+from routecore.integrations.shared.replicas import replicas_of_process
 from routecore.process import renew_lock
 
 _log = host.logger("routecore.production_stack.install")
@@ -60,6 +61,10 @@ def callbacks() -> Callbacks:
             raise settings.StartError(str(error)) from None
         names(chosen)
         _replace_monitor(_monitor_class(chosen))
+        try:
+            replicas_of_process(chosen)
+        except (RouteError, ImportError) as error:
+            raise settings.StartError(str(error)) from None
         _replace_routers()
         app = _app()
         if app is not None:

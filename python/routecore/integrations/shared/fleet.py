@@ -12,6 +12,7 @@ from routecore.endpoints.table import EndpointTable
 from routecore.hold.queue import Source, Sources
 from routecore.integrations.shared.engine_caches import Addresses, EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
+from routecore.integrations.shared.replicas import replicas
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice, MovedRequests, Shadow
 from routecore.routers import CompiledRouter
@@ -95,6 +96,7 @@ class Fleet:
                 table=self.table,
             ),
         )
+        self.replicas = replicas(settings, self.table, name)
         self.shadow: Shadow | None = None
         self.moved: MovedRequests | None = None
         if settings.mode == "shadow":

@@ -39,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             a `KVSource` (`address`, `replay`, `ranks`, …).
         kv_events_port: The same by rule, for endpoints not named: this port of the endpoint's host.
         kv_replay_port: Port of the engines' `replay_endpoint`, on the host of the event address.
+        replicas: What carries load between the routers of a fleet: `redis://host:6379`,
+            `zmq://router-headless:5570`, `zmq+ipc:///folder`, or `ray`. None: each is on its own.
+        replicas_group: Routers in front of the same engines have the same; others another.
         tokenizer: Folder of the model, whose tokenizer and chat template KV events need.
     """
 
@@ -55,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kv_events: dict[str, str | dict[str, Any]] = msgspec.field(default_factory=dict)
     kv_events_port: int | None = None
     kv_replay_port: int | None = None
+    replicas: str | None = None
+    replicas_group: str = "default"
     tokenizer: str | None = None
 
     @classmethod

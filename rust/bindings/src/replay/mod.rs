@@ -17,7 +17,7 @@ use routecore_replay::gateway::Assigned;
 use routecore_replay::report::Spread;
 use routecore_replay::timing::Profile;
 use routecore_replay::{
-    Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Several, Summary, run,
+    Change, Conditions, EngineConfig, Gateway, LiveRouter, Outcome, Several, Share, Summary, run,
 };
 
 pub use trace::Trace;
@@ -92,7 +92,7 @@ fn engine(given: EngineTuple) -> PyResult<EngineConfig> {
 #[pyfunction]
 #[pyo3(signature = (trace, engines, *, strategy=None, assigned=None, gateway=None, speedup=1.0,
     jitter=0.0, seed=0, stats_period=0.0, stats_delay=0.0, kv_event_delay=None,
-    changes=Vec::new(), hold=None, decisions=0, progress=None))]
+    changes=Vec::new(), hold=None, decisions=0, share=None, progress=None))]
 pub fn replay<'py>(
     py: Python<'py>,
     trace: &Trace,
@@ -109,6 +109,7 @@ pub fn replay<'py>(
     changes: Vec<(f64, u32, String)>,
     hold: Option<BTreeMap<String, f64>>,
     decisions: u32,
+    share: Option<(f64, f64, f64)>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let fleet = engines.into_iter().map(engine).collect::<PyResult<Vec<_>>>()?;
@@ -131,22 +132,31 @@ pub fn replay<'py>(
             Limits::but(given.iter().map(|(name, &value)| (name.as_str(), value)))
         };
         let hold = hold.as_ref().map(but).transpose().map_err(to_py)?;
-        let live = |&seed: &u64| {
+        let share = share.map(|(every, delay, loss)| Share { every, delay, loss });
+        let live = |(origin, &seed): (usize, &u64)| {
             let router = LiveRouter::new(&word, given.clone(), seed, &fleet)?;
             let router = router.with_weights(weights.clone()).with_decisions(kept.clone());
             let router = match hold {
                 Some(limits) => router.with_hold(limits),
                 None => router,
             };
+            let router = match share {
+                Some(share) => router.with_replicas(origin as u64, share.every),
+                None => router,
+            };
             Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
         };
-        let routers = seeds.iter().map(live).collect::<Result<Vec<_>, _>>();
+        let routers = seeds.iter().enumerate().map(live).collect::<Result<Vec<_>, _>>();
         let routers = routers.map_err(|error: routecore::RouteError| to_py(error))?;
         if routers.is_empty() {
             return Err(to_py("routers: expected at least 1, got 0"));
         }
         let boxed = routers.into_iter().map(|r| Box::new(r) as Box<dyn Gateway + Send>);
-        Box::new(Several::new(boxed.collect(), seed))
+        let several = Several::new(boxed.collect(), seed);
+        Box::new(match share {
+            Some(share) => several.sharing(share),
+            None => several,
+        })
     } else if let Some(assigned) = assigned {
         Box::new(Assigned(column("assigned", assigned, Some(trace.get().len()))?))
     } else if let Some(object) = gateway {

@@ -26,11 +26,17 @@ impl Backlog {
     }
 
     pub fn add(&mut self, work: &Work) {
-        let more = Self::of(work);
-        self.requests = self.requests.saturating_add(more.requests);
-        self.tokens = self.tokens.saturating_add(more.tokens);
-        self.pairs = self.pairs.saturating_add(more.pairs);
-        self.us = self.us.saturating_add(more.us);
+        *self = self.with(&Self::of(work));
+    }
+
+    /// What it is with these.
+    pub fn with(&self, other: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            tokens: self.tokens.saturating_add(other.tokens),
+            pairs: self.pairs.saturating_add(other.pairs),
+            us: self.us.saturating_add(other.us),
+        }
     }
 
     pub fn take(&mut self, work: &Work) {

@@ -15,9 +15,11 @@ mod expiry;
 mod figures;
 mod flight;
 mod gone;
+mod others;
 mod places;
 mod row;
 mod seen;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;

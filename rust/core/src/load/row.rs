@@ -2,12 +2,17 @@
 
 use super::backlog::Backlog;
 use super::flight::{Flight, Meter};
+use super::others::Others;
 use super::seen::{FirstToken, Served};
 use super::waiting::Waiting;
 use super::window::Window;
 use super::work::Work;
 use crate::index::Pin;
+use crate::register::{Field, Register};
 use crate::stats::{Stat, StatTable};
+
+/// Prefills of others that may be over from one word of theirs to the next.
+const MOST_PREFILLED: u64 = 1000;
 
 /// Everything that is counted on one row. Whole numbers, so that nothing drifts.
 #[derive(Debug, Default)]
@@ -21,6 +26,8 @@ pub(super) struct RowLoad {
     decode: u32,
     /// In flight from other routers, as the endpoint last reported.
     pub elsewhere: u32,
+    /// In flight from other routers, as these told.
+    pub others: Others,
     /// What requests sent to the row from now on carry.
     pub generation: u32,
     /// Prompt tokens of the requests that decode, and of all in flight.
@@ -31,6 +38,8 @@ pub(super) struct RowLoad {
     pub swapped: u64,
     first_seen: Option<f64>,
     meter: Meter,
+    /// Of the meter, what is others'.
+    others_prefilled: Backlog,
     arrivals: Window,
     ttft: Window,
     latency: Window,
@@ -79,6 +88,17 @@ impl RowLoad {
         self.meter
     }
 
+    /// Others told how much of their prefill is over, by now and before. Where routers come and go
+    /// between, these say nothing.
+    pub fn hear_prefilled(&mut self, before: &Backlog, now: &Backlog) {
+        let more = now.without(before);
+        let goes_on = before.requests > 0 && now.requests >= before.requests;
+        if goes_on && more.requests <= MOST_PREFILLED {
+            self.meter.prefilled = self.meter.prefilled.with(&more);
+            self.others_prefilled = self.others_prefilled.with(&more);
+        }
+    }
+
     pub fn set_meter(&mut self, meter: Meter) {
         self.meter = meter;
     }
@@ -87,10 +107,19 @@ impl RowLoad {
     pub fn pass(&mut self, now: f64) {
         let seconds = now - self.meter.at;
         if seconds > 0.0 {
-            self.meter.context_seconds += self.decoding_tokens as f64 * seconds;
-            self.meter.decode_seconds += f64::from(self.decode) * seconds;
+            self.meter.context_seconds += self.all_decoding_tokens() as f64 * seconds;
+            self.meter.decode_seconds += self.all_decoding() as f64 * seconds;
             self.meter.at = now;
         }
+    }
+
+    /// Requests that decode there, whosever they are, and their prompt tokens.
+    fn all_decoding(&self) -> u64 {
+        u64::from(self.decode).saturating_add(self.others.decoding)
+    }
+
+    fn all_decoding_tokens(&self) -> u64 {
+        self.decoding_tokens.saturating_add(self.others.decoding_tokens)
     }
 
     pub fn choose(&mut self, work: Work) {
@@ -131,7 +160,9 @@ impl RowLoad {
         if work.is_some() {
             self.reported += 1;
         }
-        let work = work.unwrap_or_default();
+        let mut work = work.unwrap_or_default();
+        // When others' prefill ahead of it is over, is known too late to learn from.
+        work.has_room &= self.others.queued.requests == 0;
         self.prefill += 1;
         self.first_seen.get_or_insert(time);
         self.arrivals.push(time, 0.0, bounds.span, bounds.sure);
@@ -139,6 +170,7 @@ impl RowLoad {
         // Choices made after this one stand in the queue behind it.
         let mut ahead = self.queued.without(&self.unsent);
         ahead.take(&work);
+        ahead = ahead.with(&self.others.queued);
         Flight {
             row,
             start: time,
@@ -148,7 +180,7 @@ impl RowLoad {
             presumed: false,
             work,
             ahead,
-            came_beside: self.decode > 0,
+            came_beside: self.all_decoding() > 0,
             mark: Meter::default(),
             generated: None,
             generation: self.generation,
@@ -192,12 +224,13 @@ impl RowLoad {
     fn waited(&self, flight: &Flight, time: f64) -> FirstToken {
         let decodes = flight.first_token.is_some();
         let own = if decodes { flight.work.prompt_tokens } else { 0 };
+        let batch = self.all_decoding().saturating_sub(u64::from(decodes));
         FirstToken {
             waited_ms: (time - flight.start) * 1e3,
             ahead: flight.ahead.features(),
             came_beside: flight.came_beside,
-            batch: f64::from(self.decode.saturating_sub(u32::from(decodes))),
-            context_tokens: self.decoding_tokens.saturating_sub(own) as f64,
+            batch: batch as f64,
+            context_tokens: self.all_decoding_tokens().saturating_sub(own) as f64,
             work: flight.work,
         }
     }
@@ -268,9 +301,35 @@ impl RowLoad {
         })
     }
 
+    /// What this router has there.
+    pub fn tell(&self, into: &mut Register) {
+        let (prefill, decode) = (u64::from(self.prefill), u64::from(self.decode));
+        let own = self.meter.prefilled.without(&self.others_prefilled);
+        let requests = u64::from(self.waiting.len()) + prefill + decode;
+        for (field, value) in [
+            (Field::Routers, u64::from(requests > 0)),
+            (Field::Requests, requests),
+            (Field::Prefilling, prefill),
+            (Field::Decoding, decode),
+            (Field::QueuedRequests, self.queued.requests),
+            (Field::QueuedTokens, self.queued.tokens),
+            (Field::QueuedPairs, self.queued.pairs),
+            (Field::QueuedUs, self.queued.us),
+            (Field::ContextTokens, self.context_tokens),
+            (Field::DecodingTokens, self.decoding_tokens),
+            (Field::PrefilledRequests, own.requests),
+            (Field::PrefilledTokens, own.tokens),
+            (Field::PrefilledPairs, own.pairs),
+        ] {
+            into.set(field, value);
+        }
+    }
+
     pub fn publish(&self, table: &mut StatTable, row: u32) {
         let (prefill, decode) = (f64::from(self.prefill), f64::from(self.decode));
-        let unseen = f64::from(self.waiting.len()) + f64::from(self.elsewhere);
+        // What the endpoint said beyond what the others did: nobody counts twice.
+        let elsewhere = u64::from(self.elsewhere).saturating_sub(self.others.requests);
+        let unseen = f64::from(self.waiting.len()) + elsewhere as f64;
         table.set(Stat::InFlight, row, unseen + prefill + decode);
         table.set(Stat::InPrefill, row, prefill);
         table.set(Stat::InDecoding, row, decode);

@@ -39,11 +39,8 @@ impl Traffic {
         }
         if self.age(now) > OLDEST {
             let fade = (-self.age(now)).exp();
-            for row in 0..table.rows() as u32 {
-                for stat in [Stat::PrefillSent, Stat::RequestsSent] {
-                    table.set(stat, row, fade * table.get(stat, row));
-                }
-            }
+            table.scale(Stat::PrefillSent, fade);
+            table.scale(Stat::RequestsSent, fade);
             self.epoch = now;
         }
         let grown = self.age(now).exp();
@@ -60,7 +57,7 @@ impl Traffic {
         if self.computed > 0.0 {
             let others =
                 (0..table.rows() as u32).filter(|&other| other != row && table.id(other).is_some());
-            let sent = others.map(|other| table.get(Stat::RequestsSent, other));
+            let sent = others.map(|other| table.own(Stat::RequestsSent, other));
             let sum: f64 = sent.sum();
             table.set(Stat::RequestsSent, row, sum / table.live().saturating_sub(1).max(1) as f64);
         }
@@ -85,10 +82,11 @@ impl Traffic {
         Self { epoch: now.epoch, begun: now.begun, ..self }
     }
 
-    /// All prefill was found to take so many times what it was taken to.
+    /// All prefill was found to take so many times what it was taken to. Other routers find out for
+    /// themselves.
     pub fn rescale(table: &mut StatTable, factor: f64) {
         for row in 0..table.rows() as u32 {
-            table.set(Stat::PrefillSent, row, factor * table.get(Stat::PrefillSent, row));
+            table.set(Stat::PrefillSent, row, factor * table.own(Stat::PrefillSent, row));
         }
     }
 

@@ -1,0 +1,12 @@
+"""Several routers in front of one fleet that route as one.
+
+Each tells the others what it has in flight on every endpoint, and adds what it hears of theirs to
+its own figures. `Replicas` does that for a table; how the messages travel is a `Channel`: Redis or
+Valkey, ZMQ, or Ray.
+"""
+
+from routecore.replicas.address import channel_of
+from routecore.replicas.channel import Channel
+from routecore.replicas.replicas import Peer, Replicas, Traffic
+
+__all__ = ["Channel", "Peer", "Replicas", "Traffic", "channel_of"]

@@ -1,0 +1,234 @@
+"""The threads that tell other routers of this one's load, and hear of theirs."""
+
+import hashlib
+import logging
+import os
+import secrets
+import threading
+import time
+from contextlib import suppress
+
+import msgspec
+
+from routecore import _core
+from routecore.endpoints.table import EndpointTable, default_table
+from routecore.errors import RouteError
+from routecore.process import watch
+from routecore.replicas.address import channel_of
+from routecore.replicas.channel import Channel
+
+_LOG = logging.getLogger("routecore.replicas")
+_TURN = 0.25
+"""Seconds between two looks at who fell silent, at most."""
+_LONGEST_PAUSE = 5.0
+"""Seconds until a channel that is down is tried again, at most."""
+
+_TOLD = {
+    "malformed": "cannot be read: something else speaks there",
+    "too_large": "is too large",
+    "version": "is of another version of routecore",
+    "group": "is of another group of routers",
+    "grain": "is of a router that cuts prompts otherwise",
+    "same_name": "is of another router with the name of this one",
+    "full": "is of one router, or of endpoints, more than are listened to",
+}
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Another router that is heard.
+
+    Attributes:
+        origin: What it calls itself.
+        age: Seconds since its last word.
+        endpoints: Endpoints on which it has anything in flight, or had lately.
+    """
+
+    origin: str
+    age: float
+    endpoints: int
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What was sent and heard since the start.
+
+    Attributes:
+        sent: Messages sent.
+        sent_bytes: Their bytes.
+        heard: Messages of others that counted.
+        heard_bytes: Bytes of all that came, own messages that came back among them.
+        delay: Seconds that a message is under way; 0 where own messages do not come back.
+        ignored: Messages that did not count, by reason.
+    """
+
+    sent: int
+    sent_bytes: int
+    heard: int
+    heard_bytes: int
+    delay: float
+    ignored: dict[str, int]
+
+
+class Replicas:
+    """Lets this router know what the others of its group have in flight.
+
+    Nothing of it is on the way of a request: two background threads send and hear, and the routers
+    and monitors of the table read sums. Where the channel is down, each router goes by its own
+    figures and those heard in the last 3 seconds; it is tried again by itself.
+
+    Args:
+        channel: What carries the messages, or its address: `redis://host:6379/0`, `rediss://…`,
+            `zmq://router-headless:5570`, `zmq+ipc:///run/routecore`, `ray`.
+        table: Where load is kept; the one that all parts share unless they are given one.
+        group: Routers with the same endpoints have the same; others on the same server another.
+        name: Of this router; drawn at random if left out. Two routers must not share one.
+
+    Raises:
+        RouteError: An address that is none.
+        ImportError: The channel needs a package that is missing; names the extra to install.
+    """
+
+    def __init__(
+        self,
+        channel: Channel | str,
+        *,
+        table: EndpointTable | None = None,
+        group: str = "default",
+        name: str | None = None,
+    ) -> None:
+        self.table = default_table() if table is None else table
+        self.group = group
+        self._name = name
+        self._channel: Channel = channel_of(channel, group) if isinstance(channel, str) else channel
+        self._closed = False
+        self._is_down = False
+        self._start()
+        watch(self)
+
+    def _start(self) -> None:
+        origin = secrets.randbits(64) if self._name is None else hash_of(self._name)
+        self._core = _core.Replicas(
+            self.table.core,
+            group=self.group,
+            origin=origin,
+            epoch=time.time_ns(),
+            every=self._channel.every,
+        )
+        self._stop = threading.Event()
+        self._opened = threading.Event()
+        self._threads = [
+            threading.Thread(target=run, name=f"routecore-replicas-{word}", daemon=True)
+            for word, run in (("hear", self._hear), ("tell", self._tell))
+        ]
+        self._process = os.getpid()
+        for thread in self._threads:
+            thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Replicas of group {self.group!r}: {len(self.peers)} others>"
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The other routers that are heard now."""
+        seen = self._core.peers(time.monotonic())
+        return [Peer(f"{origin:016x}", age, endpoints) for origin, age, endpoints in seen]
+
+    @property
+    def traffic(self) -> Traffic:
+        """Messages and bytes since the start."""
+        sent, sent_bytes, heard, heard_bytes, delay, ignored = self._core.counts()
+        return Traffic(sent, sent_bytes, heard, heard_bytes, delay, dict(ignored))
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the channel is down, and this router on its own."""
+        return self._is_down
+
+    def others(self, url: str) -> int:
+        """Requests that other routers have in flight on the endpoint."""
+        return self._core.others(url)[0]
+
+    def close(self) -> None:
+        """Say good-bye, and stop. What others told counts no more."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop.set()
+        with suppress(Exception):
+            if self._opened.is_set():
+                self._channel.send(self._core.bye(time.monotonic()))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(2.0)
+        with suppress(Exception):
+            self._channel.close()
+        self._core.clear()
+
+    def _hear(self) -> None:
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                if not self._opened.is_set():
+                    self._channel.open()
+                    self._opened.set()
+                    self._up()
+                    pause = 0.1
+                for message in self._channel.receive(_TURN):
+                    self._note(*self._core.hear(message, time.monotonic()))
+                self._core.pass_time(time.monotonic())
+            except Exception as error:  # whatever a client raises: the network must end nothing
+                self._down(error)
+                # Who is not heard is gone in time, whether the channel comes back or not.
+                until = time.monotonic() + pause
+                while not self._stop.wait(min(_TURN, pause)) and time.monotonic() < until:
+                    self._core.pass_time(time.monotonic())
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._core.pass_time(time.monotonic())
+
+    def _tell(self) -> None:
+        while not self._stop.wait(self._channel.every):
+            if not self._opened.is_set():
+                continue
+            message = self._core.tell(time.monotonic())
+            if message is None:
+                continue
+            try:
+                self._channel.send(message)
+            except Exception as error:  # as above
+                self._down(error)
+
+    def _up(self) -> None:
+        if self._is_down:
+            _LOG.warning("Other routers are heard again.")
+        self._is_down = False
+
+    def _down(self, error: Exception) -> None:
+        self._opened.clear()
+        if not self._is_down and not self._stop.is_set():
+            _LOG.warning("Other routers are not heard: %s. Trying again.", error)
+        self._is_down = True
+        with suppress(Exception):
+            self._channel.close()
+
+    def _note(self, word: str, origin: int, first: bool) -> None:
+        if first:
+            _LOG.warning("A message of %016x is ignored: it %s.", origin, _TOLD.get(word, word))
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._process:
+            self.close()
+
+    def _after_fork(self) -> None:
+        """The child is another router; what it heard it has to hear again."""
+        if self._closed:
+            return
+        renew = getattr(self._channel, "after_fork", None)
+        if renew is not None:
+            renew()
+        self._start()
+
+
+def hash_of(name: str) -> int:
+    """A number for a name, the same in every process."""
+    if not name:
+        raise RouteError("replicas: expected a name, got an empty text")
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,52 @@
+//! Between the fleet and its registers: what this router has, and what all others have.
+
+use crate::fleet::Fleet;
+use crate::register::{Field, Register};
+use crate::stats::Stat;
+
+/// What this router has on each of its endpoints, appended.
+pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
+    let rate = fleet.engine().rate;
+    for row in 0..fleet.table.rows() as u32 {
+        let Some(id) = fleet.table.id(row) else { continue };
+        let mut register = Register::default();
+        fleet.load.tell(row, &mut register);
+        let table = &fleet.table;
+        register.round(Field::KvTokens, table.own(Stat::KvTokens, row));
+        register.round(Field::PrefillRate, 1e3 * rate * table.own(Stat::PrefillSent, row));
+        register.round(Field::RequestRate, 1e3 * rate * table.own(Stat::RequestsSent, row));
+        register.round(Field::Qps, 1e3 * fleet.load.qps(row));
+        into.push((id, register));
+    }
+}
+
+/// All other routers have this on the row from now on.
+pub fn others(fleet: &mut Fleet, row: u32, sum: &Register) {
+    fleet.load.hear_others(&mut fleet.table, row, sum);
+    let rate = fleet.engine().rate;
+    for (stat, field) in
+        [(Stat::PrefillSent, Field::PrefillRate), (Stat::RequestsSent, Field::RequestRate)]
+    {
+        fleet.table.set_others(stat, row, sum.get(field) as f64 * 1e-3 / rate);
+    }
+    let kv_tokens = kv_tokens(fleet, row, sum);
+    fleet.table.set_others(Stat::KvTokens, row, kv_tokens);
+}
+
+/// Tokens that others keep in the row's KV cache beside this router's. What requests of several
+/// routers share is there once: how much that is, is taken from what each router's own requests
+/// share, as if that were one prefix of them all. And a cache holds no more than it has room for.
+fn kv_tokens(fleet: &Fleet, row: u32, sum: &Register) -> f64 {
+    let table = &fleet.table;
+    let all = |field, stat| sum.get(field) as f64 + table.own(stat, row);
+    let own = table.own(Stat::KvTokens, row);
+    let requests = all(Field::Requests, Stat::InFlight);
+    let routers = sum.get(Field::Routers) as f64 + f64::from(table.own(Stat::InFlight, row) > 0.0);
+    let kept = all(Field::KvTokens, Stat::KvTokens);
+    let saved = (all(Field::ContextTokens, Stat::ContextTokens) - kept).max(0.0);
+    let shared = saved / (requests - routers).max(1.0);
+    let told = table.get(Stat::KvCapacity, row);
+    let capacity = if told > 0.0 { told } else { fleet.engine().kv_tokens };
+    let others = sum.get(Field::KvTokens) as f64 - (routers - 1.0).max(0.0) * shared;
+    others.min(capacity - own).max(0.0)
+}

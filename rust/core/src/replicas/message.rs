@@ -1,0 +1,203 @@
+//! Messages between routers: what is in one, as bytes and back.
+//!
+//! A head (`rcL`, version, group, grain, origin, epoch, sequence) and sections. A section of an unknown
+//! kind is passed over, so that a kind can be added without a new version. Nothing of a message
+//! counts unless all of it can be read.
+
+use super::ignored::Ignored;
+use super::wire::{Reader, put_section, put_u64, put_varint};
+use crate::register::{FIELDS, Register};
+
+/// Version of the format; peers of another one are ignored.
+pub const VERSION: u8 = 1;
+/// Bytes of the longest message that is read.
+pub const LONGEST: usize = 4 << 20;
+/// Registers of one message at most.
+pub const MOST_ROWS: usize = 1 << 14;
+
+const MAGIC: &[u8; 3] = b"rcL";
+const SOME_ROWS: u8 = 1;
+const ALL_ROWS: u8 = 2;
+const BYE: u8 = 3;
+
+/// Who says it, and when in the order of what is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Hash of the name of the routers that belong together.
+    pub group: u64,
+    /// Says how prompts are cut and named; 0 for who does not read any.
+    pub grain: u64,
+    /// The router, drawn at random unless it is named.
+    pub origin: u64,
+    /// Unix nanoseconds when it started: a name that comes back later is another router.
+    pub epoch: u64,
+    /// Rises with each message.
+    pub sequence: u64,
+}
+
+/// What is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Endpoint ids and their registers.
+    pub rows: Vec<(u64, Register)>,
+    /// Whether these are all: whatever is not among them is empty.
+    pub whole: bool,
+    /// Whether the router leaves.
+    pub bye: bool,
+}
+
+impl Message {
+    /// As bytes, appended.
+    pub fn encode(&self, head: &Head, into: &mut Vec<u8>) {
+        into.extend_from_slice(MAGIC);
+        into.push(VERSION);
+        for value in [head.group, head.grain, head.origin, head.epoch] {
+            put_u64(into, value);
+        }
+        put_varint(into, head.sequence);
+        if self.whole || !self.rows.is_empty() {
+            let kind = if self.whole { ALL_ROWS } else { SOME_ROWS };
+            put_section(into, kind, |body| {
+                self.rows.iter().for_each(|(id, register)| put_row(body, *id, register));
+            });
+        }
+        if self.bye {
+            put_section(into, BYE, |_| {});
+        }
+    }
+
+    /// Reads the sections of a message.
+    ///
+    /// # Errors
+    /// Where any of it cannot be read.
+    pub fn decode(mut sections: Reader<'_>) -> Result<Self, Ignored> {
+        let mut found = Self::default();
+        while !sections.is_done() {
+            let (kind, mut body) = sections.section().ok_or(Ignored::Malformed)?;
+            match kind {
+                SOME_ROWS | ALL_ROWS => {
+                    found.whole |= kind == ALL_ROWS;
+                    while !body.is_done() {
+                        if found.rows.len() >= MOST_ROWS {
+                            return Err(Ignored::TooLarge);
+                        }
+                        found.rows.push(row(&mut body).ok_or(Ignored::Malformed)?);
+                    }
+                }
+                BYE => found.bye = true,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Takes the head off a message; what is left are the sections.
+///
+/// # Errors
+/// Where it is none, or of another version.
+pub fn open(bytes: &[u8]) -> Result<(Head, Reader<'_>), Ignored> {
+    if bytes.len() > LONGEST {
+        return Err(Ignored::TooLarge);
+    }
+    let mut reader = Reader(bytes);
+    if reader.take(MAGIC.len()) != Some(MAGIC) {
+        return Err(Ignored::Malformed);
+    }
+    match reader.byte() {
+        Some(VERSION) => {}
+        Some(_) => return Err(Ignored::Version),
+        None => return Err(Ignored::Malformed),
+    }
+    let mut head = || {
+        Some(Head {
+            group: reader.u64()?,
+            grain: reader.u64()?,
+            origin: reader.u64()?,
+            epoch: reader.u64()?,
+            sequence: reader.varint()?,
+        })
+    };
+    let head = head().ok_or(Ignored::Malformed)?;
+    Ok((head, reader))
+}
+
+/// An endpoint's id, which values are not 0, and these.
+fn put_row(into: &mut Vec<u8>, id: u64, register: &Register) {
+    let values = register.values();
+    let mask = (0..FIELDS).fold(0, |mask, at| mask | u64::from(values[at] != 0) << at);
+    put_u64(into, id);
+    put_varint(into, mask);
+    values.iter().filter(|&&value| value != 0).for_each(|&value| put_varint(into, value));
+}
+
+fn row(from: &mut Reader<'_>) -> Option<(u64, Register)> {
+    let id = from.u64()?;
+    let mask = from.varint()?;
+    if mask >> FIELDS != 0 {
+        return None;
+    }
+    let mut register = Register::default();
+    for &field in crate::register::Field::ALL {
+        if mask >> (field as usize) & 1 == 1 {
+            register.set(field, from.varint()?);
+        }
+    }
+    Some((id, register))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::Field;
+
+    fn message() -> (Head, Message) {
+        let head = Head { group: 1, grain: 2, origin: 3, epoch: 1 << 60, sequence: 300 };
+        let mut register = Register::default();
+        register.set(Field::Requests, 7);
+        register.set(Field::QueuedPairs, 1 << 40);
+        let rows = vec![(u64::MAX, register), (5, Register::default())];
+        (head, Message { rows, whole: true, bye: false })
+    }
+
+    #[test]
+    fn what_is_said_comes_back_and_nothing_of_a_part_of_it() {
+        let (head, said) = message();
+        let mut bytes = Vec::new();
+        said.encode(&head, &mut bytes);
+        let (found, sections) = open(&bytes).unwrap();
+        assert_eq!((found, Message::decode(sections)), (head, Ok(said)));
+        let whole = 3 + 1 + 32 + 2; // a head alone is a message that says nothing
+        for end in (0..bytes.len()).filter(|&end| end != whole) {
+            let part = open(&bytes[..end]).and_then(|(_, sections)| Message::decode(sections));
+            assert_eq!(part, Err(Ignored::Malformed), "{end}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_noise_and_an_unknown_section_is_passed_over() {
+        let (head, said) = message();
+        let mut bytes = Vec::new();
+        said.encode(&head, &mut bytes);
+        put_section(&mut bytes, 200, |body| body.extend([1, 2, 3]));
+        let (_, sections) = open(&bytes).unwrap();
+        assert_eq!(Message::decode(sections), Ok(said));
+        bytes[3] = VERSION + 1;
+        assert_eq!(open(&bytes).err(), Some(Ignored::Version));
+        assert_eq!(open(b"HTTP/1.1 200 OK").err(), Some(Ignored::Malformed));
+        assert_eq!(open(&vec![0; LONGEST + 1]).err(), Some(Ignored::TooLarge));
+    }
+
+    #[test]
+    fn a_claim_of_more_than_there_is_room_for_is_refused() {
+        let mut bytes = Vec::new();
+        Message::default().encode(&Head::default(), &mut bytes);
+        let mut body = Vec::new();
+        for id in 0..=MOST_ROWS as u64 {
+            put_row(&mut body, id, &Register::default());
+        }
+        put_section(&mut bytes, SOME_ROWS, |into| into.extend(body));
+        let (_, sections) = open(&bytes).unwrap();
+        assert_eq!(Message::decode(sections), Err(Ignored::TooLarge));
+    }
+}

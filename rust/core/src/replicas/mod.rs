@@ -1,0 +1,261 @@
+//! Several routers in front of one fleet that route as one.
+//!
+//! Each tells the others, as absolute values, what it has on each endpoint: a last-writer
+//! [`Register`] per router and endpoint. A router's own figures are exact and immediate; to these
+//! come the sums of what was heard. No request ids, no acknowledgements, nothing on the way of a
+//! request: a message that is lost is healed by the next, and a router that falls silent is gone
+//! [`GONE_AFTER`] seconds later with all that it had. Times are arguments, and only ever of one clock:
+//! what others' clocks say counts for nothing but the order of restarts.
+//!
+//! Read next: `register.rs` (what is told), `outbox.rs` (when), `message.rs` (as bytes), `peers.rs`
+//! (what was heard), `merge.rs` (how it reaches the strategies).
+
+mod ignored;
+mod merge;
+mod message;
+mod outbox;
+mod peers;
+mod wire;
+
+use std::collections::HashMap;
+
+pub use ignored::Ignored;
+pub use merge::own;
+pub use message::{Head, LONGEST, VERSION};
+use message::{Message, open};
+pub use outbox::HEARTBEAT;
+use outbox::Outbox;
+use peers::Peers;
+pub use peers::{GONE_AFTER, MOST_PEERS, Seen};
+
+use crate::fleet::Fleet;
+use crate::register::Register;
+
+/// Seconds between two messages that say what changed, at least, unless it is set.
+pub const EVERY: f64 = 0.05;
+/// Whose messages are ignored, as far as that is remembered.
+const REMEMBERED: usize = 64;
+
+/// Who this router is, and how often it speaks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Hash of the name of the routers that belong together.
+    pub group: u64,
+    /// How prompts are cut and named; 0 where none are read.
+    pub grain: u64,
+    /// This router.
+    pub origin: u64,
+    /// Unix nanoseconds when it started.
+    pub epoch: u64,
+    /// Seconds between two messages, at least.
+    pub every: f64,
+}
+
+/// Messages and bytes since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that were made to be sent, and their bytes.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Others' messages that counted.
+    pub heard: u64,
+    /// Bytes of all that came.
+    pub heard_bytes: u64,
+    /// Messages that were ignored, in the order of [`Ignored::ALL`].
+    pub ignored: [u64; Ignored::ALL.len()],
+}
+
+/// What a message was worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It counts.
+    News,
+    /// It is this router's own, come back.
+    Own,
+    /// It is ignored; `first`: for the first time of this router for this reason.
+    Ignored {
+        /// Why.
+        why: Ignored,
+        /// Whose it was, as far as that could be read; 0 otherwise.
+        origin: u64,
+        /// Whether that should be told.
+        first: bool,
+    },
+}
+
+/// This router among the others.
+#[derive(Debug)]
+pub struct Replicas {
+    settings: Settings,
+    outbox: Outbox,
+    peers: Peers,
+    counts: Counts,
+    /// Seconds that messages are under way, by those of this router that come back to it.
+    delay: f64,
+    /// Whose messages were ignored, and why.
+    told: Vec<(u64, Ignored)>,
+    /// Row of each endpoint, as of this epoch of the table.
+    rows: HashMap<u64, u32>,
+    epoch: Option<u64>,
+}
+
+impl Replicas {
+    /// Nobody was heard yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            outbox: Outbox::new(settings.every),
+            peers: Peers::default(),
+            counts: Counts::default(),
+            delay: 0.0,
+            told: Vec::new(),
+            rows: HashMap::new(),
+            epoch: None,
+        }
+    }
+
+    /// Nothing that others were ever said to have counts in the fleet: this router is new in it, be
+    /// it that it was forked off one that was not.
+    pub fn begin(&mut self, fleet: &mut Fleet) {
+        fleet.table.share();
+        for row in 0..fleet.table.rows() as u32 {
+            merge::others(fleet, row, &Register::default());
+        }
+    }
+
+    /// Whether it is time to ask for [own] registers and to [tell](Self::tell) them.
+    pub fn is_due(&self, now: f64) -> bool {
+        self.outbox.is_due(now)
+    }
+
+    /// Appends the message that is to be sent now, if there is one.
+    pub fn tell(
+        &mut self,
+        own: impl Iterator<Item = (u64, Register)>,
+        now: f64,
+        into: &mut Vec<u8>,
+    ) -> bool {
+        let Some((sequence, message)) = self.outbox.next(own, now) else { return false };
+        self.write(sequence, &message, into);
+        true
+    }
+
+    /// Appends the message that this router leaves.
+    pub fn bye(&mut self, now: f64, into: &mut Vec<u8>) {
+        let sequence = self.outbox.number(now);
+        self.write(sequence, &Message { bye: true, ..Message::default() }, into);
+    }
+
+    fn write(&mut self, sequence: u64, message: &Message, into: &mut Vec<u8>) {
+        let Settings { group, grain, origin, epoch, .. } = self.settings;
+        let before = into.len();
+        message.encode(&Head { group, grain, origin, epoch, sequence }, into);
+        self.counts.sent += 1;
+        self.counts.sent_bytes += (into.len() - before) as u64;
+    }
+
+    /// Takes note of a message that came at `now`.
+    pub fn hear(&mut self, bytes: &[u8], now: f64) -> Heard {
+        self.counts.heard_bytes += bytes.len() as u64;
+        let mut origin = 0;
+        match self.read(bytes, now, &mut origin) {
+            Ok(heard) => heard,
+            Err(why) => {
+                self.counts.ignored[why as usize] += 1;
+                let first = why != Ignored::Stale
+                    && self.told.len() < REMEMBERED
+                    && !self.told.contains(&(origin, why));
+                if first {
+                    self.told.push((origin, why));
+                }
+                Heard::Ignored { why, origin, first }
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8], now: f64, origin: &mut u64) -> Result<Heard, Ignored> {
+        let (head, sections) = open(bytes)?;
+        *origin = head.origin;
+        let Settings { group, grain, origin: own, epoch, .. } = self.settings;
+        if head.group != group {
+            return Err(Ignored::Group);
+        }
+        if head.origin == own {
+            if head.epoch > epoch {
+                return Err(Ignored::SameName);
+            } else if head.epoch < epoch {
+                return Err(Ignored::Stale);
+            }
+            if let Some(age) = self.outbox.age(head.sequence, now) {
+                self.delay = age;
+            }
+            return Ok(Heard::Own);
+        }
+        if head.grain != grain && head.grain != 0 && grain != 0 {
+            return Err(Ignored::Grain);
+        }
+        let message = Message::decode(sections)?;
+        let is_new = !self.peers.knows(head.origin);
+        self.peers.hear(&head, message, now - self.delay)?;
+        self.counts.heard += 1;
+        if is_new {
+            self.outbox.again(); // it has not heard of this one either
+        }
+        Ok(Heard::News)
+    }
+
+    /// Time passes: who was silent for too long is gone.
+    pub fn expire(&mut self, now: f64) {
+        self.peers.expire(now);
+    }
+
+    /// Nobody is heard any more: what others told counts no longer.
+    pub fn clear(&mut self) {
+        self.peers.clear();
+    }
+
+    /// Lets the fleet know what changed of others' sums, at most so many endpoints at once. Whether
+    /// there are more.
+    pub fn merge(&mut self, fleet: &mut Fleet, most: usize) -> bool {
+        fleet.table.share();
+        let epoch = fleet.table.epoch();
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            let rows = 0..fleet.table.rows() as u32;
+            self.rows = rows.filter_map(|row| Some((fleet.table.id(row)?, row))).collect();
+            self.peers.touch();
+        }
+        for (id, sum) in self.peers.take_changed(most) {
+            if let Some(&row) = self.rows.get(&id) {
+                merge::others(fleet, row, &sum);
+            }
+        }
+        self.peers.has_changed()
+    }
+
+    /// What all others have on the endpoint.
+    pub fn sum(&self, id: u64) -> Register {
+        self.peers.sum(id)
+    }
+
+    /// The routers that are heard.
+    pub fn seen(&self) -> impl Iterator<Item = Seen> + '_ {
+        self.peers.seen()
+    }
+
+    /// Messages and bytes since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Seconds that messages are under way, as far as that is known.
+    pub fn delay(&self) -> f64 {
+        self.delay
+    }
+
+    /// Who this router is.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+}

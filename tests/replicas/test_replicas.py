@@ -1,0 +1,327 @@
+"""Routers that hear each other, by a real Redis server and by ZMQ, and what goes wrong there."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from routecore import Fleet, RouteError, _core
+from routecore.endpoints.table import EndpointTable
+from routecore.replicas import Replicas, channel_of
+
+URLS = ("http://a:1", "http://b:1")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Wait until it holds; far longer than it needs."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+class Server:
+    """A `redis-server` of the test's own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self._command = [
+            *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(folder), *options),
+        ]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        until(self._answers, "redis-server does not start")
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
+            return True
+        return False
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server; skipped where none is installed."""
+    pytest.importorskip("redis", reason="the extra `replicas` is not installed")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    made = Server(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def fleets() -> Iterator[Callable[..., Fleet]]:
+    """Makes fleets that are closed after the test."""
+    made: list[Fleet] = []
+
+    def make(replicas: object) -> Fleet:
+        made.append(Fleet(URLS, "least_connections", replicas=replicas))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.close()
+
+
+def send(fleet: Fleet, count: int) -> list[object]:
+    """So many requests that are in flight from now on."""
+    return [fleet.request().__enter__() for _ in range(count)]
+
+
+def in_flight(fleet: Fleet) -> float:
+    return float(fleet.table.column("in_flight").sum())
+
+
+def others(fleet: Fleet) -> int:
+    assert fleet.replicas is not None
+    return sum(fleet.replicas.others(url) for url in URLS)
+
+
+def test_two_fleets_over_redis_choose_as_one(server: Server, fleets: Callable[..., Fleet]) -> None:
+    one, two = fleets(server.url), fleets(server.url)
+    send(one, 3)
+    until(lambda: in_flight(two) == 3, "the second has not heard of the first's requests")
+    send(two, 1)
+    assert list(two.table.column("in_flight")) == [2.0, 2.0]
+    assert two.replicas is not None
+    until(lambda: in_flight(one) == 4, "the first has not heard of the second's request")
+    # A third that joins knows at once, and who leaves takes nothing but its own along.
+    three = fleets(server.url)
+    until(lambda: others(three) == 4, "the newcomer has not heard of the others")
+    one.close()
+    until(lambda: others(three) == 1, "the one that left still counts")
+    assert [peer.age < 3 for peer in two.replicas.peers] == [True]
+
+
+def test_groups_on_one_server_do_not_hear_each_other(
+    server: Server, fleets: Callable[..., Fleet]
+) -> None:
+    mine, theirs = EndpointTable(), EndpointTable()
+    for table in (mine, theirs):
+        for url in URLS:
+            table.add(url)
+    other = Replicas(server.url, table=theirs, group="b")
+    own = Replicas(channel_of(server.url, "b"), table=mine, group="a")  # the same channel even
+    try:
+        theirs.core.sent(URLS[0], "r", 0.0)
+        until(lambda: own.traffic.ignored["group"] > 0, "nothing was ignored")
+        assert own.others(URLS[0]) == 0 and not own.peers
+    finally:
+        own.close()
+        other.close()
+
+
+def test_a_server_that_is_gone_and_comes_back_empty(
+    server: Server, fleets: Callable[..., Fleet]
+) -> None:
+    one, two = fleets(server.url), fleets(server.url)
+    send(one, 5)
+    until(lambda: others(two) == 5, "not heard")
+    server.stop()
+    # Nobody is decided by what was heard for longer than it is good for; own requests go on.
+    until(lambda: others(two) == 0, "a word outlived its time")
+    send(two, 2)
+    assert in_flight(two) == 2
+    assert one.replicas is not None
+    until(lambda: one.replicas is not None and one.replicas.is_down, "not noticed")
+    server.start()
+    until(lambda: others(two) == 5, "the server is back, and nobody heard")
+    until(lambda: others(one) == 2, "the server is back, and nobody heard")
+
+
+def test_a_server_with_another_password_or_none_at_all_stops_nothing(
+    server: Server, fleets: Callable[..., Fleet], caplog: pytest.LogCaptureFixture
+) -> None:
+    import redis
+
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", "right")
+    for url in (
+        f"redis://:wrong-secret@127.0.0.1:{server.port}",
+        f"redis://127.0.0.1:{free_port()}",
+        f"rediss://127.0.0.1:{server.port}",
+    ):
+        fleet = fleets(url)
+        send(fleet, 1)
+        until(lambda f=fleet: f.replicas.is_down, "not noticed")  # type: ignore[misc]
+        assert in_flight(fleet) == 1
+    one, two = (fleets(f"redis://:right@127.0.0.1:{server.port}") for _ in range(2))
+    send(one, 2)
+    until(lambda: others(two) == 2, "the right password does not help")
+    assert "wrong-secret" not in caplog.text
+    assert "Other routers are not heard" in caplog.text
+
+
+def test_noise_on_the_channel_is_counted_and_told_once(
+    server: Server, fleets: Callable[..., Fleet], caplog: pytest.LogCaptureFixture
+) -> None:
+    import redis
+
+    one, two = fleets(server.url), fleets(server.url)
+    send(one, 2)
+    until(lambda: others(two) == 2, "not heard")
+    client = redis.Redis.from_url(server.url)
+    for noise in (b"", b"hello", bytes(5 << 20), b"rcL\x09" + bytes(40)) * 2:
+        client.publish("routecore:replicas:default", noise)
+
+    def counted() -> bool:
+        assert two.replicas is not None
+        ignored = two.replicas.traffic.ignored
+        return [ignored[why] for why in ("malformed", "too_large", "version")] == [4, 2, 2]
+
+    until(counted, "the noise was not counted")
+    assert others(two) == 2
+    assert sum("is ignored" in record.message for record in caplog.records) <= 6
+    client.close()
+
+
+def test_a_process_that_is_killed_takes_its_load_along(
+    server: Server, fleets: Callable[..., Fleet]
+) -> None:
+    code = (
+        "import sys, time\n"
+        "from routecore import Fleet\n"
+        f"fleet = Fleet({URLS!r}, 'least_connections', replicas={server.url!r})\n"
+        "requests = [fleet.request().__enter__() for _ in range(1000)]\n"
+        "print('sent', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    here = fleets(server.url)
+    send(here, 1)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as peer:
+        try:
+            assert peer.stdout is not None and peer.stdout.readline() == b"sent\n"
+            until(lambda: others(here) == 1000, "the peer is not heard")
+        finally:
+            peer.kill()
+    until(lambda: others(here) == 0, "the dead peer's load stays")
+    assert in_flight(here) == 1
+
+
+def test_words_that_come_late_count_for_so_much_less(
+    server: Server, fleets: Callable[..., Fleet]
+) -> None:
+    """A proxy that delays everything by more than a word is good for."""
+    proxy = Slow(server.port, 3.5)
+    one, two = (fleets(f"redis://127.0.0.1:{proxy.port}") for _ in range(2))
+    send(one, 2)
+    send(two, 1)
+    time.sleep(1.0)
+    assert (in_flight(one), in_flight(two)) == (2, 1)
+    proxy.close()
+
+
+class Slow:
+    """Passes bytes on to a port, each so many seconds later."""
+
+    def __init__(self, port: int, delay: float) -> None:
+        self._delay, self._to = delay, port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                there, _ = self._listener.accept()
+                here = socket.create_connection(("127.0.0.1", self._to))
+                for pair in ((there, here), (here, there)):
+                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with source, sink, suppress(OSError):
+            while data := source.recv(1 << 16):
+                time.sleep(self._delay)
+                sink.sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_routers_in_one_folder_and_routers_at_listed_ports_hear_each_other(
+    tmp_path: Path, fleets: Callable[..., Fleet]
+) -> None:
+    pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
+    first, second = free_port(), free_port()
+    listed = f"zmq://127.0.0.1:{first},127.0.0.1:{second}"
+    folder = f"zmq+ipc://{tmp_path}/s"
+    for addresses in (
+        (folder, folder),
+        (listed, f"{listed}?bind=127.0.0.1:{second}"),
+    ):
+        one, two = (fleets(address) for address in addresses)
+        send(one, 3)
+        send(two, 1)
+        until(lambda f=two: others(f) == 3, f"{addresses}: not heard")  # type: ignore[misc]
+        until(lambda f=one: in_flight(f) == 4, f"{addresses}: not heard")  # type: ignore[misc]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_of_a_fork_is_another_router(tmp_path: Path, fleets: Callable[..., Fleet]) -> None:
+    pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
+    code = (
+        "import os, signal, time\n"
+        "from routecore import Fleet\n"
+        f"fleet = Fleet({URLS!r}, 'least_connections', replicas='zmq+ipc://{tmp_path}/s')\n"
+        "requests = [fleet.request().__enter__() for _ in range(3)]\n"
+        "child = os.fork()\n"
+        "def heard():\n"
+        "    return sum(fleet.replicas.others(u) for u in fleet.table.urls)\n"
+        "end = time.time() + 30\n"
+        "wanted = 0 if child else 3\n"
+        "while time.time() < end and (heard() != wanted or len(fleet.replicas.peers) != 1):\n"
+        "    time.sleep(0.05)\n"
+        "assert heard() == wanted and len(fleet.replicas.peers) == 1, (child, heard())\n"
+        "if not child:\n"
+        "    time.sleep(60)\n"
+        "os.kill(child, signal.SIGKILL)\n"
+        "os.waitpid(child, 0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], timeout=90, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["kafka://a", "zmq://", "zmq://a", "zmq://a:0", "zmq+ipc://here", "redis://a:port", ""],
+)
+def test_an_address_that_is_none_says_so(address: str) -> None:
+    pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
+    pytest.importorskip("redis", reason="the extra `replicas` is not installed")
+    with pytest.raises(RouteError, match="replicas"):
+        channel_of(address)
+
+
+def test_the_core_takes_what_comes() -> None:
+    table = _core.Table()
+    with pytest.raises(RouteError, match="every"):
+        _core.Replicas(table, group="g", origin=1, epoch=1, every=0.0)
+    one = _core.Replicas(table, group="g", origin=1, epoch=1)
+    assert one.hear(bytes(100), 0.0) == ("malformed", 0, True)
+    assert one.tell(0.0) is not None and one.tell(0.01) is None
