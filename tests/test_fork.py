@@ -114,7 +114,7 @@ def test_a_scraper_forgets_what_the_parent_saw_and_scrapes_again() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Metrics) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        scraper = EngineStatsScraper([url], 0.05, table=EndpointTable())
+        scraper = EngineStatsScraper([url], 0.05, stale_after=60.0, table=EndpointTable())
         scraper.scrape_once()
 
         def seen() -> Any:
