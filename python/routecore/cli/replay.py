@@ -107,7 +107,12 @@ GROUPS = {
     type=Whole(1, 4096),
     default=1,
     show_default=True,
-    help="Routers side by side that share nothing.",
+    help="Routers side by side; they share nothing without --share.",
+)
+@click.option(
+    "--share",
+    metavar="TIME[:loss=X]",
+    help="They tell each other their load so often, as 200ms or 50ms:delay=5ms:loss=0.01.",
 )
 @click.option(
     "--seed",

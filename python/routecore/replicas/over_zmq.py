@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from routecore.errors import RouteError
+from routecore.process import renew_lock
 
 try:
     import zmq
@@ -56,6 +57,7 @@ class ZMQChannel:
                 raise RouteError(f"replicas {address!r}: expected zmq://host:port[,host:port…]")
             self._bind = parse_qs(parts.query).get("bind", [f"*:{self._names[0][1]}"])[0]
         self._lock = threading.Lock()
+        renew_lock(self, "_lock")
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._publisher: zmq.Socket[bytes] | None = None
         self._subscriber: zmq.Socket[bytes] | None = None
@@ -120,7 +122,6 @@ class ZMQChannel:
     def after_fork(self) -> None:
         """In the child of a fork: sockets and context are the parent's, and stay so."""
         _of_parents.extend((self._context, self._publisher, self._subscriber))
-        self._lock = threading.Lock()
         self._context = self._publisher = self._subscriber = self._own = None
 
     def _look(self) -> None:
