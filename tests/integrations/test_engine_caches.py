@@ -279,7 +279,7 @@ def test_ray_replicas_are_heard_at_their_nodes_address(
     ours = importlib.import_module("routecore.integrations.ray_serve")
     router = ours.RoutecoreRequestRouter(SimpleNamespace(name="deployment", app_name="app"))
     ports = {"kv_events_port": engines[0].port, "kv_replay_port": engines[0].replay_port}
-    router.initialize_state(load_factor=9, **ports)
+    router.initialize_state(strategy="prefix_cache", load_factor=9, **ports)
     replicas: list[Any] = [ray_stand_in.Replica(f"r{at}") for at in range(3)]
     replicas[2]._replica_info = SimpleNamespace(node_ip="127.0.0.1")
     router.update_replicas(replicas)

@@ -3,12 +3,12 @@
 docs/choosing.md and the hosts' pages name them too; tests/integrations/test_defaults.py compares.
 """
 
-PRODUCTION_STACK = "prefix_cache"
+PRODUCTION_STACK = "expected_latency"
 """Of `prefixaware` and `kvaware`; the other routing logics have each an equal of their own."""
-RAY_SERVE = "prefix_cache"
-LITELLM = "prefix_cache"
+RAY_SERVE = "expected_latency"
+LITELLM = "expected_latency"
 ENVOY = "prefix_cache"
 """It needs no first tokens, which a picker hears only where it is sent response bodies."""
 VERL = "expected_latency"
-ELSEWHERE = "prefix_cache"
+ELSEWHERE = "expected_latency"
 """Of settings that no host has completed."""
