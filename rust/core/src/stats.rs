@@ -91,36 +91,6 @@ stats! {
     RequestsSent, "requests_sent", Amount;
 }
 
-/// The stats that other routers' requests add to.
-const SHARED: [Stat; parts::SHARED] = [
-    Stat::InFlight,
-    Stat::InPrefill,
-    Stat::InDecoding,
-    Stat::QueuedTokens,
-    Stat::QueuedMs,
-    Stat::QueuedPairs,
-    Stat::ContextTokens,
-    Stat::KvTokens,
-    Stat::Qps,
-    Stat::PrefillSent,
-    Stat::RequestsSent,
-];
-
-/// Where each stat stands in [`SHARED`].
-const PLACES: [Option<u8>; Stat::ALL.len()] = {
-    let mut places = [None; Stat::ALL.len()];
-    let mut at = 0;
-    while at < SHARED.len() {
-        places[SHARED[at] as usize] = Some(at as u8);
-        at += 1;
-    }
-    places
-};
-
-fn place(stat: Stat) -> Option<usize> {
-    PLACES[stat as usize].map(usize::from)
-}
-
 impl Stat {
     /// The stat of that name; the error lists the valid ones.
     ///
@@ -199,19 +169,6 @@ impl StatTable {
         }
         for &stat in Stat::ALL {
             self.put(stat, row, |_| blank(stat));
-        }
-    }
-
-    /// Changes one value, and the summary of the loads with it.
-    fn put(&mut self, stat: Stat, row: u32, change: impl FnOnce(f64) -> f64) {
-        let column = &mut self.columns[stat as usize];
-        let Some(slot) = column.get_mut(row as usize) else { return };
-        *slot = match (&mut self.parts, place(stat)) {
-            (Some(parts), Some(place)) => parts.change(place, row as usize, change),
-            _ => change(*slot),
-        };
-        if stat == Stat::InFlight {
-            self.min_index.update(column, row as usize);
         }
     }
 

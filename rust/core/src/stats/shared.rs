@@ -1,9 +1,52 @@
 //! What other routers have on the endpoints: added to the columns, and told apart from own.
 
-use super::parts::Parts;
-use super::{SHARED, Stat, StatTable, place};
+use super::parts::{self, Parts};
+use super::{Stat, StatTable};
+
+/// The stats that other routers' requests add to.
+const SHARED: [Stat; parts::SHARED] = [
+    Stat::InFlight,
+    Stat::InPrefill,
+    Stat::InDecoding,
+    Stat::QueuedTokens,
+    Stat::QueuedMs,
+    Stat::QueuedPairs,
+    Stat::ContextTokens,
+    Stat::KvTokens,
+    Stat::Qps,
+    Stat::PrefillSent,
+    Stat::RequestsSent,
+];
+
+/// Where each stat stands in [`SHARED`].
+const PLACES: [Option<u8>; Stat::ALL.len()] = {
+    let mut places = [None; Stat::ALL.len()];
+    let mut at = 0;
+    while at < SHARED.len() {
+        places[SHARED[at] as usize] = Some(at as u8);
+        at += 1;
+    }
+    places
+};
+
+fn place(stat: Stat) -> Option<usize> {
+    PLACES[stat as usize].map(usize::from)
+}
 
 impl StatTable {
+    /// Changes one value, and the summary of the loads with it.
+    pub(super) fn put(&mut self, stat: Stat, row: u32, change: impl FnOnce(f64) -> f64) {
+        let column = &mut self.columns[stat as usize];
+        let Some(slot) = column.get_mut(row as usize) else { return };
+        *slot = match (&mut self.parts, place(stat)) {
+            (Some(parts), Some(place)) => parts.change(place, row as usize, change),
+            _ => change(*slot),
+        };
+        if stat == Stat::InFlight {
+            self.min_index.update(column, row as usize);
+        }
+    }
+
     /// From now on columns may have a part that is others'.
     pub fn share(&mut self) {
         if self.parts.is_none() {
