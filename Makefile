@@ -32,7 +32,7 @@ $(VENV)/.stamp-deps: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
-	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'envoy', 'envoy-kubernetes', 'test', 'dev', 'docs')), []) if not d.startswith('routecore')))" \
+	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'envoy', 'envoy-kubernetes', 'replicas', 'test', 'dev', 'docs')), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
 	touch $@

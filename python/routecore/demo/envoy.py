@@ -41,7 +41,8 @@ class Envoy:
         self._bootstrap = bootstrap
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
-        self.url = self.admin = ""
+        self.url: str = ""
+        self.admin: str = ""
 
     async def start(self, client: aiohttp.ClientSession) -> None:
         """Run it until it listens.
@@ -102,8 +103,9 @@ class BehindEnvoy:
     """
 
     def __init__(self, server: Any, envoy: Envoy, endpoints: Sequence[EndpointInfo]) -> None:
-        self.endpoints, self.url = endpoints, envoy.url
-        self.monitor = server.picker.monitor
+        self.endpoints: Sequence[EndpointInfo] = endpoints
+        self.url: str = envoy.url
+        self.monitor: Any = server.picker.monitor
         self.decisions_us: list[float] = []
 
     @property

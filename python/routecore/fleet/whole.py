@@ -84,7 +84,7 @@ class Fleet:
                 EngineStatsScraper, self._endpoints, scrape_every, table=self.table
             )
             self._scraper.start()
-        self.replicas = self._beside(replicas)
+        self.replicas: Replicas | None = self._beside(replicas)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

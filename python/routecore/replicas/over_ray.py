@@ -5,8 +5,8 @@ from typing import Any
 
 try:
     import ray
-except ModuleNotFoundError as error:
-    raise ImportError("replicas over Ray need ray: pip install 'routecore[ray]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError("replicas over Ray need ray: pip install 'routecore[ray]'") from _missing
 
 _SECONDS = 1.0
 """Longest that a call waits for the actor."""
@@ -40,7 +40,7 @@ class RayChannel:
         group: Part of the actor's name.
     """
 
-    every = 0.2
+    every: float = 0.2
 
     def __init__(self, group: str = "default") -> None:
         self._name = f"routecore-replicas-{group}"

@@ -6,10 +6,10 @@ from routecore.errors import RouteError
 
 try:
     import redis
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _missing:
     raise ImportError(
         "replicas over Redis need redis: pip install 'routecore[replicas]'"
-    ) from error
+    ) from _missing
 
 _SECONDS = 1.0
 """Longest that a call waits for the server."""
@@ -29,7 +29,7 @@ class RedisChannel:
         RouteError: If the address cannot be used.
     """
 
-    every = 0.05
+    every: float = 0.05
 
     def __init__(self, url: str, group: str = "default") -> None:
         self._url = url.replace("valkey", "redis", 1) if url.startswith("valkey") else url

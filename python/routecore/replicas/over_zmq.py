@@ -15,8 +15,10 @@ from routecore.process import renew_lock
 
 try:
     import zmq
-except ModuleNotFoundError as error:
-    raise ImportError("replicas over ZMQ need pyzmq: pip install 'routecore[replicas]'") from error
+except ModuleNotFoundError as _missing:
+    raise ImportError(
+        "replicas over ZMQ need pyzmq: pip install 'routecore[replicas]'"
+    ) from _missing
 
 _LOOK_SECONDS = 2.0
 """Between two looks at who is there."""
@@ -36,7 +38,7 @@ class ZMQChannel:
         RouteError: If the address cannot be used.
     """
 
-    every = 0.05
+    every: float = 0.05
 
     def __init__(self, address: str) -> None:
         self._address = address

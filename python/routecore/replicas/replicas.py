@@ -95,7 +95,7 @@ class Replicas:
         group: str = "default",
         name: str | None = None,
     ) -> None:
-        self.table = default_table() if table is None else table
+        self.table: EndpointTable = default_table() if table is None else table
         self.group = group
         self._name = name
         self._channel: Channel = channel_of(channel, group) if isinstance(channel, str) else channel

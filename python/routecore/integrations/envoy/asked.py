@@ -8,8 +8,10 @@ SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET = "x-gateway-destination-endpoint-subset"
 
 _MODES = processing_mode_pb2.ProcessingMode
-NONE, STREAMED, FULL_DUPLEX = _MODES.NONE, _MODES.STREAMED, _MODES.FULL_DUPLEX_STREAMED
-BUFFERED = (_MODES.BUFFERED, _MODES.BUFFERED_PARTIAL)
+NONE: int = _MODES.NONE
+STREAMED: int = _MODES.STREAMED
+FULL_DUPLEX: int = _MODES.FULL_DUPLEX_STREAMED
+BUFFERED: tuple[int, ...] = (_MODES.BUFFERED, _MODES.BUFFERED_PARTIAL)
 
 
 class Modes(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from routecore.endpoints.monitor import RequestStatsMonitor
 from routecore.endpoints.scraper import EngineStatsScraper
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
@@ -17,6 +18,7 @@ from routecore.integrations.shared.fleet import Asked, Fleet
 from routecore.integrations.shared.shadow import Choice
 from routecore.integrations.shared.telemetry import Telemetry, watch
 from routecore.requests.body import parsed
+from routecore.routers import CompiledRouter
 
 _log = logging.getLogger("routecore.picker")
 
@@ -34,8 +36,11 @@ class Refused(Exception):
 
     def __init__(self, status: int, reason: str, text: str, **headers: str) -> None:
         super().__init__(text)
-        self.status, self.reason = status, reason
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.status: int = status
+        self.reason: str = reason
+        self.headers: dict[str, str] = {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
 
 
 class Pick(NamedTuple):
@@ -66,12 +71,13 @@ class Picker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.telemetry = Telemetry("envoy", settings.strategy)
-        self.fleet = Fleet(settings, "picker", self.telemetry, _log)
-        self.monitor, self.router = self.fleet.monitor, self.fleet.router
+        self.telemetry: Telemetry = Telemetry("envoy", settings.strategy)
+        self.fleet: Fleet = Fleet(settings, "picker", self.telemetry, _log)
+        self.monitor: RequestStatsMonitor = self.fleet.monitor
+        self.router: CompiledRouter = self.fleet.router
         watch(self.monitor)
-        self.pool = Pool(self.fleet.table.remove)
-        self.reads_headers = bool(self.router.session_key)
+        self.pool: Pool = Pool(self.fleet.table.remove)
+        self.reads_headers: bool = bool(self.router.session_key)
         if settings.hold:
             self.router.set_hold(settings.limits())
             self.telemetry.holds(self.router.hold)

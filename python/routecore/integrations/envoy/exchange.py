@@ -56,8 +56,10 @@ class Exchange:
     )
 
     def __init__(self, picker: Picker, counters: Counters, context: Any) -> None:
-        self.id = f"{_PREFIX}{next(_NUMBERS):x}"
-        self.is_answering = self.is_leaving = self._is_idle = False
+        self.id: str = f"{_PREFIX}{next(_NUMBERS):x}"
+        self.is_answering: bool = False
+        self.is_leaving: bool = False
+        self._is_idle = False
         self._picker, self._counters, self._context = picker, counters, context
         self._task = asyncio.current_task()
         self._modes = asked.Modes(asked.FULL_DUPLEX, asked.FULL_DUPLEX)

@@ -20,8 +20,8 @@ class Counters:
 
     def __init__(self, pool: Pool, registry: CollectorRegistry | None = None) -> None:
         self._pool = pool
-        self.open = 0
-        self.registry = REGISTRY if registry is None else registry
+        self.open: int = 0
+        self.registry: CollectorRegistry = REGISTRY if registry is None else registry
         refused = Counter(
             "routecore_picker_refused_requests",
             "Requests that the picker answered itself, by status.",

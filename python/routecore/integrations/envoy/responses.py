@@ -13,12 +13,12 @@ DROPPED = "x-llm-d-request-dropped-reason"
 
 _Response = pb.ProcessingResponse
 
-REQUEST_HEADERS = _Response(request_headers=pb.HeadersResponse()).SerializeToString()
-REQUEST_BODY = _Response(request_body=pb.BodyResponse()).SerializeToString()
-REQUEST_TRAILERS = _Response(request_trailers=pb.TrailersResponse()).SerializeToString()
-RESPONSE_HEADERS = _Response(response_headers=pb.HeadersResponse()).SerializeToString()
-RESPONSE_BODY = _Response(response_body=pb.BodyResponse()).SerializeToString()
-RESPONSE_TRAILERS = _Response(response_trailers=pb.TrailersResponse()).SerializeToString()
+REQUEST_HEADERS: bytes = _Response(request_headers=pb.HeadersResponse()).SerializeToString()
+REQUEST_BODY: bytes = _Response(request_body=pb.BodyResponse()).SerializeToString()
+REQUEST_TRAILERS: bytes = _Response(request_trailers=pb.TrailersResponse()).SerializeToString()
+RESPONSE_HEADERS: bytes = _Response(response_headers=pb.HeadersResponse()).SerializeToString()
+RESPONSE_BODY: bytes = _Response(response_body=pb.BodyResponse()).SerializeToString()
+RESPONSE_TRAILERS: bytes = _Response(response_trailers=pb.TrailersResponse()).SerializeToString()
 """Replies that change nothing."""
 
 

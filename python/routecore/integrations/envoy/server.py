@@ -41,9 +41,9 @@ class Server:
 
     def __init__(self, settings: Settings, registry: Any = None) -> None:
         self.settings = settings
-        self.picker = Picker(settings)
-        self.counters = Counters(self.picker.pool, registry)
-        self.port = 0
+        self.picker: Picker = Picker(settings)
+        self.counters: Counters = Counters(self.picker.pool, registry)
+        self.port: int = 0
         self._exchanges: set[Exchange] = set()
         self._watching: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
@@ -70,7 +70,7 @@ class Server:
         handler = grpc.stream_stream_rpc_method_handler(self._process)
         service = grpc.method_handlers_generic_handler(EXT_PROC, {"Process": handler})
         self._server.add_generic_rpc_handlers((service,))
-        self.health = Health(self._server)
+        self.health: Health = Health(self._server)
         await self.health.start()
         self._listen()
         self.picker.pool.on_change(self._endpoints_changed)

@@ -18,7 +18,8 @@ class Passing:
     """
 
     def __init__(self, streams: bool) -> None:
-        self.streams, self.begun = streams, False
+        self.streams: bool = streams
+        self.begun: bool = False
         self._kept = bytearray()
         self._cut = False
 

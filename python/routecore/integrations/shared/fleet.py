@@ -15,6 +15,7 @@ from routecore.integrations.shared.log_throttle import LogThrottle
 from routecore.integrations.shared.replicas import replicas
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice, MovedRequests, Shadow
+from routecore.replicas import Replicas
 from routecore.routers import CompiledRouter
 
 WINDOW = 60.0  # seconds of the monitor's sliding window
@@ -96,7 +97,7 @@ class Fleet:
                 table=self.table,
             ),
         )
-        self.replicas = replicas(settings, self.table, name)
+        self.replicas: Replicas | None = replicas(settings, self.table, name)
         self.shadow: Shadow | None = None
         self.moved: MovedRequests | None = None
         if settings.mode == "shadow":

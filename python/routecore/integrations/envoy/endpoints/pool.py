@@ -22,7 +22,7 @@ class Pool:
 
     def __init__(self, gone: Callable[[str], object]) -> None:
         self.ready: tuple[EndpointInfo, ...] = ()
-        self.synced = False
+        self.synced: bool = False
         self._gone = gone
         self._known: dict[str, EndpointInfo] = {}  # by address
         self._ready: dict[str, EndpointInfo] = {}  # by address
