@@ -109,6 +109,7 @@ bench: develop ## compare every strategy with its pure-Python twin
 bench-hosts: develop $(HOSTS_VENV)/.stamp-hosts ## the integrations beside the hosts' own routers
 	$(HOSTS_VENV)/bin/python benches/hosts/bench_litellm.py
 	$(HOSTS_VENV)/bin/python benches/hosts/bench_ray_serve.py 2>/dev/null
+	$(HOSTS_VENV)/bin/python benches/hosts/bench_verl.py 2>/dev/null
 
 lint: develop ## formatters, linters, types, stubs
 	cargo fmt --all --check
