@@ -14,6 +14,7 @@ __all__ = [
     "VERSION",
     "Hold",
     "KvIndex",
+    "Replicas",
     "ResidentEngineStats",
     "ResidentRequestStats",
     "Router",
