@@ -75,3 +75,10 @@ def test_the_walkers_see_a_circle(tmp_path: Path) -> None:
     assert circles(rust_graph(rust)) == [["a", "b"]]
     (rust / "b.rs").write_text("// crate::a\npub struct Other;\n")
     assert circles(rust_graph(rust)) == []
+
+
+def test_no_file_is_longer_than_350_lines() -> None:
+    paths = [*ROOT.glob("rust/*/src/**/*.rs"), *ROOT.glob("python/**/*.py")]
+    assert len(paths) > 200
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for p in paths if "tests" not in p.name}
+    assert {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > 350} == {}

@@ -289,7 +289,6 @@ def replay(
     mixed, short, burst, rl.
     """
     from routecore import ROUTERS
-    from routecore.replay.share import Share
     from routecore.replay.slo import objectives
 
     try:
@@ -313,12 +312,7 @@ def replay(
         out = Files(json_file, report_file, assignments)
         out.check()
         out.source = source_of(trace, seed, seeds) if report_file else None
-        if fleet["speeds"]:
-            fleet["speeds"] = args.numbers(fleet["speeds"], "--speeds", repeats=True)
-        delay = args.milliseconds(kv_event_delay, "--kv-event-delay")
-        fleet["kv_event_delay_ms"] = delay if kv_events else None
-        if delay and not kv_events:
-            raise RouteError("--kv-event-delay: give --kv-events with it")
+        args.fleet(fleet, kv_events, kv_event_delay)
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
         drawn_anew = is_workload(trace) and not tune
@@ -327,10 +321,6 @@ def replay(
         if jitter is None:
             jitter = 1500.0 if seeds > 1 and not drawn_anew else 0.0
         fleet["jitter_ms"] = jitter
-        if fleet["share"] is not None:
-            if fleet["routers"] == 1:
-                raise RouteError("--share: give --routers with it; one router has nobody to tell")
-            fleet["share"] = Share.of(fleet["share"])
         drawn_traces = traces(trace, plan.seeds, drawn, format_, trace_block, skip_bad)
         search = {"trials": trials, "objective": objective}
         search = {name: value for name, value in search.items() if value is not None}

@@ -97,3 +97,23 @@ def strategy(word: str, option: str = "--strategy") -> Any:
     if not hasattr(found, name):
         raise RouteError(f"{option} {word}: no {unknown(name, routers)}")
     return guarded(word, getattr(found, name))
+
+
+def fleet(given: dict[str, Any], kv_events: bool, kv_event_delay: str) -> None:
+    """Read what the options of the fleet say, in place.
+
+    Raises:
+        RouteError: One of them cannot be read, or stands without the one it needs.
+    """
+    if given["speeds"]:
+        given["speeds"] = numbers(given["speeds"], "--speeds", repeats=True)
+    delay = milliseconds(kv_event_delay, "--kv-event-delay")
+    given["kv_event_delay_ms"] = delay if kv_events else None
+    if delay and not kv_events:
+        raise RouteError("--kv-event-delay: give --kv-events with it")
+    if given["share"] is not None:
+        from routecore.replay.share import Share
+
+        if given["routers"] == 1:
+            raise RouteError("--share: give --routers with it; one router has nobody to tell")
+        given["share"] = Share.of(given["share"])

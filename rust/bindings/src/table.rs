@@ -35,8 +35,7 @@ impl Table {
     #[pyo3(signature = (window=60.0, lease=600.0))]
     pub fn new(window: f64, lease: f64) -> Self {
         let inner = Inner::new(window, lease);
-        let index = inner.fleet.index();
-        Self { inner: FLEETS.add(inner), index }
+        Self { index: inner.fleet.index(), inner: FLEETS.add(inner) }
     }
 
     fn configure(&self, window: f64, lease: f64) -> PyResult<()> {
