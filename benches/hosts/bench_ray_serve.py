@@ -129,7 +129,7 @@ class Event:
     work: Any
 
 
-class Seat:
+class ReplicaState:
     """A replica in front of a simulated engine; what Serve's routers see of one."""
 
     max_ongoing_requests = 256
@@ -145,22 +145,22 @@ class Seat:
         return len(self.open)
 
 
-def router_over(seats: list[Seat], kwargs: dict[str, Any]) -> Any:
+def router_over(replica_states: list[ReplicaState], kwargs: dict[str, Any]) -> Any:
     router = RoutecoreRequestRouter(
         deployment_id=DeploymentID("engines", "app"),
         handle_source=DeploymentHandleSource.UNKNOWN,
         use_replica_queue_len_cache=True,
     )
     router.initialize_state(**kwargs)
-    router.update_replicas(seats)
+    router.update_replicas(replica_states)
     return router
 
 
 async def hit_rate(processes: int, kwargs: dict[str, Any] | None, o: argparse.Namespace) -> str:
     """Cached share of prompt tokens, and mean latency, with so many router processes."""
     draw = random.Random(o.seed)
-    seats = [Seat(i, o.kv_tokens) for i in range(o.replicas)]
-    routers = [router_over(seats, kwargs or {}) for _ in range(processes)]
+    replica_states = [ReplicaState(i, o.kv_tokens) for i in range(o.replicas)]
+    routers = [router_over(replica_states, kwargs or {}) for _ in range(processes)]
     await asyncio.sleep(0)
     numbers, events, latency = count(), [], []
 
@@ -171,38 +171,38 @@ async def hit_rate(processes: int, kwargs: dict[str, Any] | None, o: argparse.Na
         request.args = [body]
         router = draw.choice(routers)
         if kwargs is None:
-            ranks = [draw.sample(seats, 2)]
+            ranks = [draw.sample(replica_states, 2)]
         else:
-            ranks = await router.choose_replicas(seats, request)
-        seat = await router._select_from_candidate_replicas(ranks[0], 0)
-        router.on_send_request(seat.replica_id)
+            ranks = await router.choose_replicas(replica_states, request)
+        state = await router._select_from_candidate_replicas(ranks[0], 0)
+        router.on_send_request(state.replica_id)
         sequence = Sequence(
             prompt=max(1, len(prompt) // 4), keys=block_keys(prompt), output=body["max_tokens"]
         )
-        seat.open[sequence] = (router, request, job, turn, now)
-        seat.engine.add(sequence, now)
-        router.on_new_queue_len_info(seat.replica_id, len(seat.open))
-        router.on_request_routed(request, seat.replica_id, None)
+        state.open[sequence] = (router, request, job, turn, now)
+        state.engine.add(sequence, now)
+        router.on_new_queue_len_info(state.replica_id, len(state.open))
+        router.on_request_routed(request, state.replica_id, None)
 
     for job in conversations(rate=o.rate, seconds=o.seconds, seed=o.seed):
         heappush(events, Event(job.start * 1e3, next(numbers), (job, 0)))
     now = 0.0
-    while events or any(seat.open for seat in seats):
+    while events or any(state.open for state in replica_states):
         now += 5.0
-        for seat in seats:
-            seat.engine.advance(now)
-            for sequence in [s for s in seat.open if s.emitted >= s.output]:
-                router, request, job, turn, begun = seat.open.pop(sequence)
-                router.on_request_completed(seat.replica_id, request.metadata.internal_request_id)
-                router.decrement_queue_len_cache(seat.replica_id)
+        for state in replica_states:
+            state.engine.advance(now)
+            for sequence in [s for s in state.open if s.emitted >= s.output]:
+                router, request, job, turn, begun = state.open.pop(sequence)
+                router.on_request_completed(state.replica_id, request.metadata.internal_request_id)
+                router.decrement_queue_len_cache(state.replica_id)
                 latency.append(now - begun)
                 if turn + 1 < len(job.bodies):
                     heappush(events, Event(now + job.delay * 1e3, next(numbers), (job, turn + 1)))
         while events and events[0].at <= now:
             await send(*heappop(events).work, now)
-    hits = sum(seat.engine.hits for seat in seats)
-    asked = sum(seat.engine.queries for seat in seats)
-    loads = [seat.engine.queries for seat in seats]
+    hits = sum(state.engine.hits for state in replica_states)
+    asked = sum(state.engine.queries for state in replica_states)
+    loads = [state.engine.queries for state in replica_states]
     left = sum(router._fleet.monitor.in_flight for router in routers)
     return (
         f"hit rate {hits / asked:.3f}, mean latency {statistics.mean(latency):.0f} ms, "

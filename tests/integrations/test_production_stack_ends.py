@@ -202,7 +202,7 @@ def test_in_shadow_mode_the_hosts_choice_is_blamed_and_not_ours(
     told = Told(app.state.request_stats_monitor)
 
     async def one() -> None:
-        from routecore.integrations.production_stack.life import follow
+        from routecore.integrations.production_stack.request_lifecycle import follow
         from routecore.integrations.shared.shadow import Choice, MovedRequests
 
         request, monitor = _Request(app), app.state.request_stats_monitor

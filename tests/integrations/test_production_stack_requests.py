@@ -94,7 +94,7 @@ def test_a_failover_gives_the_load_of_the_failed_endpoint_back_at_once(stand_in:
 
 
 def test_a_request_that_is_routed_without_a_task_ends_with_its_request(stand_in: Any) -> None:
-    from routecore.integrations.production_stack.life import current
+    from routecore.integrations.production_stack.request_lifecycle import current
 
     app = stand_in.start("roundrobin", CALLBACKS, URLS[:1])
     monitor = app.state.request_stats_monitor

@@ -228,7 +228,9 @@ def test_counts_follow_any_order_of_events(make: Any, seed: int, reserved: bool)
         over(one)
     assert router._fleet.monitor.in_flight == 0
     assert not router._accepted
-    assert all(seat.open == 0 and not seat.unanswered for seat in router._seats.values())
+    assert all(
+        state.open == 0 and not state.unanswered for state in router._replica_states.values()
+    )
 
 
 def test_a_dead_replica_takes_its_requests_along(make: Any) -> None:

@@ -165,8 +165,8 @@ def test_reserved_slots_beside_calls_leave_nothing_behind() -> None:
 
     assert len(asyncio.run(both())) == 30
     assert settled(handle) == 0
-    seats = router_of(handle)._seats.values()
-    assert [seat.open + len(seat.unanswered) for seat in seats] == [0, 0]
+    replica_states = router_of(handle)._replica_states.values()
+    assert [state.open + len(state.unanswered) for state in replica_states] == [0, 0]
     assert router_of(handle)._fleet.faults == 0
 
 
@@ -180,7 +180,7 @@ def test_scaling_up_and_down_is_followed() -> None:
         seen.add(handle.remote().result())
     assert len(seen) == 3
     handle = deploy("scale", 1, strategy="round_robin")
-    while len(router_of(handle)._seats) > 1 and time.monotonic() < deadline:
+    while len(router_of(handle)._replica_states) > 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len({handle.remote().result() for _ in range(6)}) == 1
     assert len([url for url in router_of(handle)._fleet.table.urls if url]) == 1
@@ -218,7 +218,7 @@ def test_a_replica_that_raises_gets_probes_only(stream: bool) -> None:
     assert 1 <= failed <= 8
     assert settled(handle) == 0
     router = router_of(handle)
-    known = [router._fleet.monitor.standing(seat.url) for seat in router._seats.values()]
+    known = [router._fleet.monitor.standing(state.url) for state in router._replica_states.values()]
     assert [standing.reason for standing in known if standing is not None] == ["status"]
 
 

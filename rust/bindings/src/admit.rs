@@ -163,10 +163,10 @@ impl Hold {
             let known = router.meet(call, Care::Read)?.known;
             let mut source = router.source(call, &known)?;
             let (kind, index) = (Kind::of(&source), &table.index);
-            let (verdicts, slept) = router.desk.with(py, |desk, quiet| {
-                desk.bring(&known);
+            let (verdicts, slept) = router.routing.with(py, |routing, quiet| {
+                routing.bring(&known);
                 let verdicts =
-                    router.with_view(desk, &mut source, quiet, |core, known, state, fleet| {
+                    router.with_view(routing, &mut source, quiet, |core, known, state, fleet| {
                         let mut verdicts = Vec::new();
                         let Some(fleet) = fleet else { return verdicts };
                         let rows = state.rows.clone();
@@ -191,7 +191,7 @@ impl Hold {
                         });
                         verdicts
                     });
-                (verdicts, take(&mut desk.slept))
+                (verdicts, take(&mut routing.slept))
             });
             router.lost(py, slept);
             Ok(verdicts)
@@ -219,9 +219,9 @@ impl Hold {
             let known = router.meet(call, Care::Read)?.known;
             let mut source = router.source(call, &known)?;
             let (kind, index) = (Kind::of(&source), &table.index);
-            let found = router.desk.with(py, |desk, quiet| {
-                desk.bring(&known);
-                router.with_view(desk, &mut source, quiet, |core, known, state, fleet| {
+            let found = router.routing.with(py, |routing, quiet| {
+                routing.bring(&known);
+                router.with_view(routing, &mut source, quiet, |core, known, state, fleet| {
                     let fleet = &*fleet?;
                     let mut lookup = Lookup::default();
                     if let Some(prompt) = wanted.prompt() {

@@ -4,7 +4,7 @@ use routecore::Fleet;
 use routecore::health::State as Health;
 
 use crate::chosen::Chosen;
-use crate::known_list::KnownList;
+use crate::endpoint_list::EndpointList;
 use crate::source::Kind;
 
 /// The candidates without those that are out; kept until somebody leaves or comes back.
@@ -25,7 +25,7 @@ impl Around {
     /// list is not in.
     pub fn refresh(
         &mut self,
-        known: &KnownList,
+        known: &EndpointList,
         (rows, all): (&[u32], &Chosen),
         Fleet { health, table, .. }: &Fleet,
         kind: Kind,

@@ -6,9 +6,9 @@ use routecore::{Asked, Fleet, Key, Prompt, Stat, View};
 
 use crate::around::Around;
 use crate::chosen::Chosen;
-use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::endpoint_list::EndpointList;
 use crate::kv_events::Held;
+use crate::list_state::ListState;
 use crate::source::Kind;
 
 /// What a strategy looks at of one request.
@@ -38,8 +38,8 @@ impl Wanted {
 /// These candidates, and all there is to read of them for this request.
 pub fn view<'a>(
     router: &routecore::Router,
-    known: &KnownList,
-    (state, chosen): (&'a State, &'a Chosen),
+    known: &EndpointList,
+    (state, chosen): (&'a ListState, &'a Chosen),
     fleet: Option<&'a Fleet>,
     kind: Kind,
     wanted: &Wanted,
@@ -86,8 +86,8 @@ pub type Choice = (usize, f64, f64);
 
 pub fn pick(
     router: &mut routecore::Router,
-    known: &KnownList,
-    state: &mut State,
+    known: &EndpointList,
+    state: &mut ListState,
     fleet: Option<&Fleet>,
     kind: Kind,
     wanted: &Wanted,
@@ -114,8 +114,8 @@ pub fn pick(
 #[allow(clippy::too_many_arguments)]
 pub fn weigh<T>(
     router: &mut routecore::Router,
-    known: &KnownList,
-    state: &mut State,
+    known: &EndpointList,
+    state: &mut ListState,
     fleet: Option<&Fleet>,
     kind: Kind,
     wanted: &Wanted,
@@ -139,8 +139,8 @@ pub fn weigh<T>(
 /// it is among, with their places.
 pub fn explain(
     router: &routecore::Router,
-    known: &KnownList,
-    state: &mut State,
+    known: &EndpointList,
+    state: &mut ListState,
     fleet: Option<&Fleet>,
     kind: Kind,
     wanted: &Wanted,
@@ -162,7 +162,7 @@ pub fn explain(
 /// Whom the choice is among, and the place in the list that it falls on. `ask`: the place among
 /// candidates, which is given where health decides it. `fleet`: only where somebody is not in.
 fn decide<'a>(
-    state: &'a State,
+    state: &'a ListState,
     fleet: Option<&Fleet>,
     kind: Kind,
     mut ask: impl FnMut(&'a Chosen, Option<usize>) -> Option<usize>,
@@ -198,7 +198,7 @@ fn decide<'a>(
 
 /// Counts the choice as load where there is a table to count in.
 pub fn count(
-    state: &State,
+    state: &ListState,
     fleet: Option<&mut Fleet>,
     kind: Kind,
     (at, cached, learned): Choice,

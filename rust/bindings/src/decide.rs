@@ -10,13 +10,13 @@ use routecore::{Fleet, Stat};
 
 use crate::call::Call;
 use crate::choice::{Choice, Wanted, count, pick};
-use crate::desk::{Desk, Front, Met, meet};
+use crate::endpoint_list::EndpointList;
 use crate::errors::tolerated;
 use crate::given::{Care, Given};
-use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::list_state::ListState;
 use crate::locked::{Held, Quiet};
 use crate::router::Router;
+use crate::router_state::{Front, Met, RouterState, meet};
 use crate::rows::Inner;
 use crate::source::{Kind, Source};
 use crate::table::Table;
@@ -28,7 +28,7 @@ use crate::views::{ResidentEngineStats, ResidentRequestStats};
 enum Seen {
     Chosen(Py<PyString>),
     /// Picked, not counted: the endpoint that stands there has to be looked at first.
-    Picked(Arc<KnownList>, Choice),
+    Picked(Arc<EndpointList>, Choice),
     /// Perhaps the list in front, of this serial number: to be compared with a copy of it.
     Like(Py<PyList>, u64),
     /// No endpoint is eligible.
@@ -91,8 +91,8 @@ impl Router {
     ) -> PyResult<Seen> {
         let (py, given) = (call.endpoints.py(), call.given);
         let mut source = Source::Resident(table);
-        let seen = self.desk.with(py, |desk, quiet| match desk.front(given, quiet) {
-            Front::Same => self.pick(desk, &mut source, wanted, lookup, Some(given), quiet),
+        let seen = self.routing.with(py, |routing, quiet| match routing.front(given, quiet) {
+            Front::Same => self.pick(routing, &mut source, wanted, lookup, Some(given), quiet),
             Front::Like(copy, serial) => Seen::Like(copy, serial),
             Front::Other => Seen::Other,
         });
@@ -100,11 +100,11 @@ impl Router {
         if !tolerated(py, call.endpoints.eq(copy))?.unwrap_or(false) {
             return Ok(Seen::Other);
         }
-        Ok(self.desk.with(py, |desk, quiet| {
-            if !desk.was_compared(given, serial, quiet) {
+        Ok(self.routing.with(py, |routing, quiet| {
+            if !routing.was_compared(given, serial, quiet) {
                 return Seen::Other;
             }
-            self.pick(desk, &mut source, wanted, lookup, Some(given), quiet)
+            self.pick(routing, &mut source, wanted, lookup, Some(given), quiet)
         }))
     }
 
@@ -122,33 +122,33 @@ impl Router {
         let mut source = self.source(call, &known)?;
         // What was read anew just now is not looked at again.
         let given = (same && care == Care::Compare).then_some(call.given);
-        let (seen, slept) = self.desk.with(py, |desk, quiet| {
-            desk.bring(&known);
-            let seen = self.pick(desk, &mut source, wanted, lookup, given, quiet);
-            (seen, take(&mut desk.slept))
+        let (seen, slept) = self.routing.with(py, |routing, quiet| {
+            routing.bring(&known);
+            let seen = self.pick(routing, &mut source, wanted, lookup, given, quiet);
+            (seen, take(&mut routing.slept))
         });
         self.lost(py, slept);
         Ok(seen)
     }
 
     pub fn meet(&self, call: Call<'_, '_>, care: Care) -> PyResult<Met> {
-        let met = || KnownList::new(call.endpoints, &self.name, &self.weights);
-        meet(&self.desk, call.endpoints, care, met)
+        let met = || EndpointList::new(call.endpoints, &self.name, &self.weights);
+        meet(&self.routing, call.endpoints, care, met)
     }
 
     /// Where to read the stats of the list; values of foreign objects are read now.
     pub fn source<'a>(
         &'a self,
         call: Call<'a, '_>,
-        known: &Arc<KnownList>,
+        known: &Arc<EndpointList>,
     ) -> PyResult<Source<'a>> {
         if let Some(table) = self.resident(call) {
             return Ok(Source::Resident(table));
         }
         // Reading runs Python: the columns are in our hands meanwhile.
-        let columns = self.desk.with(call.endpoints.py(), |desk, _| {
-            desk.bring(known);
-            desk.lists[0].1.columns.take()
+        let columns = self.routing.with(call.endpoints.py(), |routing, _| {
+            routing.bring(known);
+            routing.lists[0].1.columns.take()
         });
         let mut columns = columns.unwrap_or_default();
         let counted = call.counted();
@@ -171,7 +171,7 @@ impl Router {
     /// list must be looked at first (`given`: the list, where that may be so).
     fn pick(
         &self,
-        desk: &mut Desk,
+        routing: &mut RouterState,
         source: &mut Source<'_>,
         wanted: &Wanted,
         lookup: &mut Lookup,
@@ -179,7 +179,7 @@ impl Router {
         quiet: &Quiet<'_>,
     ) -> Seen {
         let kind = Kind::of(source);
-        self.with_view(desk, source, quiet, |router, known, state, fleet| {
+        self.with_view(routing, source, quiet, |router, known, state, fleet| {
             let picked = pick(router, known, state, fleet.as_deref(), kind, wanted, lookup);
             let Some(choice) = picked else { return Seen::Nobody };
             if given.is_some_and(|given| known.is_doubtful(given, choice.0, quiet)) {
@@ -214,10 +214,10 @@ impl Router {
             (None, None, Some((table, _))) => (Kind::Own, Some(table)),
             (None, None, None) => (Kind::Plain, None),
         };
-        Ok(Some(self.desk.with(py, |desk, quiet| {
+        Ok(Some(self.routing.with(py, |routing, quiet| {
             if let Some(table) = table {
-                desk.bring(&known);
-                let state = &mut desk.lists[0].1;
+                routing.bring(&known);
+                let state = &mut routing.lists[0].1;
                 table.inner.inside(quiet, |inner| {
                     state.refresh(&known, inner);
                     count(state, Some(&mut inner.fleet), kind, choice, wanted);
@@ -230,27 +230,37 @@ impl Router {
     /// Runs `f` over the candidates of the list in front and their columns.
     pub fn with_view<T>(
         &self,
-        desk: &mut Desk,
+        routing: &mut RouterState,
         source: &mut Source<'_>,
         held: &Held,
-        f: impl FnOnce(&mut routecore::Router, &Arc<KnownList>, &mut State, Option<&mut Fleet>) -> T,
+        f: impl FnOnce(
+            &mut routecore::Router,
+            &Arc<EndpointList>,
+            &mut ListState,
+            Option<&mut Fleet>,
+        ) -> T,
     ) -> T {
         match *source {
             Source::Resident(table) | Source::Plain(_, Some(table)) | Source::Own(_, table) => {
-                table.inner.inside(held, |inner| self.view_of(desk, source, Some(inner), f))
+                table.inner.inside(held, |inner| self.view_of(routing, source, Some(inner), f))
             }
-            Source::Plain(_, None) => self.view_of(desk, source, None, f),
+            Source::Plain(_, None) => self.view_of(routing, source, None, f),
         }
     }
 
     fn view_of<T>(
         &self,
-        desk: &mut Desk,
+        routing: &mut RouterState,
         source: &mut Source<'_>,
         mut inner: Option<&mut Inner>,
-        f: impl FnOnce(&mut routecore::Router, &Arc<KnownList>, &mut State, Option<&mut Fleet>) -> T,
+        f: impl FnOnce(
+            &mut routecore::Router,
+            &Arc<EndpointList>,
+            &mut ListState,
+            Option<&mut Fleet>,
+        ) -> T,
     ) -> T {
-        let Desk { router, lists, turned, slept, .. } = desk;
+        let RouterState { router, lists, turned, slept, .. } = routing;
         let (known, state) = &mut lists[0];
         if let Some(inner) = &mut inner {
             state.refresh(known, inner);

@@ -7,9 +7,9 @@ use routecore::fleet::Lookup;
 
 use crate::call::called;
 use crate::choice::{Wanted, view};
+use crate::endpoint_list::EndpointList;
 use crate::given::Care;
-use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::list_state::ListState;
 use crate::router::Router;
 use crate::source::Kind;
 use crate::threads::Inside;
@@ -19,8 +19,8 @@ use crate::threads::Inside;
 #[allow(clippy::too_many_arguments)]
 fn next_best(
     router: &routecore::Router,
-    known: &KnownList,
-    state: &mut State,
+    known: &EndpointList,
+    state: &mut ListState,
     fleet: Option<&Fleet>,
     kind: Kind,
     wanted: &Wanted,
@@ -85,14 +85,14 @@ pub fn ranked(
         let mut source = router.source(call, &known)?;
         let kind = Kind::of(&source);
         let (found, slept) = router.looked_up(&wanted, request_stats, |lookup| {
-            router.desk.with(py, |desk, quiet| {
-                desk.bring(&known);
+            router.routing.with(py, |routing, quiet| {
+                routing.bring(&known);
                 let found =
-                    router.with_view(desk, &mut source, quiet, |core, known, state, fleet| {
+                    router.with_view(routing, &mut source, quiet, |core, known, state, fleet| {
                         let (fleet, asked) = (fleet.as_deref(), (first, count));
                         next_best(core, known, state, fleet, kind, &wanted, lookup, asked)
                     });
-                (found, std::mem::take(&mut desk.slept))
+                (found, std::mem::take(&mut routing.slept))
             })
         });
         router.lost(py, slept);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use pyo3::prelude::*;
 use routecore::hash::mix;
 
-use crate::desk::DESKS;
+use crate::router_state::ROUTER_STATES;
 use crate::rows::FLEETS;
 use crate::threads;
 use crate::tries::{HOLDS, Waiters};
@@ -37,7 +37,7 @@ pub fn after_fork_in_child() {
     threads::alone();
     let lineage = mix(LINEAGE.load(Relaxed) ^ mix(FORKS.swap(0, Relaxed)));
     LINEAGE.store(lineage, Relaxed);
-    DESKS.each(|desk| desk.router.reseed(mix(desk.seed ^ lineage)));
+    ROUTER_STATES.each(|routing| routing.router.reseed(mix(routing.seed ^ lineage)));
     FLEETS.each(|inner| inner.fleet.forked());
     HOLDS.each(Waiters::forked);
 }

@@ -13,14 +13,14 @@ use routecore::{Key, Params, Stat};
 
 use crate::call::called;
 use crate::choice::{Wanted, count, explain, pick};
-use crate::desk::{DESKS, Desk};
+use crate::endpoint_list::Weights;
 use crate::errors::{guarded, to_py};
 use crate::given::Care;
 use crate::health::{StandingTuple, standings};
-use crate::known_list::Weights;
 use crate::kv_events::{Held, KvIndex};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks, Tokenized};
+use crate::router_state::{ROUTER_STATES, RouterState};
 use crate::source::Kind;
 use crate::table::Table;
 use crate::threads::{Inside, detached, must_stop};
@@ -46,7 +46,7 @@ pub struct Router {
     pub kv_index: Option<Py<KvIndex>>,
     /// Told of prompts whose token ids cannot be read, which then go by their text.
     no_ids: Option<Py<PyAny>>,
-    pub desk: Arc<Locked<Desk>>,
+    pub routing: Arc<Locked<RouterState>>,
 }
 
 thread_local! {
@@ -190,7 +190,7 @@ impl Router {
             scraped: reads.iter().any(|&stat| is_scraped(stat)),
             windows: reads.iter().any(is_window),
             reads,
-            desk: DESKS.add(Desk::new(router, seed)),
+            routing: ROUTER_STATES.add(RouterState::new(router, seed)),
         })
     }
 
@@ -263,10 +263,10 @@ impl Router {
             let index = self.index(request_stats).cloned();
             let (bytes, slept) = detached(py, || {
                 let mut lookup = Lookup::default();
-                self.desk.apart(|desk, held| {
-                    desk.bring(&known);
+                self.routing.apart(|routing, held| {
+                    routing.bring(&known);
                     let bytes = self.with_view(
-                        desk,
+                        routing,
                         &mut source,
                         held,
                         |router, known, state, mut fleet| {
@@ -290,7 +290,7 @@ impl Router {
                             Some(bytes)
                         },
                     );
-                    (bytes, std::mem::take(&mut desk.slept))
+                    (bytes, std::mem::take(&mut routing.slept))
                 })
             });
             self.lost(py, slept);
@@ -316,16 +316,20 @@ impl Router {
             let mut source = self.source(call, &known)?;
             let kind = Kind::of(&source);
             let (found, slept) = self.looked_up(&wanted, request_stats, |lookup| {
-                self.desk.with(py, |desk, quiet| {
-                    desk.bring(&known);
-                    let found =
-                        self.with_view(desk, &mut source, quiet, |router, known, state, fleet| {
+                self.routing.with(py, |routing, quiet| {
+                    routing.bring(&known);
+                    let found = self.with_view(
+                        routing,
+                        &mut source,
+                        quiet,
+                        |router, known, state, fleet| {
                             let fleet = fleet.as_deref();
                             let found =
                                 explain(router, known, state, fleet, kind, &wanted, lookup)?;
                             Some((found, standings(&state.rows, fleet)))
-                        });
-                    (found, std::mem::take(&mut desk.slept))
+                        },
+                    );
+                    (found, std::mem::take(&mut routing.slept))
                 })
             });
             self.lost(py, slept);

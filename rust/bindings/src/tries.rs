@@ -10,8 +10,8 @@ use routecore::admission::{Floor, Rejected};
 use routecore::fleet::{Lookup, SharedIndex};
 
 use crate::choice::{Wanted, count, weigh};
-use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::endpoint_list::EndpointList;
+use crate::list_state::ListState;
 use crate::living::Living;
 use crate::locked::Quiet;
 use crate::source::Kind;
@@ -48,7 +48,7 @@ impl Waiters {
 pub type Verdict = (u64, Option<Py<PyString>>, f64, Option<&'static str>, f64);
 /// One look at the fleet, for several waiters.
 pub struct Round<'a> {
-    pub known: &'a KnownList,
+    pub known: &'a EndpointList,
     pub rows: &'a [u32],
     pub kind: Kind,
     pub index: &'a SharedIndex,
@@ -62,7 +62,7 @@ impl Round<'_> {
     pub fn offer(
         &self,
         router: &mut routecore::Router,
-        state: &mut State,
+        state: &mut ListState,
         fleet: &mut Fleet,
         inner: &mut Waiters,
         lookup: &mut Lookup,

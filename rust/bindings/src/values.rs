@@ -12,8 +12,8 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyType};
 use routecore::Stat;
 
 use crate::attribute::Optional;
+use crate::endpoint_list::EndpointList;
 use crate::errors::tolerated;
-use crate::known_list::KnownList;
 
 /// Whose objects: the engines' own stats, or the router's count of their requests.
 #[derive(Clone, Copy, PartialEq)]
@@ -71,7 +71,7 @@ impl Columns {
     /// ours (`counted`) only what engines report is read.
     pub fn read(
         &mut self,
-        known: &KnownList,
+        known: &EndpointList,
         reads: &[Stat],
         counted: bool,
         engine_stats: &Bound<'_, PyAny>,
@@ -100,7 +100,7 @@ impl Columns {
 impl Values {
     fn read(
         &mut self,
-        known: &KnownList,
+        known: &EndpointList,
         side: Side,
         stats: impl Iterator<Item = Stat> + Clone,
         mapping: &Bound<'_, PyAny>,

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from routecore.integrations.production_stack import outcome
-from routecore.integrations.production_stack.life import Attempt, current
+from routecore.integrations.production_stack.request_lifecycle import Attempt, current
 from routecore.integrations.shared.retry_after import seconds_of
 
 _BUSY = (429, 503)
@@ -42,15 +42,15 @@ class Heard:
 
 
 def _attempt(url: Any) -> Attempt | None:
-    life = current()
-    return None if life is None else life.attempt_at(str(url))
+    lifecycle = current()
+    return None if lifecycle is None else lifecycle.attempt_at(str(url))
 
 
 async def _started(_session: Any, _context: Any, told: aiohttp.TraceRequestStartParams) -> None:
-    life = current()
-    if life is not None:
-        life.is_traced = True
-        attempt = life.attempt_at(str(told.url))
+    lifecycle = current()
+    if lifecycle is not None:
+        lifecycle.is_traced = True
+        attempt = lifecycle.attempt_at(str(told.url))
         if attempt is not None:
             attempt.is_sent = True
             told.headers.update(attempt.headers)
@@ -58,24 +58,24 @@ async def _started(_session: Any, _context: Any, told: aiohttp.TraceRequestStart
 
 async def _answered(_session: Any, _context: Any, told: aiohttp.TraceRequestEndParams) -> None:
     """The head of an answer is there. What says that the request failed ends it."""
-    life, attempt = current(), _attempt(told.url)
-    if life is None or attempt is None:
+    lifecycle, attempt = current(), _attempt(told.url)
+    if lifecycle is None or attempt is None:
         return
     answer, now = told.response, time.time()
     attempt.answer = answer
     if answer.status in _BUSY:
         wait = seconds_of(answer.headers.get("Retry-After"), now)
-        life.failed(attempt, "busy", wait)
+        lifecycle.failed(attempt, "busy", wait)
     elif answer.status >= 400:
-        life.refused(attempt, answer.status)
+        lifecycle.refused(attempt, answer.status)
     elif attempt.on_answer is not None:
         attempt.on_answer()
 
 
 async def _broke(_session: Any, _context: Any, told: aiohttp.TraceRequestExceptionParams) -> None:
-    life, attempt = current(), _attempt(told.url)
-    if life is not None and attempt is not None:
-        life.failed(attempt, outcome.of_error(told.exception))
+    lifecycle, attempt = current(), _attempt(told.url)
+    if lifecycle is not None and attempt is not None:
+        lifecycle.failed(attempt, outcome.of_error(told.exception))
 
 
 def _made() -> aiohttp.TraceConfig:

@@ -11,8 +11,8 @@ import msgspec
 from routecore.errors import RouteError
 from routecore.hold import HoldLimits, Rejected
 from routecore.integrations.production_stack import host
-from routecore.integrations.production_stack.life import follow
 from routecore.integrations.production_stack.ranks import Ranks, send
+from routecore.integrations.production_stack.request_lifecycle import follow
 from routecore.integrations.production_stack.settings import EQUAL, Settings
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.engine_caches import EngineCaches, engine_caches
@@ -129,13 +129,13 @@ class Decision:
         began = time.perf_counter()
         try:
             self._hear(endpoints)
-            life = follow(request)
-            given = life.body if body is None else body
+            lifecycle = follow(request)
+            given = lifecycle.body if body is None else body
             route = self.router.route_request if rule is None else rule
             asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
             url: str = route(asked, engine_stats, request_stats, request, given)
             if self.ranks is not None:
-                url = send(url, life)
+                url = send(url, lifecycle)
         except Exception as error:
             self._failed(error)
             return fewest_in_flight(endpoints, request_stats)
@@ -181,8 +181,8 @@ class Decision:
         """
         try:
             self._hear(endpoints)
-            life = follow(request)
-            given = life.body if body is None else body
+            lifecycle = follow(request)
+            given = lifecycle.body if body is None else body
             asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
             # The host reports the request under an id of its own, right after this.
             go = await self.router.acquire(
@@ -198,7 +198,7 @@ class Decision:
             return self.choose(endpoints, engine_stats, request_stats, request, body)
         self.telemetry.admitted(go.waited_s)
         url: str = go.url
-        return url if self.ranks is None else send(url, life)
+        return url if self.ranks is None else send(url, lifecycle)
 
     def beside(
         self,
@@ -224,12 +224,12 @@ class Decision:
             return
         try:
             self._hear(endpoints)
-            life = follow(request)
-            given = life.body if body is None else body
+            lifecycle = follow(request)
+            given = lifecycle.body if body is None else body
             asked = (endpoints, engine_stats, _shadow_stats(), request, given)
-            life.choice = shadow.choose(asked, rule)
-            self.telemetry.shadowed(life.choice.seconds)
-            life.choice.goes(url)
+            lifecycle.choice = shadow.choose(asked, rule)
+            self.telemetry.shadowed(lifecycle.choice.seconds)
+            lifecycle.choice.goes(url)
         except Exception as error:
             self._failed(error)
 

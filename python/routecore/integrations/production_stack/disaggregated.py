@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from routecore.integrations.production_stack import host
-from routecore.integrations.production_stack.life import Attempt, current, follow
+from routecore.integrations.production_stack.request_lifecycle import Attempt, current, follow
 from routecore.integrations.production_stack.routers import Routed
 from routecore.routers.prefill_decode import asks_prefill
 
@@ -169,9 +169,9 @@ class _Exchange:
         while self._prefills:
             half = self._prefills.pop()
             half.monitor.on_request_response(half.url, half.request_id, now)
-            life = current()
-            if life is not None:
-                life.ended(half.url, half.request_id)
+            lifecycle = current()
+            if lifecycle is not None:
+                lifecycle.ended(half.url, half.request_id)
             half.monitor.count_complete(half.url, half.request_id, now)
 
     def passes(self, message: Any) -> None:

@@ -8,8 +8,8 @@ from routecore.endpoints.ranks import rank_of
 from routecore.endpoints.table import EndpointTable
 from routecore.endpoints.views import RequestStatsView
 from routecore.integrations.production_stack import host, outcome, settings
-from routecore.integrations.production_stack.life import current
 from routecore.integrations.production_stack.ranks import Placed
+from routecore.integrations.production_stack.request_lifecycle import current
 from routecore.integrations.shared.shadow import MovedRequests
 from routecore.integrations.shared.telemetry import watch
 
@@ -53,10 +53,10 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The request is about to be sent; an earlier attempt of it has failed."""
-        life = current()
-        rank = self._placed.put(engine_url, request_id, life)
-        if life is not None:
-            life.sent(self, engine_url, request_id).headers = rank_of(rank).headers
+        lifecycle = current()
+        rank = self._placed.put(engine_url, request_id, lifecycle)
+        if lifecycle is not None:
+            lifecycle.sent(self, engine_url, request_id).headers = rank_of(rank).headers
         self.core.on_new_request(rank, request_id, timestamp)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
@@ -66,18 +66,18 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
 
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The answer was passed on; to its end, unless the host says so of a cut one."""
-        life = current()
-        if life is not None:
-            attempt = life.ended(engine_url, request_id)
-            if attempt is None and life.is_traced:
+        lifecycle = current()
+        if lifecycle is not None:
+            attempt = lifecycle.ended(engine_url, request_id)
+            if attempt is None and lifecycle.is_traced:
                 return  # its failure was told
             if attempt is not None and not outcome.is_whole(attempt.answer):
                 reason = outcome.of_cut(attempt.answer)
                 self.on_request_failed(engine_url, request_id, timestamp, reason)
                 return
-            if life.shows_usage:
+            if lifecycle.shows_usage:
                 # Its usage comes right after, and must come before its end.
-                life.served = (self, engine_url, request_id, timestamp)
+                lifecycle.served = (self, engine_url, request_id, timestamp)
                 return
         self.count_complete(engine_url, request_id, timestamp)
 
@@ -139,11 +139,11 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """Counted by the host at its choice, by us at ours."""
         super().on_new_request(engine_url, request_id, timestamp)
-        life = current()
-        if life is None or life.choice is None:
+        lifecycle = current()
+        if lifecycle is None or lifecycle.choice is None:
             return
-        life.sent(self, engine_url, request_id)
-        self._moved.sent(life.choice, engine_url, request_id, timestamp)
+        lifecycle.sent(self, engine_url, request_id)
+        self._moved.sent(lifecycle.choice, engine_url, request_id, timestamp)
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first chunk came back."""
@@ -153,16 +153,16 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The answer was passed on."""
         super().on_request_complete(engine_url, request_id, timestamp)
-        life = current()
-        if life is not None:
-            attempt = life.ended(engine_url, request_id)
+        lifecycle = current()
+        if lifecycle is not None:
+            attempt = lifecycle.ended(engine_url, request_id)
             if attempt is not None and not outcome.is_whole(attempt.answer):
                 reason = outcome.of_cut(attempt.answer)
                 self.on_request_failed(engine_url, request_id, timestamp, reason)
                 return
-            if life.shows_usage:
+            if lifecycle.shows_usage:
                 # Its usage comes right after, and must come before its end.
-                life.served = (self, engine_url, request_id, timestamp)
+                lifecycle.served = (self, engine_url, request_id, timestamp)
                 return
         self.count_complete(engine_url, request_id, timestamp)
 

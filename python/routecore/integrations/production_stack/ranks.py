@@ -9,7 +9,7 @@ from typing import Any
 
 from routecore.endpoints.ranks import endpoint_of, rank_of
 from routecore.endpoints.stats import EndpointInfo
-from routecore.integrations.production_stack.life import Life
+from routecore.integrations.production_stack.request_lifecycle import RequestLifecycle
 
 _MAX_LISTS = 32
 _MAX_OPEN = 1 << 16
@@ -49,10 +49,10 @@ class Ranks:
         }
 
 
-def send(chosen: str, life: Life) -> str:
+def send(chosen: str, lifecycle: RequestLifecycle) -> str:
     """Remember the rank that was chosen, for what the host does next; the URL that it knows."""
     to = rank_of(chosen)
-    life.rank = None if to.rank is None else chosen
+    lifecycle.rank = None if to.rank is None else chosen
     return to.address
 
 
@@ -65,12 +65,12 @@ class Placed:
     def __init__(self) -> None:
         self._of: dict[tuple[str, str], list[str]] = {}
 
-    def put(self, url: str, request_id: str, life: Life | None) -> str:
+    def put(self, url: str, request_id: str, lifecycle: RequestLifecycle | None) -> str:
         """The request is about to be sent to the URL; the rank that was chosen for it there."""
-        chosen = None if life is None else life.rank
-        if life is None or chosen is None or rank_of(chosen).address != url:
+        chosen = None if lifecycle is None else lifecycle.rank
+        if lifecycle is None or chosen is None or rank_of(chosen).address != url:
             return url
-        life.rank = None
+        lifecycle.rank = None
         self._of.setdefault((url, request_id), []).append(chosen)
         if len(self._of) > _MAX_OPEN:
             self._of.pop(next(iter(self._of)), None)

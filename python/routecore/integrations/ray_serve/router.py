@@ -21,7 +21,7 @@ from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
-from routecore.integrations.ray_serve.seat import UNTOLD, Accepted, Seat
+from routecore.integrations.ray_serve.replica_state import UNTOLD, Accepted, ReplicaState
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
 from routecore.integrations.shared.older_routers import beside
@@ -60,9 +60,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
 
     def initialize_state(self, **kwargs: Any) -> None:
         """Take the settings; Serve calls this once, before the first replica is known."""
-        self._seats: dict[Any, Seat] = {}
+        self._replica_states: dict[Any, ReplicaState] = {}
         self._all: tuple[EndpointInfo, ...] = ()
-        self._by_url: dict[str, Seat] = {}
+        self._by_url: dict[str, ReplicaState] = {}
         self._tokens = itertools.count()
         # By replica and request: a retry has the id of the try that was rejected elsewhere.
         self._accepted: dict[tuple[Any, str], Accepted] = {}
@@ -118,7 +118,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             if fleet.caches is not None:
                 await fleet.prepare(body, self._addresses)
                 # Replicas may have gone while the prompt was turned into tokens.
-                candidates = [r for r in candidates if r.replica_id in self._seats]
+                candidates = [r for r in candidates if r.replica_id in self._replica_states]
             if not candidates:
                 return []
             asked = self._asked(fleet, candidates, metadata, body)
@@ -126,14 +126,14 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
                 choice = fleet.compare(*asked)
                 _put(self._shadowed, metadata.internal_request_id, choice, _MAX_SHADOWED)
                 return _two(candidates)
-            seat = self._by_url[fleet.choose(*asked)]
+            state = self._by_url[fleet.choose(*asked)]
         except Exception as error:
             fleet.fault(error)
             return _two(candidates)
-        rest = [r for r in candidates if r is not seat.replica]
+        rest = [r for r in candidates if r is not state.replica]
         if len(rest) > _SPILL:
             rest = heapq.nsmallest(_SPILL, rest, key=lambda r: self._load(r.replica_id))
-        return [[seat.replica], rest] if rest else [[seat.replica]]
+        return [[state.replica], rest] if rest else [[state.replica]]
 
     def _asked(
         self, fleet: Fleet, candidates: list[Any], metadata: Any, body: dict[str, Any] | None
@@ -143,7 +143,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             endpoints = self._all
         else:
             endpoints = fleet.endpoints(
-                tuple(sorted(self._seats[r.replica_id].url for r in candidates))
+                tuple(sorted(self._replica_states[r.replica_id].url for r in candidates))
             )
         key = fleet.router.session_key
         session = getattr(metadata, "session_id", "") if key else ""
@@ -151,36 +151,36 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         return endpoints, headers, body
 
     def _load(self, replica_id: Any) -> int:
-        seat = self._seats.get(replica_id)
-        return 0 if seat is None else seat.load
+        state = self._replica_states.get(replica_id)
+        return 0 if state is None else state.load
 
     # Lifecycle. Serve calls these on the router's loop.
 
     def on_send_request(self, replica_id: Any) -> None:
         """A request goes to the replica: one more in flight."""
         super().on_send_request(replica_id)
-        seat = self._seats.get(replica_id)
-        if seat is not None and self._fleet is not None:
+        state = self._replica_states.get(replica_id)
+        if state is not None and self._fleet is not None:
             # Serve names no request here. The acceptances come in the order of the sendings, or
             # so nearly that a name given to the wrong one of two changes no figure.
             token = str(next(self._tokens))
-            seat.unanswered.append(token)
-            seat.open += 1
+            state.unanswered.append(token)
+            state.open += 1
             if self._fleet.moved is None:  # else its own place is known only once it is accepted
-                self._fleet.monitor.on_new_request(seat.url, token, time.time())
+                self._fleet.monitor.on_new_request(state.url, token, time.time())
 
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
         """The replica accepted it."""
         super().on_request_routed(pending_request, replica_id, result)
-        seat = self._seats.get(replica_id)
-        if seat is None or self._fleet is None:
+        state = self._replica_states.get(replica_id)
+        if state is None or self._fleet is None:
             return
         request_id = pending_request.metadata.internal_request_id
         key = replica_id, request_id
         if key in self._over:
             del self._over[key]  # so short that its end was told first
-        elif seat.unanswered:
-            self._accepted[key] = one = Accepted(seat, seat.unanswered.popleft())
+        elif state.unanswered:
+            self._accepted[key] = one = Accepted(state, state.unanswered.popleft())
             one.is_heard = listen(result, lambda outcome: self._told(one, outcome))
             self._move(one, request_id)
 
@@ -191,34 +191,34 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             return
         choice, now = self._shadowed.pop(request_id, None), time.time()
         if choice is None:
-            moved.on_new_request(one.seat.url, one.token, now)
+            moved.on_new_request(one.state.url, one.token, now)
         else:
-            moved.sent(choice, one.seat.url, one.token, now)
+            moved.sent(choice, one.state.url, one.token, now)
 
     def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
         """A request sent to the replica is over: served, failed, or rejected at the door."""
         super().on_request_completed(replica_id, internal_request_id)
         key = replica_id, internal_request_id
         accepted = self._accepted.pop(key, None)
-        seat = self._seats.get(replica_id)
-        if seat is None or self._fleet is None:
+        state = self._replica_states.get(replica_id)
+        if state is None or self._fleet is None:
             return
         if accepted is not None:
-            if accepted.seat is seat:  # else the replica was replaced, and its counts with it
-                seat.open -= 1
+            if accepted.state is state:  # else the replica was replaced, and its counts with it
+                state.open -= 1
                 accepted.is_over = True
                 if accepted.is_heard and accepted.outcome == UNTOLD:
                     loop = asyncio.get_running_loop()
                     loop.call_later(_GRACE, self._end, accepted)
                 else:
                     self._end(accepted)
-        elif seat.unanswered:  # else it was a reserved slot, which Serve sends without a word
+        elif state.unanswered:  # else it was a reserved slot, which Serve sends without a word
             _put(self._over, key, None, _MAX_OVER)
-            seat.open -= 1
+            state.open -= 1
             # A rejection follows at once, so it is the last one sent. It says that the replica
             # is full, or that Serve is about to call it unavailable: not that it fails.
-            token = seat.unanswered.pop()
-            self._fleet.ends.on_request_failed(seat.url, token, time.time(), "client")
+            token = state.unanswered.pop()
+            self._fleet.ends.on_request_failed(state.url, token, time.time(), "client")
         self._tick_later()
 
     def _told(self, one: Accepted, outcome: Reason | None) -> None:
@@ -233,7 +233,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Report the end, once; of what nobody waited for, that it went well."""
         if self._fleet is None:
             return
-        url, now, outcome = one.seat.url, time.time(), one.outcome
+        url, now, outcome = one.state.url, time.time(), one.outcome
         if outcome is None or outcome == UNTOLD:
             self._fleet.ends.on_request_complete(url, one.token, now)
         else:
@@ -245,15 +245,15 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self._reported(replica_id, num_ongoing_requests)
 
     def _reported(self, replica_id: Any, ongoing: int | None) -> None:
-        seat = self._seats.get(replica_id)
-        if seat is None or self._fleet is None:
+        state = self._replica_states.get(replica_id)
+        if state is None or self._fleet is None:
             return
-        elsewhere = 0 if ongoing is None else max(0, ongoing - seat.open)
-        if elsewhere != seat.elsewhere:
-            seat.elsewhere = elsewhere
-            self._fleet.monitor.on_load_elsewhere(seat.url, elsewhere)
-        if ongoing is not None and seat.away:
-            self._offer(seat, True)
+        elsewhere = 0 if ongoing is None else max(0, ongoing - state.open)
+        if elsewhere != state.elsewhere:
+            state.elsewhere = elsewhere
+            self._fleet.monitor.on_load_elsewhere(state.url, elsewhere)
+        if ongoing is not None and state.away:
+            self._offer(state, True)
 
     # Membership.
 
@@ -261,15 +261,17 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Replicas came or went; what we know of those that stay is kept."""
         super().update_replicas(replicas)
         current = {replica.replica_id: replica for replica in replicas}
-        for replica_id in [known for known in self._seats if known not in current]:
+        for replica_id in [known for known in self._replica_states if known not in current]:
             self._leave(replica_id)
         for replica_id, replica in current.items():
-            seat = self._seats.get(replica_id)
-            if seat is None:
-                self._seats[replica_id] = seat = Seat(replica_id.to_full_id_str(), replica)
+            state = self._replica_states.get(replica_id)
+            if state is None:
+                self._replica_states[replica_id] = state = ReplicaState(
+                    replica_id.to_full_id_str(), replica
+                )
                 if self._fleet is not None:
-                    self._fleet.table.add(seat.url)
-            seat.replica = replica
+                    self._fleet.table.add(state.url)
+            state.replica = replica
         self._relist()
 
     def on_replica_actor_died(self, replica_id: Any) -> None:
@@ -281,24 +283,24 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     def on_replica_actor_unavailable(self, replica_id: Any) -> None:
         """Not chosen first until it answers a probe of Serve's again."""
         super().on_replica_actor_unavailable(replica_id)
-        seat = self._seats.get(replica_id)
+        state = self._replica_states.get(replica_id)
         # Without the cache no probe would tell us of its return.
-        if seat is not None and getattr(self, "_use_replica_queue_len_cache", False):
-            self._offer(seat, False)
+        if state is not None and getattr(self, "_use_replica_queue_len_cache", False):
+            self._offer(state, False)
 
-    def _offer(self, seat: Seat, here: bool) -> None:
-        seat.away = not here
+    def _offer(self, state: ReplicaState, here: bool) -> None:
+        state.away = not here
         if self._fleet is not None:
-            self._fleet.table.add(seat.url)  # it may have lost its row by not being used
-            self._fleet.table.set_eligible(seat.url, here)
+            self._fleet.table.add(state.url)  # it may have lost its row by not being used
+            self._fleet.table.set_eligible(state.url, here)
 
     def _leave(self, replica_id: Any) -> None:
-        seat = self._seats.pop(replica_id, None)
-        if seat is not None and self._fleet is not None:
-            self._fleet.table.remove(seat.url)
+        state = self._replica_states.pop(replica_id, None)
+        if state is not None and self._fleet is not None:
+            self._fleet.table.remove(state.url)
 
     def _relist(self) -> None:
-        self._by_url = {seat.url: seat for seat in self._seats.values()}
+        self._by_url = {state.url: state for state in self._replica_states.values()}
         if self._fleet is not None:
             self._all = self._fleet.endpoints(tuple(sorted(self._by_url)))
 
@@ -306,8 +308,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Replica → its node's address, where its engine publishes."""
         # Serve shows node and zone of a replica, but its address only inside.
         nodes = {
-            seat.url: getattr(getattr(seat.replica, "_replica_info", None), "node_ip", None)
-            for seat in list(self._seats.values())
+            state.url: getattr(getattr(state.replica, "_replica_info", None), "node_ip", None)
+            for state in list(self._replica_states.values())
         }
         return {url: ip or "" for url, ip in nodes.items()}
 
@@ -321,7 +323,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     def _tick(self) -> None:
         self._ticking = False
         cache = self.replica_queue_len_cache
-        for replica_id in self._seats:
+        for replica_id in self._replica_states:
             self._reported(replica_id, cache.get(replica_id))
         self._telemetry.report()
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use crate::endpoint_list::EndpointList;
 use crate::given::{Care, Given};
-use crate::known_list::KnownList;
-use crate::known_state::State;
+use crate::list_state::ListState;
 use crate::living::Living;
 use crate::locked::{Locked, Quiet};
 
@@ -15,14 +15,14 @@ use crate::locked::{Locked, Quiet};
 const MAX_LISTS: usize = 32;
 
 /// Those of all routers.
-pub static DESKS: Living<Desk> = Living::new();
+pub static ROUTER_STATES: Living<RouterState> = Living::new();
 
-pub struct Desk {
+pub struct RouterState {
     pub router: routecore::Router,
     /// What its draws come from.
     pub seed: u64,
     /// Latest first.
-    pub lists: Vec<(Arc<KnownList>, State)>,
+    pub lists: Vec<(Arc<EndpointList>, ListState)>,
     /// Whether another list came to the front, and nobody asked yet who sleeps in it.
     pub turned: bool,
     /// Ids of endpoints that fell asleep.
@@ -37,7 +37,7 @@ pub enum Front {
     Other,
 }
 
-impl Desk {
+impl RouterState {
     pub fn new(router: routecore::Router, seed: u64) -> Self {
         Self { router, seed, lists: Vec::new(), turned: false, slept: Vec::new() }
     }
@@ -72,13 +72,13 @@ impl Desk {
     }
 
     /// Brings this list to the front, whatever other threads did to it meanwhile.
-    pub fn bring(&mut self, known: &Arc<KnownList>) {
+    pub fn bring(&mut self, known: &Arc<EndpointList>) {
         let at = self.lists.iter().position(|(other, _)| Arc::ptr_eq(other, known));
         match at {
             Some(0) => return,
             Some(at) => self.lists[..=at].rotate_right(1),
             None => {
-                self.lists.insert(0, (Arc::clone(known), State::of(known)));
+                self.lists.insert(0, (Arc::clone(known), ListState::of(known)));
                 self.lists.truncate(MAX_LISTS);
             }
         }
@@ -88,20 +88,21 @@ impl Desk {
 
 /// The known list of these endpoints, met now if need be. Runs Python.
 pub fn meet(
-    desk: &Locked<Desk>,
+    routing: &Locked<RouterState>,
     endpoints: &Bound<'_, PyAny>,
     care: Care,
-    met: impl FnOnce() -> PyResult<KnownList>,
+    met: impl FnOnce() -> PyResult<EndpointList>,
 ) -> PyResult<Met> {
     let py = endpoints.py();
-    let front = desk.with(py, |desk, _| desk.lists.first().map(|(known, _)| Arc::clone(known)));
+    let front =
+        routing.with(py, |routing, _| routing.lists.first().map(|(known, _)| Arc::clone(known)));
     if let Some(known) = front
         && known.is_known(endpoints, care)?
     {
         return Ok(Met { known, same: true });
     }
-    let lists: Vec<Arc<KnownList>> =
-        desk.with(py, |desk, _| desk.lists.iter().map(|(known, _)| Arc::clone(known)).collect());
+    let lists: Vec<Arc<EndpointList>> = routing
+        .with(py, |routing, _| routing.lists.iter().map(|(known, _)| Arc::clone(known)).collect());
     // Of objects that may change, several lists may know different values.
     for known in &lists {
         if known.is_known(endpoints, Care::Read)? {
@@ -115,8 +116,8 @@ pub fn meet(
             if known.has_values(endpoints)? {
                 let Ok(first) = endpoints.get_item(0) else { break };
                 let first = first.as_unbound();
-                let again = desk.with(py, |desk, quiet| {
-                    let mut states = desk.lists.iter_mut();
+                let again = routing.with(py, |routing, quiet| {
+                    let mut states = routing.lists.iter_mut();
                     let found = states.find(|(other, _)| Arc::ptr_eq(other, &known));
                     found.is_some_and(|(_, state)| state.note_double(first, quiet))
                 });
@@ -132,7 +133,7 @@ pub fn meet(
 
 /// A list that was met, now or before.
 pub struct Met {
-    pub known: Arc<KnownList>,
+    pub known: Arc<EndpointList>,
     /// Whether the caller's are the very objects that are known, not others that say the same.
     pub same: bool,
 }

@@ -8,7 +8,7 @@ from routecore.endpoints.health import Reason
 UNTOLD: Literal["untold"] = "untold"
 
 
-class Seat:
+class ReplicaState:
     """A replica as we see it: its name, our requests on it, what others have there.
 
     Attributes:
@@ -42,7 +42,7 @@ class Accepted:
     """A request that a replica works on.
 
     Attributes:
-        seat: The replica's.
+        state: The replica's.
         token: Its name in our monitor.
         is_heard: Whether its caller's result tells how it ended.
         outcome: What that told: a reason, None for success; unknown until then.
@@ -50,12 +50,12 @@ class Accepted:
 
     is_heard: bool
     is_over: bool
-    seat: Seat
+    state: ReplicaState
     token: str
 
-    __slots__ = ("is_heard", "is_over", "outcome", "seat", "token")
+    __slots__ = ("is_heard", "is_over", "outcome", "state", "token")
 
-    def __init__(self, seat: Seat, token: str) -> None:
-        self.seat, self.token = seat, token
+    def __init__(self, state: ReplicaState, token: str) -> None:
+        self.state, self.token = state, token
         self.is_heard = self.is_over = False
         self.outcome: Reason | Literal["untold"] | None = UNTOLD

@@ -19,7 +19,7 @@ from routecore.integrations.shared.shadow import Choice
 
 
 class Ends(Protocol):
-    """The part of a monitor that a life reports to."""
+    """The part of a monitor that a lifecycle reports to."""
 
     def on_request_response(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The first token came back."""
@@ -85,7 +85,7 @@ class Attempt:
         self.headers: dict[str, str] = {}
 
 
-class Life:
+class RequestLifecycle:
     """What is known of the request that the current task serves.
 
     Attributes:
@@ -121,7 +121,7 @@ class Life:
         self.served: tuple[Ends, str, str, float] | None = None
 
     def is_of(self, request: Any) -> bool:
-        """Whether this is that request's life."""
+        """Whether this is that request's lifecycle."""
         return self._request is not None and self._request() is request
 
     def sent(self, monitor: Ends, url: str, request_id: str) -> Attempt:
@@ -185,30 +185,30 @@ class Life:
         return "client" if self.is_traced and not attempt.is_sent else "unknown"
 
 
-_current: ContextVar[Life | None] = ContextVar("routecore_request", default=None)
+_current: ContextVar[RequestLifecycle | None] = ContextVar("routecore_request", default=None)
 
 
-def current() -> Life | None:
-    """The life of the request that this task serves, if it was followed."""
+def current() -> RequestLifecycle | None:
+    """The lifecycle of the request that this task serves, if it was followed."""
     return _current.get()
 
 
-def follow(request: Any) -> Life:
-    """The life of a request, begun at the first call for it."""
-    life = _current.get()
-    if life is not None and life.is_of(request):
-        return life
-    life = Life(request)
-    _current.set(life)
+def follow(request: Any) -> RequestLifecycle:
+    """The lifecycle of a request, begun at the first call for it."""
+    lifecycle = _current.get()
+    if lifecycle is not None and lifecycle.is_of(request):
+        return lifecycle
+    lifecycle = RequestLifecycle(request)
+    _current.set(lifecycle)
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
     if task is not None:
-        task.add_done_callback(life.over)
+        task.add_done_callback(lifecycle.over)
     elif _weak(request) is not None:
-        weakref.finalize(request, life.over).atexit = False
-    return life
+        weakref.finalize(request, lifecycle.over).atexit = False
+    return lifecycle
 
 
 def _weak(request: Any) -> "weakref.ref[Any] | None":

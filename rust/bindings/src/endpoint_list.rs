@@ -20,7 +20,7 @@ use crate::text::text;
 /// Capacity of each endpoint by URL, as the user gave it.
 pub type Weights = HashMap<String, f64>;
 
-pub struct KnownList {
+pub struct EndpointList {
     /// Names it for as long as the process lives, which an address does not.
     pub serial: u64,
     foreign: Kept<Objects>,
@@ -49,7 +49,7 @@ pub const LOOKS: usize = 16;
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);
 
-impl KnownList {
+impl EndpointList {
     /// Meets the endpoints of a list or tuple. Runs Python.
     pub fn new(endpoints: &Bound<'_, PyAny>, router: &str, weights: &Weights) -> PyResult<Self> {
         let py = endpoints.py();

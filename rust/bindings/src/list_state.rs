@@ -6,14 +6,14 @@ use routecore::{Candidates, Fleet, Stat, StatTable};
 
 use crate::around::Around;
 use crate::chosen::Chosen;
-use crate::known_list::{KnownList, LOOKS};
+use crate::endpoint_list::{EndpointList, LOOKS};
 use crate::locked::{Kept, Quiet};
 use crate::rows::Inner;
 use crate::source::Kind;
 use crate::values::Columns;
 
 /// What of a known list changes.
-pub struct State {
+pub struct ListState {
     /// Rows in the shared table, as of `epoch`.
     pub resident: Chosen,
     /// Row of each endpoint in the shared table.
@@ -32,9 +32,9 @@ pub struct State {
     double: Kept<Option<Py<PyAny>>>,
 }
 
-impl State {
+impl ListState {
     /// Of a list that was just met.
-    pub fn of(known: &KnownList) -> Self {
+    pub fn of(known: &EndpointList) -> Self {
         let rows: Vec<u32> = (0..known.len() as u32).collect();
         Self {
             resident: Chosen { candidates: Candidates::default(), positions: Vec::new() },
@@ -66,7 +66,7 @@ impl State {
 
     /// A look at a long list that was compared before, instead of at all of it: both ends and
     /// the next places in turn. An exchange in place is seen within n / 16 looks.
-    pub fn glance(&mut self, known: &KnownList, list: &Py<PyList>, quiet: &Quiet<'_>) -> bool {
+    pub fn glance(&mut self, known: &EndpointList, list: &Py<PyList>, quiet: &Quiet<'_>) -> bool {
         let long = known.is_long() && quiet.len(list) == known.len();
         if !long || !self.compared.as_ref().is_some_and(|known| known.is(list)) {
             return false;
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Brings rows and eligibility up to the table's epoch.
-    pub fn refresh(&mut self, known: &KnownList, inner: &mut Inner) {
+    pub fn refresh(&mut self, known: &EndpointList, inner: &mut Inner) {
         let stamp = (inner.serial, inner.fleet.table.epoch());
         if self.epoch == Some(stamp) {
             return;
@@ -95,7 +95,12 @@ impl State {
     }
 
     /// Brings up to date who may be chosen; whether anybody of the list is not in.
-    pub fn is_disturbed(&mut self, known: &KnownList, fleet: Option<&Fleet>, kind: Kind) -> bool {
+    pub fn is_disturbed(
+        &mut self,
+        known: &EndpointList,
+        fleet: Option<&Fleet>,
+        kind: Kind,
+    ) -> bool {
         let Some(fleet) = fleet.filter(|fleet| fleet.health.is_disturbed()) else { return false };
         let all = if kind == Kind::Resident { &self.resident } else { &self.plain };
         self.around.refresh(known, (&self.rows, all), fleet, kind)
@@ -103,7 +108,7 @@ impl State {
 
     /// Tells the table which of the endpoints sleep, and adds to `slept` the ids of those that fell
     /// asleep just now.
-    pub fn fell_asleep(&self, known: &KnownList, inner: &mut Inner, slept: &mut Vec<u64>) {
+    pub fn fell_asleep(&self, known: &EndpointList, inner: &mut Inner, slept: &mut Vec<u64>) {
         if inner.sleepers() == 0 && !known.has_sleepers() {
             return;
         }
