@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vllm_server import Engine
+from vllm_server import TEMPLATES, Engine
 
 HERE = Path(__file__).parent
-TEMPLATES = HERE / "templates"
 
 
 @pytest.fixture(scope="session")

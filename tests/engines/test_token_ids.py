@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from bodies import chats, completions
-from conftest import TEMPLATES
 from routecore.kv_events import PromptTokens
-from vllm_server import Engine
+from vllm_server import TEMPLATES, Engine
 
 pytestmark = pytest.mark.engines
 

@@ -13,6 +13,8 @@ import httpx
 from routecore.kv_events import KVSource
 
 STARTS_WITHIN = 420.0
+TEMPLATES = Path(__file__).parent / "templates"
+"""Chat templates that use what the public ones do."""
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

@@ -5,7 +5,8 @@ docs/choosing.md and the hosts' pages name them too; tests/integrations/test_def
 
 PRODUCTION_STACK = "expected_latency"
 """Of `prefixaware` and `kvaware`; the other routing logics have each an equal of their own."""
-RAY_SERVE = "expected_latency"
+RAY_SERVE = "prefix_cache"
+"""Serve reports no first tokens, from which engines' speed would be learned."""
 LITELLM = "expected_latency"
 ENVOY = "prefix_cache"
 """It needs no first tokens, which a picker hears only where it is sent response bodies."""
