@@ -68,6 +68,8 @@ def ask(stand_in: Any, number: int, body: Any = BODY) -> str:
 def test_a_prompt_goes_where_the_engine_says_it_is(
     stand_in: Any, monkeypatch: pytest.MonkeyPatch, engines: list[Sockets], logic: str
 ) -> None:
+    # The default would rather take an engine that has answered than 256 tokens of a cache.
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "prefix_cache")
     monkeypatch.setenv("ROUTECORE_KV_EVENTS", named(engines))
     app = stand_in.start(logic, CALLBACKS, URLS)
     ask(stand_in, 0, {"prompt": "something else"})
@@ -124,6 +126,7 @@ def test_text_is_tokenised_off_the_event_loop_once(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     monkeypatch.setenv("ROUTECORE_KV_EVENTS", named(engines))
     monkeypatch.setenv("ROUTECORE_TOKENIZER", str(tmp_path))
+    monkeypatch.setenv("ROUTECORE_STRATEGY", "prefix_cache")
     app = stand_in.start("kvaware", CALLBACKS, URLS)
     caches = app.state.router.decision.caches
     body = {"messages": [{"role": "user", "content": "the same long question " * 9}]}
@@ -167,6 +170,7 @@ def test_what_another_router_sent_to_the_demos_engines_is_known(
             tables = [{"address": p.address, "replay": p.replay} for p in publishers]
             sources = json.dumps(dict(zip(urls, tables, strict=True)))
             monkeypatch.setenv("ROUTECORE_KV_EVENTS", sources)
+            monkeypatch.setenv("ROUTECORE_STRATEGY", "prefix_cache")
             app = stand_in.start("kvaware", CALLBACKS, urls)
             caches = app.state.router.decision.caches
             stack.callback(caches.close)
