@@ -98,6 +98,7 @@ class RoutecoreRouter:
 
     def add_servers(self, servers: Mapping[str, Any]) -> None:
         """Servers came. One that has another handle than before was replaced."""
+        new = sum(self._handles.get(server, _NOBODY) != servers[server] for server in servers)
         for server, handle in servers.items():
             if server in self._handles and self._handles[server] != handle:
                 self._drop(server)
@@ -105,7 +106,7 @@ class RoutecoreRouter:
             self._open.add_server(server)
             self._fleet.table.add(server)
         self._relist()
-        _log.info("routecore: %d servers, %d of them new", len(self._handles), len(servers))
+        _log.info("routecore: %d servers, %d of them new", len(self._handles), new)
 
     def remove_servers(self, server_ids: Sequence[str]) -> None:
         """Servers left, with what they worked on and had in their caches."""
