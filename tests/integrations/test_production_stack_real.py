@@ -457,6 +457,7 @@ def test_in_the_shadow_the_host_routes_and_a_report_can_be_made(tmp_path: Path) 
             assert await router.metric("routecore_in_flight_requests") == 0
             await asyncio.sleep(1.1)
             await router.chat(text)  # records are written when a second has passed
+            await asyncio.sleep(0.5)  # and at the end of a request, which is after its answer
 
     asyncio.run(test())
     summary = summarise(tmp_path.glob("routecore-shadow-*.jsonl"))
