@@ -4,8 +4,10 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import routecore
 from routecore.old_paths import IMPORTED_LATE
 
 PATHS = {
@@ -69,7 +71,9 @@ def test_an_old_path_is_the_module_of_today_and_no_copy() -> None:
 
 @pytest.mark.parametrize("path", IMPORTED_LATE)
 def test_every_late_path_leads_to_a_file(path: str) -> None:
-    assert importlib.util.find_spec(IMPORTED_LATE[path]) is not None
+    """Looked for on the disk: a host that is missing here keeps its package from being imported."""
+    file = Path(routecore.__file__).parents[1] / IMPORTED_LATE[path].replace(".", "/")
+    assert file.with_suffix(".py").exists() or (file / "__init__.py").exists()
 
 
 @pytest.mark.parametrize("host", ["litellm", "ray_serve"])

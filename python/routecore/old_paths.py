@@ -29,6 +29,8 @@ _INTEGRATIONS = {
     "litellm_calls": "litellm.calls",
     "litellm_outcome": "litellm.outcome",
     "litellm_request": "litellm.request",
+    "production_stack.life": "production_stack.request_lifecycle",
+    "production_stack.prompts": "shared.prompts",
     "ray_metrics": "shared.ray_telemetry",
     "ray_outcome": "ray_serve.outcome",
     "ray_prompt": "ray_serve.prompt",
