@@ -11,9 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from routecore.endpoints.health import REASONS
 from routecore.hold import REJECT_REASONS, Hold, RejectReason
+from routecore.integrations.shared.decision_counts import AllDecisionCounts, all_decision_counts
 
-# A decision takes microseconds; a bucket of milliseconds means that something is wrong.
-_BUCKETS = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2)
 # Of waits for room: from none at all to the longest that there is by default.
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -38,8 +37,7 @@ class Monitor(Protocol):
 
 
 class _Families(NamedTuple):
-    decisions: Counter
-    seconds: Histogram
+    decisions: AllDecisionCounts
     actual: Counter
     waited: Histogram
     rejected: Counter
@@ -115,19 +113,7 @@ def _families(registry: CollectorRegistry) -> _Families:
     load = _Load()
     registry.register(load)
     return _Families(
-        Counter(
-            "routecore_decisions",
-            "Requests routed: by the strategy, by fallback after an error, or in the shadow.",
-            [*labels, "outcome"],
-            registry=registry,
-        ),
-        Histogram(
-            "routecore_decision_seconds",
-            "Time that one choice takes.",
-            labels,
-            buckets=_BUCKETS,
-            registry=registry,
-        ),
+        all_decision_counts(registry),
         Counter(
             "routecore_actual_hit_tokens",
             "Prompt tokens that engines report as read from their prefix cache.",
@@ -163,25 +149,20 @@ class Telemetry:
     def __init__(self, host: str, strategy: str, registry: CollectorRegistry | None = None) -> None:
         families = self._families = _families(REGISTRY if registry is None else registry)
         labels = self._labels = (host, strategy)
-        self._strategy = families.decisions.labels(*labels, "strategy")
-        self._fallback = families.decisions.labels(*labels, "fallback")
-        self._shadow = families.decisions.labels(*labels, "shadow")
-        self._seconds = families.seconds.labels(*labels)
+        self._decisions = families.decisions.of(host, strategy)
         self._actual = families.actual.labels(*labels)
 
     def decided(self, seconds: float) -> None:
         """The strategy chose, in that time."""
-        self._strategy.inc()
-        self._seconds.observe(seconds)
+        self._decisions.chose(seconds)
 
     def shadowed(self, seconds: float) -> None:
         """The strategy chose beside the host, without effect."""
-        self._shadow.inc()
-        self._seconds.observe(seconds)
+        self._decisions.shadowed(seconds)
 
     def fell_back(self) -> None:
         """The strategy failed and the request was routed without it."""
-        self._fallback.inc()
+        self._decisions.count("fallback")
 
     def holds(self, hold: Hold) -> None:
         """Show who waits there, for as long as it lives, and what became of them."""
@@ -195,7 +176,7 @@ class Telemetry:
 
     def admitted(self, waited: float) -> None:
         """The strategy chose, once there was room: after so many seconds."""
-        self._strategy.inc()
+        self._decisions.count("strategy")
         self._waited.observe(waited)
 
     def rejected(self, reason: RejectReason) -> None:
