@@ -13,7 +13,7 @@ from routecore import ROUTERS
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from replay.failure_modes import MODES
 
-# They do not route whole requests, or only as they are told to.
+# They do not route whole requests, or only as configured.
 LEFT_OUT = ("random", "weighted_score", "prefill_decode")
 # Heading, mode, figure.
 COLUMNS = (

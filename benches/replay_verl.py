@@ -2,7 +2,7 @@
 
     python benches/replay_verl.py [--steps 4] [--seeds 3] [--engine …] [--rate 8]
 
-Every router is called as verl calls it, and told no more: `acquire_server` with the token ids,
+Every router is called as verl calls it, and learns no more: `acquire_server` with the token ids,
 `release_server` at the end, `clear_sticky_cache` at new weights; no first token, no lengths.
 `sticky` is the rule of verl's own GlobalRequestLoadBalancer, `least loaded` the same without its
 memory.

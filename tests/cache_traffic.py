@@ -79,10 +79,10 @@ class Fleet:
         """Endpoints that are taken to hold all of the prompt's full blocks but the last."""
         stats = self.monitor.get_request_stats(self.now)
         body = {"model": "m", "prompt": prompt}
-        told = self.router.explain(self.endpoints, None, stats, None, body)
+        explained = self.router.explain(self.endpoints, None, stats, None, body)
         cached = {
             row.url: next(t.value for t in row.terms if t.name == "cached")
-            for row in told.candidates
+            for row in explained.candidates
         }
         return [url for url, tokens in cached.items() if tokens >= len(prompt) // 4 - 64]
 

@@ -101,7 +101,7 @@ def forked() -> int:
     return read
 
 
-def told(read: int) -> Any:
+def answer_of(read: int) -> Any:
     """What the child wrote; None if it hung."""
     got = b""
     while select.select([read], [], [], LIMIT + 5)[0]:
@@ -129,7 +129,7 @@ def main() -> None:
     found = []
     for k in range(int(sys.argv[2])):
         time.sleep(0.02 + k % 5 / 400)
-        found.append(told(forked()))
+        found.append(answer_of(forked()))
     print(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""The naive twin of endpoint health: the rules as they are told, over lists and dicts."""
+"""The naive twin of endpoint health: the rules as documented, over lists and dicts."""
 
 from dataclasses import dataclass, field
 
@@ -35,8 +35,8 @@ class NaiveHealth:
 
     def first_token(self, name: str, in_flight: int) -> None:
         """Its first token came."""
-        url, stay, told = self.requests[name]
-        if not told:
+        url, stay, reported = self.requests[name]
+        if not reported:
             self.requests[name] = (url, stay, True)
             self._answered(url, stay, in_flight)
 
@@ -55,8 +55,8 @@ class NaiveHealth:
     def served(self, name: str, now: float, in_flight: int) -> None:
         """It was answered to its end."""
         self.now = now
-        url, stay, told = self.requests.pop(name)
-        if not told:
+        url, stay, reported = self.requests.pop(name)
+        if not reported:
             self._answered(url, stay, in_flight)
         it = self.all[url]
         if stay == it.stay:
@@ -66,9 +66,9 @@ class NaiveHealth:
     def failed(self, name: str, now: float, reason: str) -> None:
         """It failed."""
         self.now = now
-        url, stay, told = self.requests.pop(name)
+        url, stay, reported = self.requests.pop(name)
         it = self.all[url]
-        if stay != it.stay or reason == "client" or (told and reason == "unknown"):
+        if stay != it.stay or reason == "client" or (reported and reason == "unknown"):
             return
         it.since_served.append(reason)
         it.last = [*it.last, True][-self.policy.window :]

@@ -48,7 +48,7 @@ def app(_: dict[str, Any], start: Any) -> Iterable[bytes]:
     with urllib.request.urlopen(asked, timeout=30) as answer:
         status = answer.status
     monitor.on_request_complete(url, name, 2.0)
-    told = {
+    found = {
         "worker": worker,
         "url": url,
         "status": status,
@@ -58,4 +58,4 @@ def app(_: dict[str, Any], start: Any) -> Iterable[bytes]:
         **first[worker],
     }
     start("200 OK", [("Content-Type", "application/json")])
-    return [json.dumps(told).encode()]
+    return [json.dumps(found).encode()]

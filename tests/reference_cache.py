@@ -171,7 +171,7 @@ class Row:
     queued_pairs: int
     context: int
     kv: float
-    told: float | None
+    reported: float | None
     caution: float
 
 
@@ -183,8 +183,8 @@ class NaiveFleet:
         self.index = NaiveIndex()
         self.requests: list[Request] = []
         self.tokens_per_byte, self.block_tokens = 0.25, 0.0
-        self.told: dict[str, float] = {}
-        self.lasting: dict[str, float] = {}
+        self.reported: dict[str, float] = {}
+        self.believed: dict[str, float] = {}
         self.misses: dict[str, int] = {}
         self.tells: set[str] = set()
         self.kv: dict[str, float] = {}
@@ -219,7 +219,7 @@ class NaiveFleet:
             ),
             context=sum(r.prompt_tokens for r in here),
             kv=self.kv.get(url, 0.0),
-            told=self.told.get(url),
+            reported=self.reported.get(url),
             caution=1 + 1 / (1 + self.answers.get(url, 0) / 4),
         )
 
@@ -229,13 +229,13 @@ class NaiveFleet:
         if prompt:
             tokens, block = self.tokens(prompt)
             uncached = max(1.0, tokens - self.row(url, prompt).cached)
-            told = self.told.get(url) or self.kv_default
+            reported = self.reported.get(url) or self.kv_default
             beyond = min(max(self.misses.get(url, 0) - 3, 0), 64)
-            lasting = self.lasting.get(url, 1.0) * 0.125**beyond
-            blocks = int(told * lasting / block)
+            believed = self.believed.get(url, 1.0) * 0.125**beyond
+            blocks = int(reported * believed / block)
             self.index.capacity[url] = -(-blocks // 16) * 16
             self.index.make_room(url)
-            fits = tokens <= told * prompt.sequences
+            fits = tokens <= reported * prompt.sequences
             request.pinned = self.index.pin(url, prompt.chain) if fits else []
             request.prompt_tokens, request.uncached = int(tokens), int(uncached)
             request.prefill_us = int(1e3 * prefill_ms(tokens, uncached))
@@ -286,13 +286,13 @@ class NaiveFleet:
         over = promised > cached + max(1.0, self.block_tokens) + 1.0
         for at, more in enumerate((1, over, promised, cached)):
             self.predictions[at] += more
-        lasting = self.lasting.get(url, 1.0)
+        believed = self.believed.get(url, 1.0)
         if cached:
             self.misses[url] = 0
         if promised:
             self.misses[url] = self.misses.get(url, 0) + (not cached)
-            lasting = min(max(lasting * (0.97 if over else 1.002), 0.05), 1.0)
-        self.lasting[url] = lasting
+            believed = min(max(believed * (0.97 if over else 1.002), 0.05), 1.0)
+        self.believed[url] = believed
 
     def end(self, url: str, name: str, time: float, done: bool) -> None:
         """Served, or failed."""
@@ -316,7 +316,13 @@ class NaiveFleet:
     def remove(self, url: str) -> None:
         """The endpoint is gone with all it had."""
         self.requests = [r for r in self.requests if r.url != url]
-        for of_urls in (self.index.held, self.index.capacity, self.told, self.lasting, self.misses):
+        for of_urls in (
+            self.index.held,
+            self.index.capacity,
+            self.reported,
+            self.believed,
+            self.misses,
+        ):
             of_urls.pop(url, None)
         self.tells.discard(url)
         self.kv.pop(url, None)
@@ -360,7 +366,7 @@ class Question:
 
 
 def question(fleet: NaiveFleet, urls: list[str], prompt: Prompt | None, **more: Any) -> Question:
-    """What a strategy is told."""
+    """What a strategy knows."""
     rows = {url: fleet.row(url, prompt) for url in urls}
     if prompt is None:
         return Question(rows, 0.0, 0.0, **more)

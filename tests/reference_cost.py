@@ -54,19 +54,19 @@ def llm_d(
 ) -> dict[str, float]:
     """Minus the weighted sum of three scores."""
 
-    def told(url: str, name: str) -> float | None:
+    def reported(url: str, name: str) -> float | None:
         return number(getattr(q.stats.get(url), name, None))
 
-    waits = {url: told(url, "num_queuing_requests") for url in q.rows}
+    waits = {url: reported(url, "num_queuing_requests") for url in q.rows}
     wait = {url: q.rows[url].in_prefill if x is None else x for url, x in waits.items()}
     high, low = max(wait.values()), min(wait.values())
 
     def free(url: str) -> float:
-        row, usage = q.rows[url], told(url, "gpu_cache_usage_perc")
-        if usage is None and row.told is None:
+        row, usage = q.rows[url], reported(url, "gpu_cache_usage_perc")
+        if usage is None and row.reported is None:
             return 0.5
         if usage is None:
-            usage = row.kv / row.told if row.told else 0.0
+            usage = row.kv / row.reported if row.reported else 0.0
         return 1 - min(usage, 1.0)
 
     return {
@@ -138,7 +138,7 @@ def expected_latency(
     known = min(row.caution for row in q.rows.values()) <= 1.1
     n, requests = len(q.rows), sum(row.in_flight for row in q.rows.values())
     used = sum(row.kv for row in q.rows.values()) + requests * output / 2
-    tight = (used / sum(row.told or q.kv_tokens for row in q.rows.values()) - 0.9) / 0.1
+    tight = (used / sum(row.reported or q.kv_tokens for row in q.rows.values()) - 0.9) / 0.1
     scarce = 4 * min(max(tight, 0.0), 1.0) * (requests / n + 1)
 
     def cost(url: str) -> float:
@@ -154,7 +154,7 @@ def expected_latency(
         now = step(row.in_decoding, row.context) if row.in_decoding else 0.0
         kept = row.kv + row.in_flight * output / 2 + q.added(url)
         full = max(
-            kept / (row.told or q.kv_tokens), (row.in_flight + 1) / max(max_num_seqs, sequences)
+            kept / (row.reported or q.kv_tokens), (row.in_flight + 1) / max(max_num_seqs, sequences)
         )
         bend = min(max(full - 0.9, 0.0), 0.2)
         over = max(full - 1.1, 0.0) + bend * bend / 0.4
@@ -166,7 +166,7 @@ def expected_latency(
             + decode_weight * stay / 2
             + row.in_flight * more
             + 3 * stay * over / (over + 0.3)
-            + stay * scarce * q.added(url) / (row.told or q.kv_tokens)
+            + stay * scarce * q.added(url) / (row.reported or q.kv_tokens)
         )
 
     return {url: cost(url) for url in q.rows}

@@ -53,9 +53,9 @@ def test_the_session_is_read_from_header_or_body_and_explained() -> None:
     router = SessionAffinityRouter(session_key="sid", method="ring")
     by_header = router.route_request(fleet(8), {}, {}, SimpleNamespace(headers={"sid": "42"}))
     by_body = router.route_request(fleet(8), {}, {}, None, {"sid": 42})
-    told = router.explain(fleet(8), {}, {}, None, {"sid": "42"})
-    assert by_header == by_body == told.url
-    assert max(told.candidates, key=lambda c: c.score).url == told.url
+    explained = router.explain(fleet(8), {}, {}, None, {"sid": "42"})
+    assert by_header == by_body == explained.url
+    assert max(explained.candidates, key=lambda c: c.score).url == explained.url
 
 
 @pytest.mark.parametrize("method", ["rendezvous", "ring"])

@@ -76,23 +76,23 @@ def fresh(name: str, **params: Any) -> Any:
     return ROUTERS[name](**params)
 
 
-def told_and_chosen(router: Any, fleet: Any, body: Any = None) -> tuple[str | None, Any]:
+def explained_and_chosen(router: Any, fleet: Any, body: Any = None) -> tuple[str | None, Any]:
     """What `explain` says and `route_request` then does; None where nothing is eligible."""
     if not twin.eligible(fleet[0]):
         with pytest.raises(RouteError, match="eligible"):
             router.route_request(*fleet, None, body)
         return None, None
-    told = router.explain(*fleet, None, body)
+    explained = router.explain(*fleet, None, body)
     chosen = router.route_request(*fleet, None, body)
-    assert told.url == chosen
+    assert explained.url == chosen
     allowed = set(twin.eligible(fleet[0]))
-    assert {row.url for row in told.candidates if row.eligible} == allowed
-    return chosen, {row.url: row.score for row in told.candidates if row.eligible}
+    assert {row.url for row in explained.candidates if row.eligible} == allowed
+    return chosen, {row.url: row.score for row in explained.candidates if row.eligible}
 
 
-def same(told: dict[str, float], ours: dict[str, float]) -> bool:
+def same(explained: dict[str, float], ours: dict[str, float]) -> bool:
     """Equal but for rounding."""
-    return told == pytest.approx(ours, rel=1e-9, abs=1e-9)
+    return explained == pytest.approx(ours, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", list(twin.TWINS))
@@ -101,7 +101,7 @@ def test_a_strategy_chooses_and_scores_as_its_twin(
     name: str, fleet: Any, capacity: Any, seed: int
 ) -> None:
     router = fresh(name, endpoint_weights=capacity, seed=seed)
-    chosen, scores = told_and_chosen(router, fleet)
+    chosen, scores = explained_and_chosen(router, fleet)
     if chosen is not None:
         may, scored = twin.TWINS[name]
         assert chosen in may(*fleet, capacity)
@@ -111,7 +111,7 @@ def test_a_strategy_chooses_and_scores_as_its_twin(
 @given(fleets(), CAPACITY)
 def test_least_connections_with_first_ties_is_min(fleet: Any, capacity: Any) -> None:
     router = fresh("least_connections", endpoint_weights=capacity, ties="first")
-    chosen, _ = told_and_chosen(router, fleet)
+    chosen, _ = explained_and_chosen(router, fleet)
     if chosen is not None:
         assert chosen == twin.least_connections(fleet[0], fleet[1], fleet[2], capacity)
 
@@ -129,7 +129,7 @@ def test_weighted_score_takes_one_of_the_best(
     router = fresh(
         "weighted_score", weights=weights, normalise=normalise, endpoint_weights=capacity
     )
-    chosen, scores = told_and_chosen(router, fleet, {"x-session-id": session})
+    chosen, scores = explained_and_chosen(router, fleet, {"x-session-id": session})
     if chosen is None:
         return
     score = twin.weighted_scores(
@@ -148,7 +148,7 @@ def test_weighted_score_takes_one_of_the_best(
 def test_round_robin_keeps_a_turn_per_set(many: list[Any], rounds: int) -> None:
     router, naive = fresh("round_robin"), twin.RoundRobin()
     for fleet in many * rounds:
-        chosen, _ = told_and_chosen(router, fleet)
+        chosen, _ = explained_and_chosen(router, fleet)
         if chosen is not None:
             assert chosen == naive.route(fleet[0])
 
@@ -178,7 +178,7 @@ def test_a_session_goes_home_or_to_the_next_within_the_bound(
     fleet: Any, session: str, factor: Any, capacity: Any, method: str
 ) -> None:
     router = fresh("session_affinity", method=method, load_factor=factor, endpoint_weights=capacity)
-    chosen, scores = told_and_chosen(router, fleet, {"x-session-id": session})
+    chosen, scores = explained_and_chosen(router, fleet, {"x-session-id": session})
     if chosen is not None:
         naive = twin.homes if method == "rendezvous" else twin.ring_home
         load = twin.loads(*fleet)
@@ -209,7 +209,7 @@ def test_prompts_go_where_depth_rule_hash_chain_and_bound_say(
     naive = twin.PrefixAffinity(factor, 16)
     load = twin.loads(*fleet)
     for body in bodies * rounds:
-        chosen, scores = told_and_chosen(router, fleet, body)
+        chosen, scores = explained_and_chosen(router, fleet, body)
         assert chosen == naive.route(body, load, capacity)
         assert scores[chosen] == max(scores.values())
 
@@ -245,8 +245,8 @@ def test_resident_and_plain_path_answer_alike(counts: list[int], seed: int) -> N
             monitor.on_new_request(endpoint.url, f"{endpoint.url}-{i}", 1.0)
     view = monitor.get_request_stats(1.0)
     for name in ("least_connections", "power_of_two", "random"):
-        told = [
+        explained = [
             fresh(name, seed=seed).explain(endpoints, {}, stats, None)
             for stats in (view, dict(view))
         ]
-        assert told[0] == told[1]
+        assert explained[0] == explained[1]

@@ -207,6 +207,6 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "--json /proc/out.json" in result.output
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.output == f"routecore {__version__}\n"

@@ -92,7 +92,7 @@ ENGINES = st.none() | st.dictionaries(
 
 
 class Life:
-    """A fleet of ours and its naive twin, told the same."""
+    """A fleet of ours and its naive twin, given the same."""
 
     def __init__(
         self, name: str, knobs: dict[str, Any], engines: Any, seed: int, kv: float = KV
@@ -110,9 +110,9 @@ class Life:
         self.sent: list[tuple[str, str]] = []
         self.now = 1.0
         # A host that reports first tokens: without one the core goes by when they are due.
-        self.monitor.on_new_request("http://elsewhere", "told", self.now)
-        self.monitor.on_request_response("http://elsewhere", "told", self.now)
-        self.monitor.on_request_complete("http://elsewhere", "told", self.now)
+        self.monitor.on_new_request("http://elsewhere", "warm", self.now)
+        self.monitor.on_request_response("http://elsewhere", "warm", self.now)
+        self.monitor.on_request_complete("http://elsewhere", "warm", self.now)
 
     def run(self, steps: list[Any]) -> None:
         """Every step, and after each a look at what is held."""
@@ -128,16 +128,16 @@ class Life:
                 self.table.remove(url)
                 self.naive.remove(url)
             elif kind == "capacity":
-                self.told(URLS[given_[0]], given_[1])
+                self.report_size(URLS[given_[0]], given_[1])
             elif self.sent:
                 self.event(kind, given_[0] % len(self.sent), *given_[1:])
             self.check()
 
-    def told(self, url: str, tokens: float) -> None:
+    def report_size(self, url: str, tokens: float) -> None:
         """The engine tells the size of its cache."""
         self.table.add(url)
         self.table.load_columns({"kv_capacity_tokens": array("d", [tokens])}, urls=[url])
-        self.naive.told[url] = tokens
+        self.naive.reported[url] = tokens
 
     def event(self, kind: str, at: int, *more: Any) -> None:
         """Something happens to a request that was sent."""
@@ -166,17 +166,19 @@ class Life:
         stats = self.monitor.get_request_stats(self.now)
         self.naive.advance(self.now)
         prompt = prompt_of(body, BLOCK, 4)
-        told = self.router.explain(endpoints, self.engines, stats, None, body)
+        explained = self.router.explain(endpoints, self.engines, stats, None, body)
         costs, may_win = self.costs(urls, prompt)
         prefill = self.prefill_of()
         chosen = self.router.route_request(endpoints, self.engines, stats, None, body)
-        assert told.url == chosen
+        assert explained.url == chosen
         copies = [
-            r.url for r in told.candidates if any(t.name == "copy" and t.value for t in r.terms)
+            r.url
+            for r in explained.candidates
+            if any(t.name == "copy" and t.value for t in r.terms)
         ]
         assert set(copies) <= {chosen}
         self.explained += len(copies)
-        for row in told.candidates:
+        for row in explained.candidates:
             assert self.agrees(row, costs[row.url])
         if may_win is None:
             return False
@@ -236,8 +238,8 @@ class Life:
         self.monitor.get_request_stats(self.now)
         self.naive.advance(self.now)
         seen = self.monitor.predictions
-        told = [seen.requests, seen.over_predicted, seen.predicted_tokens, seen.actual_tokens]
-        assert told == self.naive.predictions
+        counted = [seen.requests, seen.over_predicted, seen.predicted_tokens, seen.actual_tokens]
+        assert counted == self.naive.predictions
         for url in URLS:
             held, pinned, _ = self.table.core.held(url)
             assert held == len(self.naive.index.blocks(url))

@@ -84,8 +84,8 @@ def cached_after_a_choice(body: Any, **params: Any) -> tuple[str, dict[str, floa
     fixed = {"min_match_tokens": 0, "load_factor": 1e6, "block_chars": 16, "seed": 3}
     router = fresh("prefix_cache", **fixed, **params)
     first = router.route_request(fleet_of(16), {}, {}, None, body)
-    told = router.explain(fleet_of(16), {}, {}, None, body)
-    return first, {row.url: row.terms[0].value for row in told.candidates}
+    explained = router.explain(fleet_of(16), {}, {}, None, body)
+    return first, {row.url: row.terms[0].value for row in explained.candidates}
 
 
 @pytest.mark.parametrize(("tokens", "known"), [(90_000, True), (110_000, False)])
@@ -126,8 +126,8 @@ def test_what_no_model_of_an_endpoint_takes_is_not_in_its_cache(
     endpoints = [SimpleNamespace(url=f"http://e{at}", model_info=model_info) for at in range(2)]
     body = {"prompt": list(range(1_000))}
     first = router.route_request(endpoints, {}, stats, None, body)
-    told = router.explain(endpoints, {}, stats, None, body)
-    cached = {row.url: row.terms[0].value for row in told.candidates}
+    explained = router.explain(endpoints, {}, stats, None, body)
+    cached = {row.url: row.terms[0].value for row in explained.candidates}
     assert (cached[first] > 0) == known
 
 
@@ -195,12 +195,12 @@ def test_explained_terms_add_up_to_the_score(strategy: str) -> None:
         fleet.run(fleet.now + 0.02)
         body = {"model": "m", "prompt": text(i % 11, 700)}
         stats = fleet.monitor.get_request_stats(fleet.now)
-        told = fleet.router.explain(fleet.endpoints, None, stats, None, body)
-        for row in told.candidates:
+        explained = fleet.router.explain(fleet.endpoints, None, stats, None, body)
+        for row in explained.candidates:
             assert row.score == pytest.approx(sum(term.value for term in row.terms), rel=1e-12)
         best = max if strategy == "llm_d" else min
-        scores = {row.url: row.score for row in told.candidates}
-        assert scores[told.url] == pytest.approx(best(scores.values()), abs=1e-8)
+        scores = {row.url: row.score for row in explained.candidates}
+        assert scores[explained.url] == pytest.approx(best(scores.values()), abs=1e-8)
 
 
 @pytest.mark.parametrize("strategy", CACHE)
@@ -243,7 +243,7 @@ def served(fleet: Fleet, prompt: str, found: int | None, tokens: int | None = No
 
 
 def test_predictions_are_counted_against_what_engines_found() -> None:
-    fleet, prompt = Fleet("prefix_cache", 1), text("told", 1024)
+    fleet, prompt = Fleet("prefix_cache", 1), text("warm", 1024)
     served(fleet, prompt, 0)  # nothing promised
     assert fleet.monitor.predictions.requests == 1
     assert fleet.monitor.predictions.predicted_tokens == 0
@@ -260,14 +260,14 @@ def test_a_cache_that_lasts_for_less_than_its_size_is_taken_to_be_smaller() -> N
     fleet, prompt = Fleet("prefix_cache", 1, kv_tokens=32_000), text("short", 1024)
     url = fleet.endpoints[0].url
     served(fleet, prompt, 0)
-    told = fleet.table.core.held(url)[2]
+    before = fleet.table.core.held(url)[2]
     for _ in range(30):
         served(fleet, prompt, 0)
     smaller = fleet.table.core.held(url)[2]
-    assert smaller < 0.5 * told
+    assert smaller < 0.5 * before
     for _ in range(2000):
         served(fleet, prompt, 1024)
-    assert smaller < fleet.table.core.held(url)[2] <= told
+    assert smaller < fleet.table.core.held(url)[2] <= before
 
 
 def test_the_length_of_a_token_is_learned_from_what_engines_count() -> None:

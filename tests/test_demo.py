@@ -206,7 +206,7 @@ def test_engines_that_break_are_left_alone_and_come_back() -> None:
     found = asyncio.run(
         run(jobs, ["least_connections"], endpoints=3, seconds=4, speed=8, troubles=breaks)
     )[0]
-    told = [line.split(": ", 1)[1] for line in found.news]
+    news = [line.split(": ", 1)[1] for line in found.news]
     for line in (
         "engine 0 is killed",
         "engine 0 is out (connect)",
@@ -215,7 +215,7 @@ def test_engines_that_break_are_left_alone_and_come_back() -> None:
         "engine 1 is out (status)",
         "engine 1 is back",
     ):
-        assert line in told, told
+        assert line in news, news
     assert 0 < found.errors < 0.2 * found.requests
     assert found.out == {}
 

@@ -124,7 +124,7 @@ def test_a_router_without_our_monitor_forgets_what_it_remembers_itself() -> None
     assert hits() == 0
 
 
-def test_what_engines_told_by_events_is_forgotten_as_well() -> None:
+def test_what_engines_reported_by_events_is_forgotten_as_well() -> None:
     index = KVIndex(seed=1)
     tokens = list(range(64))
     for url in URLS:

@@ -168,15 +168,15 @@ def test_explain_says_who_is_out_since_when_why_and_until_when(
     traffic = Traffic("least_connections", 3)
     with caplog.at_level(logging.WARNING, "routecore.health"):
         traffic.run(1, 20, {"http://e0"}, "connect")
-        told = traffic.router.explain(
+        explained = traffic.router.explain(
             traffic.endpoints, {}, traffic.monitor.get_request_stats(traffic.now), None
         )
-        first = told.candidates[0]
+        first = explained.candidates[0]
         assert not first.eligible and first.standing is not None
         assert (first.standing.state, first.standing.reason) == ("out", "connect")
         assert 1_000.0 < first.standing.since < traffic.now < (first.standing.until or 0.0)
-        assert told.url != first.url and "out: connect" in str(told)
-        assert told.candidates[1].standing is None
+        assert explained.url != first.url and "out: connect" in str(explained)
+        assert explained.candidates[1].standing is None
         traffic.run(5, 20)
     lines = [record.message for record in caplog.records]
     assert len(lines) == 2 and "e0 is out" in lines[0] and "e0 is back" in lines[1]
@@ -187,8 +187,8 @@ def test_explain_tells_the_next_choice_while_some_are_out() -> None:
     for at in range(60):
         traffic.run(0.1, 20, {"http://e0", "http://e1"} if at < 30 else (), "connect")
         stats = traffic.monitor.get_request_stats(traffic.now)
-        told = traffic.router.explain(traffic.endpoints, {}, stats, None).url
-        assert told == traffic.route()
+        explained = traffic.router.explain(traffic.endpoints, {}, stats, None).url
+        assert explained == traffic.route()
 
 
 def test_retry_after_is_honoured() -> None:
@@ -237,7 +237,7 @@ def test_time_that_stands_or_jumps_raises_nothing_and_harms_nobody_well(times: A
     ),
     st.lists(st.one_of(st.floats(), st.floats(0, 100)), min_size=1, max_size=20),
 )
-def test_who_was_told_nothing_but_successes_is_in(events: Any, times: Any) -> None:
+def test_who_saw_nothing_but_successes_is_in(events: Any, times: Any) -> None:
     monitor = monitor_of()
     for at, (row, what) in enumerate(events):
         url, now = f"http://e{row}", times[at % len(times)]

@@ -61,7 +61,7 @@ def test_another_block_size_on_the_device_forgets_and_is_no_longer_all_there_is(
     assert not feed.index.is_exact(A)
 
 
-def test_blocks_told_by_hash_only_that_are_not_known_leave_a_partial_view(feed: Feed) -> None:
+def test_blocks_reported_by_hash_only_that_are_not_known_leave_a_partial_view(feed: Feed) -> None:
     feed.send(stored([1], None, prompt(1)[:-1]))
     feed.send(stored([1], None, [], 0, medium="CPU"))
     assert feed.index.is_exact(A)
@@ -69,7 +69,7 @@ def test_blocks_told_by_hash_only_that_are_not_known_leave_a_partial_view(feed: 
     assert not feed.index.is_exact(A)
 
 
-def test_a_salted_block_told_again_without_its_salt_stays_its_tenants(feed: Feed) -> None:
+def test_a_salted_block_reported_again_without_its_salt_stays_its_tenants(feed: Feed) -> None:
     tokens = prompt(1, 2)
     feed.send(stored([1, 2], None, tokens[:-1], extra_keys=[["s1"], None]))
     for _ in range(2):
@@ -85,7 +85,7 @@ def test_a_slower_tiers_prompt_of_unknown_tenant_is_nobodys(feed: Feed) -> None:
     feed.send(stored([9], None, prompt(3)[:-1], medium="CPU"))
     assert feed.index.matched(prompt(3), [A]) == [(0, 0, 0)]
     assert not feed.index.is_exact(A)
-    # Where it is told that there is no salt, it is everybody's.
+    # Where the event says that there is no salt, it is everybody's.
     feed.send(stored([8], None, prompt(4)[:-1], medium="CPU", extra_keys=[None]))
     assert feed.index.matched(prompt(4), [A]) == [(0, 4, 4)]
 

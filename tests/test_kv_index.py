@@ -91,7 +91,7 @@ def test_a_batch_of_a_live_engine(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "again"),
+    ("reported", "again"),
     [
         (2**64 - 2, -2),
         (-(2**63), 2**63),
@@ -100,8 +100,8 @@ def test_a_batch_of_a_live_engine(feed: Feed) -> None:
         (b"", 0),
     ],
 )
-def test_hashes_of_all_forms_name_the_same_block(feed: Feed, told: Any, again: Any) -> None:
-    feed.send(stored([told], None, prompt(1)[:-1]))
+def test_hashes_of_all_forms_name_the_same_block(feed: Feed, reported: Any, again: Any) -> None:
+    feed.send(stored([reported], None, prompt(1)[:-1]))
     feed.send(stored([77], again, prompt(2)[:-1]))
     assert feed.depth(prompt(1, 2)) == 2
     feed.send(removed([again]))
@@ -190,7 +190,7 @@ def test_stores_are_counted_and_unknown_removals_ignored(feed: Feed) -> None:
     assert feed.depth(prompt(1)) == 1
 
 
-def test_a_hash_told_for_other_tokens_is_another_block(feed: Feed) -> None:
+def test_a_hash_reported_for_other_tokens_is_another_block(feed: Feed) -> None:
     event = stored([1], None, prompt(1)[:-1])
     feed.send(event, event, stored([1], None, prompt(2)[:-1]))
     assert (feed.depth(prompt(1)), feed.depth(prompt(2)), feed.index.blocks) == (0, 1, 1)
@@ -229,7 +229,7 @@ def test_tiers_are_residencies_of_their_own(feed: Feed) -> None:
     assert feed.depth(prompt(1, 2)) == 1
 
 
-def test_an_offload_told_before_the_store_is_skipped(feed: Feed) -> None:
+def test_an_offload_reported_before_the_store_is_skipped(feed: Feed) -> None:
     feed.send({**stored([1], None, [], medium="CPU"), "block_size": 0})
     feed.send(stored([1], None, prompt(1)[:-1], medium="GPU"), removed([1], medium="GPU"))
     assert feed.depth(prompt(1)) == 0
@@ -247,7 +247,7 @@ def test_only_groups_that_keep_whole_prefixes_count(feed: Feed) -> None:
     window = {"group_idx": 1, "kv_cache_spec_kind": "sliding_window"}
     feed.send(stored([1, 2], None, prompt(1, 2)[:-1], **full))
     feed.send(stored([1, 2], None, prompt(1, 2)[:-1], **window))
-    feed.send(stored([3], 2, prompt(3)[:-1], group_idx=1))  # its kind was told above
+    feed.send(stored([3], 2, prompt(3)[:-1], group_idx=1))  # its kind was reported above
     feed.send(removed([1], group_idx=1), removed([1], group_idx=5))
     assert feed.depth(prompt(1, 2, 3)) == 2
     assert feed.count("skipped_groups") == 2

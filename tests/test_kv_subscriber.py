@@ -88,7 +88,7 @@ def test_a_gap_without_replay_forgets_the_endpoint(make: Callable[..., Sockets])
         assert not subscriber.index.is_exact(A)
 
 
-def test_who_joins_late_is_told_by_the_replay(make: Callable[..., Sockets]) -> None:
+def test_who_joins_late_catches_up_by_the_replay(make: Callable[..., Sockets]) -> None:
     engine = make()
     engine.send(block(1))
     engine.send(block(2, 1))

@@ -92,7 +92,7 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install 'routecore[kv-events]'" in result.stderr
 
 
-class Told:
+class Log:
     """What a cache tells, without sockets."""
 
     def __init__(self) -> None:
@@ -112,16 +112,16 @@ class Told:
 
 
 def test_the_log_follows_the_cache_through_evictions() -> None:
-    told = Told()
-    scheduler = Scheduler(kv_tokens=100 * 16, log=told)  # type: ignore[arg-type]
+    log = Log()
+    scheduler = Scheduler(kv_tokens=100 * 16, log=log)  # type: ignore[arg-type]
     for i in range(8):
         asked = finish(scheduler, f"{i:04d}" + TEXT[: 40 * 64 + i * 64], output=30, tokens=True)
-        assert asked.keys[0] in told.blocks
+        assert asked.keys[0] in log.blocks
         cache = scheduler.cache
         held = {key for key in (*cache.active, *cache.free) if key >= 0}
-        assert told.blocks == held
+        assert log.blocks == held
     scheduler.reset()
-    assert not told.blocks
+    assert not log.blocks
 
 
 def test_equal_texts_have_equal_tokens_in_steps_of_four() -> None:

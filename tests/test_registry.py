@@ -58,7 +58,7 @@ def test_a_strategy_is_known_wherever_it_must_be(name: str) -> None:
     assert missing(name, ROUTERS.get(name, CompiledRouter)) == []
 
 
-def test_a_strategy_that_is_new_is_told_all_its_places() -> None:
+def test_a_new_strategy_is_shown_all_its_places() -> None:
     class Second(CompiledRouter):
         strategy = "second"
 

@@ -12,7 +12,7 @@ interpreters = importlib.import_module(
 )
 made = interpreters.create()
 {before}
-told = interpreters.run_string(made, '''
+error = interpreters.run_string(made, '''
 try:
     import routecore
 except ImportError as error:
@@ -20,7 +20,7 @@ except ImportError as error:
 else:
     raise SystemExit("routecore was imported")
 ''')
-assert told is None, told
+assert error is None, error
 import routecore
 try:
     routecore.LeastConnectionsRouter().route_request([], {{}}, {{}}, None)

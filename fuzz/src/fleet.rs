@@ -35,10 +35,10 @@ fn pick(router: &mut Router, fleet: &mut Fleet, ids: &[(u64, u32)], key: &Key) -
         asked = lookup.asked(sizes);
     }
     let view = View::new(&fleet.table, &candidates).asking(asked, fleet.engine());
-    let (told, scores) = router.explain(view, key);
+    let (explained, scores) = router.explain(view, key);
     assert_eq!(scores.len(), rows.len());
     let at = router.pick(view, key)?;
-    assert_eq!(told, Some(at));
+    assert_eq!(explained, Some(at));
     let row = rows[at];
     match key {
         Key::Prompt(prompt) => fleet.chosen_for(row, prompt, view.cached(at)),

@@ -28,7 +28,7 @@ _locks: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 def watch(background: Background) -> None:
-    """Have it told of the process's end and of forks, for as long as it lives."""
+    """Notify it of the process's end and of forks, for as long as it lives."""
     _backgrounds.add(background)
 
 

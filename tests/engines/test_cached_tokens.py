@@ -27,7 +27,7 @@ def wait(until: Any, seconds: float) -> float:
 
 
 class Router:
-    """A cache strategy beside one engine, told of every request as a host would."""
+    """A cache strategy beside one engine, which learns of every request as a host would."""
 
     def __init__(self, engine: Engine, **options: Any) -> None:
         self.engine = engine

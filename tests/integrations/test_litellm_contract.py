@@ -260,20 +260,20 @@ def caused(by: BaseException, status: int | None = 500) -> Dressed:
         (Dressed(422), 422),
     ],
 )
-def test_how_a_call_failed_is_told(host: ModuleType, error: Any, said: Any) -> None:
+def test_how_a_call_failed_is_reported(host: ModuleType, error: Any, said: Any) -> None:
     callback = made(host, strategy="least_connections")
     ask(host, deployments(2))
-    told: list[Any] = []
+    reported: list[Any] = []
     monitor = callback._groups["m"].fleet.monitor
-    monitor.on_request_failed = lambda _url, _id, _at, *how: told.append(how)
-    monitor.on_request_complete = lambda _url, _id, _at, status: told.append(status)
+    monitor.on_request_failed = lambda _url, _id, _at, *how: reported.append(how)
+    monitor.on_request_complete = lambda _url, _id, _at, status: reported.append(status)
     call = Call(callback, "d0")
     asyncio.run(
         callback.async_post_call_failure_deployment_hook(
             request_data=call.data, exception=error, call_type=None
         )
     )
-    assert told == [said]
+    assert reported == [said]
 
 
 def test_fresh_dicts_are_known_by_their_ids(
@@ -561,7 +561,7 @@ class Limited(Exception):
 
 
 @pytest.mark.parametrize("bound", [{}, {"max_requests": 0}])
-def test_with_a_hold_requests_wait_for_room_or_are_told_when_to_come_again(
+def test_with_a_hold_requests_wait_for_room_or_learn_when_to_come_again(
     host: ModuleType, bound: dict[str, Any]
 ) -> None:
     host.RateLimitError = Limited  # type: ignore[attr-defined]
@@ -585,10 +585,10 @@ def test_with_a_hold_requests_wait_for_room_or_are_told_when_to_come_again(
         assert await choose(1) == found
         call = Call(callback, "d0")
         if bound:
-            with pytest.raises(Limited, match="too many requests wait") as told:
+            with pytest.raises(Limited, match="too many requests wait") as limited:
                 await choose(2)
-            assert told.value.response.status_code == 429
-            assert int(told.value.response.headers["retry-after"]) >= 1
+            assert limited.value.response.status_code == 429
+            assert int(limited.value.response.headers["retry-after"]) >= 1
             return
         waits = asyncio.create_task(choose(2))
         await asyncio.sleep(0.05)

@@ -16,8 +16,8 @@ from production_stack_host import BODY, CALLBACKS, URLS, run
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Told:
-    """A monitor that keeps what it is told of ends."""
+class Recording:
+    """A monitor that keeps the ends reported to it."""
 
     def __init__(self, monitor: Any) -> None:
         self._core, self.ends = monitor.core, []
@@ -73,9 +73,9 @@ class _Request:
 
 
 async def ends(stand_in: Any, url: str, **how: Any) -> list[Any]:
-    """What the monitor is told of one request to the URL; the URL itself left out."""
+    """What is reported to the monitor of one request to the URL; the URL itself left out."""
     app = stand_in.app
-    told = Told(app.state.request_stats_monitor)
+    recording = Recording(app.state.request_stats_monitor)
     async with aiohttp.ClientSession() as session:
         app.state.aiohttp_client_wrapper = lambda: session
         from routecore.integrations.production_stack import client
@@ -85,8 +85,8 @@ async def ends(stand_in: Any, url: str, **how: Any) -> list[Any]:
         task = asyncio.create_task(proxied(app, url, **how))
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(0)
-    assert {end[0] for end in told.ends} <= {url}
-    return [end[1:] if len(end) > 2 else end[1] for end in told.ends]
+    assert {end[0] for end in recording.ends} <= {url}
+    return [end[1:] if len(end) > 2 else end[1] for end in recording.ends]
 
 
 def answers(status: int, **headers: str) -> Handler:
@@ -141,7 +141,9 @@ async def streams(request: web.Request) -> web.StreamResponse:
         (sleeps, "timeout"),
     ],
 )
-def test_an_end_is_told_once_and_as_what_it_was(stand_in: Any, handler: Handler, said: Any) -> None:
+def test_an_end_is_reported_once_and_as_what_it_was(
+    stand_in: Any, handler: Handler, said: Any
+) -> None:
     stand_in.start("prefixaware", CALLBACKS, URLS)
 
     async def one() -> list[Any]:
@@ -152,7 +154,7 @@ def test_an_end_is_told_once_and_as_what_it_was(stand_in: Any, handler: Handler,
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{free}", "http://no-such-host.invalid:80"])
-def test_an_engine_that_is_not_reached_is_told_of(stand_in: Any, url: str) -> None:
+def test_an_engine_that_is_not_reached_is_reported(stand_in: Any, url: str) -> None:
     stand_in.start("prefixaware", CALLBACKS, URLS)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -170,9 +172,9 @@ def test_a_client_that_leaves_says_nothing_of_the_engine(stand_in: Any) -> None:
     assert run(one()) == ["client"]
 
 
-def test_an_attempt_is_told_of_before_the_next_one_is_chosen(stand_in: Any) -> None:
+def test_an_attempt_is_reported_before_the_next_one_is_chosen(stand_in: Any) -> None:
     app = stand_in.start("prefixaware", CALLBACKS, URLS)
-    told = Told(app.state.request_stats_monitor)
+    recording = Recording(app.state.request_stats_monitor)
 
     async def two() -> None:
         from routecore.integrations.production_stack import client
@@ -186,10 +188,10 @@ def test_an_attempt_is_told_of_before_the_next_one_is_chosen(stand_in: Any) -> N
                 dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with contextlib.suppress(aiohttp.ClientError):
                 await proxied(app, dead)
-            assert told.ends == [(dead, "connect")]
+            assert recording.ends == [(dead, "connect")]
             await proxied(app, url)
             await asyncio.sleep(0)
-            assert told.ends == [(dead, "connect"), (url, None)]
+            assert recording.ends == [(dead, "connect"), (url, None)]
 
     run(two())
 
@@ -199,18 +201,18 @@ def test_in_shadow_mode_the_hosts_choice_is_blamed_and_not_ours(
 ) -> None:
     monkeypatch.setenv("ROUTECORE_MODE", "shadow")
     app = stand_in.start("roundrobin", CALLBACKS, URLS)
-    told = Told(app.state.request_stats_monitor)
+    recording = Recording(app.state.request_stats_monitor)
 
     async def one() -> None:
         from routecore.integrations.production_stack.request_lifecycle import follow
         from routecore.integrations.shared.shadow import Choice, MovedRequests
 
         request, monitor = _Request(app), app.state.request_stats_monitor
-        monitor._moved = MovedRequests(told)  # type: ignore[arg-type]
+        monitor._moved = MovedRequests(recording)  # type: ignore[arg-type]
         follow(request).choice = Choice(app.state.router.decision.shadow, URLS[0], 0.0, {}, None)
         monitor.on_new_request(URLS[1], "id", 1.0)
         monitor.on_request_failed(URLS[1], "id", 2.0, "connect")
         app.state.router.close()
 
     run(one())
-    assert told.ends[:2] == [(URLS[0], "client"), (URLS[1], "connect")]
+    assert recording.ends[:2] == [(URLS[0], "client"), (URLS[1], "connect")]

@@ -53,9 +53,9 @@ def test_a_request_carries_the_rank_that_was_chosen(
     from routecore.integrations.production_stack import client
 
     async def backend(url: str) -> None:
-        told = SimpleNamespace(url=f"{url}/v1/chat/completions", headers={})
-        await client._started(None, None, told)  # type: ignore[arg-type]
-        ranks.append(told.headers["X-data-parallel-rank"])
+        params = SimpleNamespace(url=f"{url}/v1/chat/completions", headers={})
+        await client._started(None, None, params)  # type: ignore[arg-type]
+        ranks.append(params.headers["X-data-parallel-rank"])
 
     ranks: list[str] = []
     for number in range(8):

@@ -427,7 +427,7 @@ def test_a_dynamic_reload_keeps_us_in_place(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
-def test_the_launcher_routes_with_the_strategy_it_is_told(tmp_path: Path) -> None:
+def test_the_launcher_routes_with_the_strategy_it_is_given(tmp_path: Path) -> None:
     async def test() -> None:
         flags = ("--strategy", "least_connections", "--param", "ties=first")
         async with (

@@ -166,10 +166,10 @@ def test_usage_is_read_from_answers_streamed_or_not(stand_in: Any) -> None:
     monitor = app.state.request_stats_monitor
 
     class Core:
-        """Ours as it will be told of usage: before a request ends."""
+        """Ours as usage will be reported to it: before a request ends."""
 
-        def on_usage(self, *told: Any) -> None:
-            seen.append((told, monitor.in_flight))
+        def on_usage(self, *usage: Any) -> None:
+            seen.append((usage, monitor.in_flight))
 
         def __getattr__(self, name: str) -> Any:
             return getattr(core, name)

@@ -143,7 +143,7 @@ def test_without_the_host_the_error_says_what_to_install(tmp_path: Path) -> None
     assert "ImportError: production-stack's vllm_router is not installed: install" in said
 
 
-def test_the_other_package_of_the_same_name_is_told_apart(tmp_path: Path) -> None:
+def test_the_other_package_of_the_same_name_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "vllm_router").mkdir()
     (tmp_path / "vllm_router" / "__init__.py").write_text("")
     said = subprocess_says("import routecore.integrations.production_stack", tmp_path)

@@ -107,7 +107,7 @@ def test_a_rejection_leaves_the_load_and_is_no_latency(make: Any) -> None:
     assert not router._accepted
 
 
-def test_an_end_told_before_the_acceptance_leaves_nothing_behind(make: Any) -> None:
+def test_an_end_reported_before_the_acceptance_leaves_nothing_behind(make: Any) -> None:
     router = make(1, strategy="least_connections")
     replica_id = next(iter(router._replicas))
     for number in range(600):
@@ -176,7 +176,7 @@ def test_counts_follow_any_order_of_events(make: Any, seed: int, reserved: bool)
     fresh = itertools.count(10)
     sent: list[Try] = []  # neither accepted nor rejected
     served: list[Try] = []
-    refused: list[Try] = []  # rejected, and its end is not told yet
+    refused: list[Try] = []  # rejected, and its end is not reported yet
 
     def send(pending: Pending) -> None:
         one = Try(pending, draw.choice(list(router._replicas)))

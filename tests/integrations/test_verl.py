@@ -92,8 +92,8 @@ class Client:
         try:
             return await server.generate.remote(fields["prompt_ids"], fields["tokens"])
         finally:
-            told = {"request_id": request_id}
-            sent = {name: told[name] for name in self._release}
+            known = {"request_id": request_id}
+            sent = {name: known[name] for name in self._release}
             self._router.release_server.remote(server_id=server_id, **sent)
 
 
@@ -143,9 +143,9 @@ def test_steps_of_groups_with_updates_between(
             status = quiet(router)
             assert status["total_inflight"] == 0
             assert status["fallbacks"] == 0
-            told = await router.clear_sticky_cache.remote()
-            assert told["cleared_entries"] > 1000 // 16
-            assert told["server_loads"] == dict.fromkeys(servers, 0)
+            cleared = await router.clear_sticky_cache.remote()
+            assert cleared["cleared_entries"] > 1000 // 16
+            assert cleared["server_loads"] == dict.fromkeys(servers, 0)
             seen = [await server.seen.remote() for server in servers.values()]
             assert sum(sum(heads.values()) for heads in seen) == 3 * 16 * (1 + 3)
             assert all(seen)

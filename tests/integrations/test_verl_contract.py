@@ -116,7 +116,7 @@ def test_a_server_that_left_takes_its_calls_along(clock: Clock) -> None:
     assert router.get_total_inflight() == 12 - before
 
 
-def test_a_server_that_is_told_of_again_keeps_its_calls_unless_it_is_another(clock: Clock) -> None:
+def test_a_server_that_is_added_again_keeps_its_calls_unless_it_is_another(clock: Clock) -> None:
     router = made(clock, {"s": "h"})
     router.acquire_server("a", prompt_ids=prompt(1))
     router.add_servers({"s": "h"})
@@ -167,9 +167,9 @@ def test_new_weights_leave_nothing_in_the_caches(clock: Clock) -> None:
     router.release_server(server, request_id="a")
     still, _ = router.acquire_server("b", prompt_ids=prompt(2))
     assert held(router) >= 2 * 2048 / 16 - 2
-    told = router.clear_sticky_cache()
-    assert told["cleared_entries"] >= 2 * 2048 / 16 - 2
-    assert told["server_loads"] == {s: int(s == still) for s in SERVERS}
+    cleared = router.clear_sticky_cache()
+    assert cleared["cleared_entries"] >= 2 * 2048 / 16 - 2
+    assert cleared["server_loads"] == {s: int(s == still) for s in SERVERS}
     assert held(router) == 0
     router.release_server(still, request_id="b")
     assert router.get_total_inflight() == router._fleet.monitor.in_flight == 0

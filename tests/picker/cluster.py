@@ -25,7 +25,7 @@ class Cluster:
         statuses: Statuses to answer the next requests with, instead.
         is_down: Whether it answers nothing but errors.
         page: Items of a page.
-        gone_by_event: Whether a watch from too far back is told so by an event, or by the status.
+        gone_by_event: Whether a watch from too far back learns so by an event, or by the status.
     """
 
     def __init__(self) -> None:

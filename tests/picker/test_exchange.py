@@ -57,7 +57,7 @@ def named(part: Any) -> list[str]:
     return str(option.header.raw_value.decode()).split(",")
 
 
-@pytest.mark.parametrize("mode", ["FULL_DUPLEX_STREAMED", None], ids=["told", "not told"])
+@pytest.mark.parametrize("mode", ["FULL_DUPLEX_STREAMED", None], ids=["given", "not given"])
 def test_the_last_piece_sent_twice(mode: str | None) -> None:
     """Envoy from 1.35 on does so now and then."""
 

@@ -69,7 +69,7 @@ def test_a_body_is_handed_on(size: int, chunk: int, which: tuple[str, int], last
 
 
 @pytest.mark.parametrize("with_body", [False, True])
-def test_the_choice_is_told_in_a_header_and_in_metadata(with_body: bool) -> None:
+def test_the_choice_is_given_in_a_header_and_in_metadata(with_body: bool) -> None:
     raw = responses.destination("10.0.0.1:8000,10.0.0.2:8000", with_body=with_body)
     message = pb.ProcessingResponse.FromString(raw)
     part = message.request_body if with_body else message.request_headers

@@ -165,11 +165,11 @@ def long_prompts(strategy: str, seed: int) -> Figures:
 
 
 def unequal_speeds(strategy: str, seed: int, slower: float) -> Figures:
-    """Half of the endpoints are slower, and nobody told; against least connections that is told."""
+    """Half of the endpoints are slower, and nobody knows; against least connections that knows."""
     speeds = [1.0, 1 / slower] * (N // 2)
     rate = 35 * sum(speeds) / N
-    told = {"endpoint_weights": {str(at): speed for at, speed in enumerate(speeds)}}
-    oracle = replay(_lone(rate), "least_connections", seed, speeds=speeds, params=told)
+    known = {"endpoint_weights": {str(at): speed for at, speed in enumerate(speeds)}}
+    oracle = replay(_lone(rate), "least_connections", seed, speeds=speeds, params=known)
     found = replay(_lone(rate), strategy, seed, speeds=speeds)
     return {"p99 against oracle": found.ttft_ms.p99 / oracle.ttft_ms.p99}
 

@@ -299,14 +299,14 @@ def test_it_says_how_it_was_made(tmp_path: Path) -> None:
 def test_decisions_are_in_the_page_with_their_scores() -> None:
     trace = generate("documents", requests=400, rate=20)
     runs = [run(trace, strategy=name, decisions=50) for name in ("round_robin", "expected_latency")]
-    told = decisions(Figures(runs), "expected_latency")
-    assert told is not None
-    assert told["lower"] is True
-    assert len(told["rows"]) == 50
-    names = [name for name, _ in told["terms"]]
+    why = decisions(Figures(runs), "expected_latency")
+    assert why is not None
+    assert why["lower"] is True
+    assert len(why["rows"]) == 50
+    names = [name for name, _ in why["terms"]]
     assert "prefill" in names
     each = runs[1].per_request
-    for request, _, tokens, cached, endpoint, among, candidates in told["rows"]:
+    for request, _, tokens, cached, endpoint, among, candidates in why["rows"]:
         assert endpoint == each.endpoint[request] == candidates[0][0]
         assert (tokens, cached) == (each.input_tokens[request], each.cached_tokens[request])
         assert (among, len(candidates)) == (8, 6)

@@ -206,7 +206,7 @@ def test_a_dead_endpoint_gets_nothing_and_loses_what_it_had_begun() -> None:
     assert 0 < result.failed < 10
 
 
-def test_a_python_router_is_told_of_dead_endpoints() -> None:
+def test_a_python_router_learns_of_dead_endpoints() -> None:
     result = run(steady(), strategy=SeedPageRouter, endpoints=2, events=["fail@1s:0"])
     each = result.per_request
     assert set(each.endpoint[each.arrival_ms > 1001].tolist()) == {1}
@@ -243,10 +243,10 @@ def test_sessions_that_move_are_counted() -> None:
     assert run(steady()).as_dict()["flips_per_session"] is None
 
 
-def test_progress_is_told() -> None:
-    told: list[int] = []
-    run(steady(10_000, gap=50), progress=told.append)
-    assert told == [4096, 8192]
+def test_progress_is_reported() -> None:
+    reported: list[int] = []
+    run(steady(10_000, gap=50), progress=reported.append)
+    assert reported == [4096, 8192]
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt

@@ -178,7 +178,7 @@ def test_a_server_with_another_password_or_none_at_all_stops_nothing(
     assert "Other routers are not heard" in caplog.text
 
 
-def test_noise_on_the_channel_is_counted_and_told_once(
+def test_noise_on_the_channel_is_counted_and_logged_once(
     server: Server, fleets: Callable[..., Fleet], caplog: pytest.LogCaptureFixture
 ) -> None:
     import redis

@@ -67,8 +67,8 @@ def test_of_two_keys_that_say_the_same_the_first_counts(first: Any, second: Any)
 
 
 @given(VALUES)
-def test_any_usage_is_read(told: Any) -> None:
-    found = usage_in(told)
+def test_any_usage_is_read(counts: Any) -> None:
+    found = usage_in(counts)
     assert found is None or all(n is None or 0 <= n <= 10_000_000 for n in found)
 
 

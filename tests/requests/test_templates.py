@@ -211,7 +211,7 @@ def test_a_template_in_the_body_is_for_clients_that_are_trusted() -> None:
     assert own.ids({**body, "chat_template": PLAIN}) == own.ids({"messages": [said("x")]})
 
 
-def test_a_failing_template_is_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_template_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     made = PromptTokens(tokenizer(), "{{ nothing.at.all() }}")
     for _ in range(3):
         assert made.ids({"messages": [said("x")]}) is None

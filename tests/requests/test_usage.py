@@ -12,7 +12,7 @@ CHAT = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("counts", "expected"),
     [
         (CHAT, (10, 8, 2)),
         (RESPONSES, (10, 8, 2)),
@@ -31,10 +31,10 @@ CHAT = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"
     ],
     ids=str,
 )  # fmt: skip
-def test_names_of_counts(told: Any, expected: Any) -> None:
-    assert usage_in(told) == expected
-    if told is not None:
-        objects = {k: SimpleNamespace(**v) if isinstance(v, dict) else v for k, v in told.items()}
+def test_names_of_counts(counts: Any, expected: Any) -> None:
+    assert usage_in(counts) == expected
+    if counts is not None:
+        objects = {k: SimpleNamespace(**v) if isinstance(v, dict) else v for k, v in counts.items()}
         assert usage_in(SimpleNamespace(**objects)) == expected
 
 

@@ -68,8 +68,8 @@ class Fleet:
     def cached(self, body: dict[str, Any]) -> dict[str, float]:
         """Tokens that each endpoint is taken to have, as `explain` shows them."""
         stats = self.monitor.get_request_stats(float(self.requests))
-        told = self.router.explain(self.endpoints, {}, stats, None, body)
-        terms = {c.url: {t.name: t.value for t in c.terms} for c in told.candidates}
+        explained = self.router.explain(self.endpoints, {}, stats, None, body)
+        terms = {c.url: {t.name: t.value for t in c.terms} for c in explained.candidates}
         return {url: term["cached"] for url, term in terms.items()}
 
 
@@ -128,7 +128,7 @@ def test_a_partial_view_falls_back_to_what_was_sent_there(fleet: Fleet) -> None:
     fleet.endpoints.append(EndpointInfo(url=late))
     fleet.tell(stored([1], None, tokens(1), BLOCK), url=late, skip=5)  # joined in the middle
     assert not fleet.index.is_exact(late)
-    assert fleet.cached(ask(1, 2, 3))[late] == 16  # what it told is true nevertheless
+    assert fleet.cached(ask(1, 2, 3))[late] == 16  # what it reported is true nevertheless
     fleet.serve(ask(1, 2, 3), late)
     assert fleet.cached(ask(1, 2, 3))[late] == 48
     assert fleet.cached(ask(7, 8))[late] == 0
@@ -232,8 +232,8 @@ def test_a_prompt_without_good_ids_goes_by_its_text(
         assert fleet.router.route_batch(fleet.endpoints, {}, stats, [body]).tolist() == [1]
     assert fleet.router.prompts_without_ids == 2  # explanations count nothing
     assert len(caplog.records) == 1
-    told = caplog.text
-    assert "chat_template" in told or "expected integers of 0 to 2**32 - 1" in told
+    logged = caplog.text
+    assert "chat_template" in logged or "expected integers of 0 to 2**32 - 1" in logged
 
 
 def test_ids_that_a_client_made_up_fail_no_request(fleet: Fleet) -> None:
@@ -291,8 +291,8 @@ def test_eight_threads_route_while_events_are_applied(fleet: Fleet) -> None:
     def route(thread: int) -> int:
         for i in range(300):
             body = ask(1, 2, (1000 + i) % 100, thread)
-            told = fleet.router.explain(fleet.endpoints, {}, stats, None, body)
-            cached = next(t.value for t in told.candidates[0].terms if t.name == "cached")
+            explained = fleet.router.explain(fleet.endpoints, {}, stats, None, body)
+            cached = next(t.value for t in explained.candidates[0].terms if t.name == "cached")
             assert cached >= 32  # what is never removed is never missed
             url = fleet.router.route_request(fleet.endpoints, {}, stats, None, body)
             name = f"{thread}-{i}"

@@ -29,7 +29,7 @@ def test_a_prompt_has_one_prefill_home_and_its_answers_spread() -> None:
     assert sorted(writers) == [endpoint.url for endpoint in DECODE]
 
 
-def test_the_half_is_told_by_max_tokens_and_labels() -> None:
+def test_the_half_is_chosen_by_max_tokens_and_labels() -> None:
     router = PrefillDecodeRouter(seed=1)
     both = [*PREFILL, *DECODE]
     assert router.route_request(both, {}, {}, None, body("a", max_tokens=1)).startswith("http://p")

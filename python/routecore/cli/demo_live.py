@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from routecore.demo.trouble import Trouble
 
 SECONDS = 6.0
-"""Wall-clock seconds of arrivals, unless told otherwise."""
+"""Wall-clock seconds of arrivals, by default."""
 
 _AFTER_TROUBLE = 10.0  # simulated seconds of traffic after the last change
 

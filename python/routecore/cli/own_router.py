@@ -36,7 +36,7 @@ def guarded(word: str, router: Any) -> Any:
                 self._router = router() if inspect.isclass(router) else router
             except Exception as error:
                 raise OwnRouterError(
-                    f"{word}() raised {_told(error)}; the replay makes it without arguments"
+                    f"{word}() raised {_wording(error)}; the replay makes it without arguments"
                 ) from error
 
         def __getattr__(self, name: str) -> Any:
@@ -47,13 +47,13 @@ def guarded(word: str, router: Any) -> Any:
                 return self._router.route_request(*args)
             except Exception as error:
                 raise OwnRouterError(
-                    f"route_request of {word} raised {_told(error)} (--verbose shows all of it)"
+                    f"route_request of {word} raised {_wording(error)} (--verbose shows all of it)"
                 ) from error
 
     return Guarded
 
 
-def _told(error: Exception) -> str:
+def _wording(error: Exception) -> str:
     """The error, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     # The first frame is ours; a call that never began has none of its own.

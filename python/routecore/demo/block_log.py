@@ -47,7 +47,7 @@ class BlockLog:
         self._last = (sequence, index)
 
     def evicted(self, key: int) -> None:
-        """The cache gave a block up. Blocks of answers, below 0, were never told of."""
+        """The cache gave a block up. Blocks of answers, below 0, were never announced."""
         if key >= 0:
             self._events.append(
                 {"type": "BlockRemoved", "block_hashes": [key], "medium": "GPU", "group_idx": 0}

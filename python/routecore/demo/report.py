@@ -52,14 +52,14 @@ class Lines:
 
     def __init__(self, say: Callable[[str], object], total: int) -> None:
         self._say, self._total, self._next = say, total, 0.0
-        self._told = 0
+        self._said = 0
 
     def __call__(self, results: list[Result]) -> None:
         """Take the results so far."""
         last = results[-1]
-        for line in last.news[self._told :]:
+        for line in last.news[self._said :]:
             self._say(f"{last.strategy}, {line}")
-        self._told = len(last.news) if last.running else 0
+        self._said = len(last.news) if last.running else 0
         if last.running and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 1.0

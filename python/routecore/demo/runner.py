@@ -128,7 +128,7 @@ async def run(
         ranks: Data-parallel ranks of an engine; with several, each is an endpoint of its own.
         envoy: Put a real Envoy that asks our picker before the engines, instead of a gateway.
         troubles: What breaks, for each strategy anew.
-        on_change: Told the results so far, several times a second.
+        on_change: Called with the results so far, several times a second.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

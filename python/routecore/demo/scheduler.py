@@ -32,7 +32,7 @@ class Profile:
 class Scheduler:
     """Decode first, chunked prefill, first come first served, on simulated milliseconds.
 
-    With a `log`, what happens to the blocks of prompts is told to it.
+    With a `log`, it receives what happens to the blocks of prompts.
     """
 
     budget: int

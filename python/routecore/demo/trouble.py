@@ -72,7 +72,7 @@ class Afflictions:
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self, say: Callable[[str], None]) -> None:
-        """A strategy starts now; `say` is told what happens when it does."""
+        """A strategy starts now; `say` is called with what happens when it does."""
         start = time.perf_counter()
         self._tasks = [
             asyncio.create_task(self._one(trouble, start, say)) for trouble in self._troubles

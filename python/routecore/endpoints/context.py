@@ -15,15 +15,15 @@ def context_length(model_info: Any) -> float | None:
             or production-stack's `ModelInfo`.
 
     Returns:
-        The largest `max_model_len`; None where none is told.
+        The largest `max_model_len`; None where none is reported.
     """
     if not isinstance(model_info, Mapping):
         return None
-    told = [_told(info) for info in (model_info, *model_info.values())]
-    return max((tokens for tokens in told if tokens is not None), default=None)
+    limits = [_limit(info) for info in (model_info, *model_info.values())]
+    return max((tokens for tokens in limits if tokens is not None), default=None)
 
 
-def _told(info: Any) -> float | None:
+def _limit(info: Any) -> float | None:
     if not isinstance(info, Mapping):
         own = getattr(info, _NAME, None)
         info = {_NAME: own} if own is not None else getattr(info, "extra_fields", None)

@@ -49,7 +49,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "trtllm_kv_cache_hit_rate",
     ),
     "kv_tokens": ("vllm:cache_config_info", "sglang:max_total_num_tokens"),
-    # Where the size of the KV cache is told in blocks.
+    # Where the size of the KV cache is reported in blocks.
     "blocks": (
         "trtllm_kv_cache_max_blocks",
         "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}",
@@ -149,7 +149,7 @@ def read_in_steps(
     """`read_metrics` for a thread that has more to do: yields after every millisecond or so.
 
     Returns:
-        A reading for each rank that was asked for, or None where nothing is told of it.
+        A reading for each rank that was asked for, or None where nothing is reported of it.
     """
     samples, skipped = yield from _samples_in_steps(text)
     return [_reading(samples, skipped, rank) for rank in ranks]
@@ -257,8 +257,8 @@ def _cache_tokens(labels: dict[str, str]) -> float | None:
             return math.nan
         return value if math.isfinite(value) and value > 0 else math.nan
 
-    told = number("kv_cache_size_tokens")
-    tokens = number("num_gpu_blocks") * number("block_size") if math.isnan(told) else told
+    reported = number("kv_cache_size_tokens")
+    tokens = number("num_gpu_blocks") * number("block_size") if math.isnan(reported) else reported
     return None if math.isnan(tokens) else tokens
 
 

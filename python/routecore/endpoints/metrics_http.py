@@ -106,7 +106,7 @@ async def read(
         ranks: Data-parallel ranks to read the figures of; None for all together.
 
     Returns:
-        A reading for each, or None where nothing is told of that rank.
+        A reading for each, or None where nothing is reported of that rank.
 
     Raises:
         ValueError: It takes too long.

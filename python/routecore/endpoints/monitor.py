@@ -105,7 +105,7 @@ class RequestStatsMonitor(metaclass=SingletonMeta):
         return self._core.ejections
 
     def standing(self, engine_url: str) -> Standing | None:
-        """Where the endpoint stands; None: it is in, as all are of whom nothing bad was told."""
+        """Where the endpoint stands; None: it is in, as nothing bad was reported of it."""
         return standing_of(self._core.standing(engine_url))
 
     def on_new_request(self, engine_url: str, request_id: str, timestamp: float) -> None:

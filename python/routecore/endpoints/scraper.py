@@ -242,12 +242,14 @@ class EngineStatsScraper(metaclass=SingletonMeta):
                 return self._count_failure()
             finally:
                 running.pop(address, None)
-            told = {url: reading for url, reading in zip(ranks, readings, strict=True) if reading}
-            if len(told) < len(ranks):
+            reported = {
+                url: reading for url, reading in zip(ranks, readings, strict=True) if reading
+            }
+            if len(reported) < len(ranks):
                 self._count_failure()  # the engine has no such rank
-            if told and not answers:
+            if reported and not answers:
                 loop.call_later(_FLUSH_SECONDS, flush)
-            answers.update(told)
+            answers.update(reported)
 
         self._drop(lambda url, _entry: url not in urls)
         for address in running.keys() - engines:

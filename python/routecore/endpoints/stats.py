@@ -1,4 +1,4 @@
-"""What a router is told: endpoints, what engines report, what the router itself saw."""
+"""What a router knows: endpoints, what engines report, what the router itself saw."""
 
 from collections.abc import Sequence
 from typing import Any

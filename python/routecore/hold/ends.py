@@ -1,4 +1,4 @@
-"""Who is told when a request ends: the holds in which others wait for room."""
+"""Who is notified when a request ends: the holds in which others wait for room."""
 
 import os
 from typing import Protocol

@@ -71,7 +71,7 @@ class Hold:
         self._reserve_after = reserve
         self._waiters: dict[int, Waiter] = {}
         # Outcomes that nobody has asked for yet, of those who ask by themselves.
-        self._told: dict[int, Waiter] = {}
+        self._settled: dict[int, Waiter] = {}
         self._after_fork()
         watch(self)
 
@@ -81,7 +81,7 @@ class Hold:
     def _after_fork(self) -> None:
         """Nobody waits: who does, does so in the parent."""
         self._waiters.clear()
-        self._told.clear()
+        self._settled.clear()
         self._lock, self._pumping = threading.Lock(), threading.Lock()
         self._again = False
 
@@ -150,7 +150,7 @@ class Hold:
             if waiter is not None:
                 waiter.outcome = outcome
                 if waiter.polled:
-                    self._told[number] = waiter
+                    self._settled[number] = waiter
         if left:
             if isinstance(outcome, Go) and outcome.ticket is not None:
                 outcome.ticket.fail("client")
@@ -215,7 +215,7 @@ class Hold:
             RouteError: There is none: it went, was rejected or left.
         """
         with self._lock:
-            found = self._waiters.get(number) or self._told.get(number)
+            found = self._waiters.get(number) or self._settled.get(number)
         if found is None:
             raise RouteError(f"hold: nobody waits under the number {number}")
         return found
@@ -223,14 +223,14 @@ class Hold:
     def abandon(self, number: int) -> None:
         """The request of a `Wait` goes away; a place that it got meanwhile is free again."""
         with self._lock:
-            found = self._waiters.get(number) or self._told.pop(number, None)
+            found = self._waiters.get(number) or self._settled.pop(number, None)
         if found is not None:
             self.leave(found)
 
     def forget(self, waiter: Waiter) -> None:
-        """What became of it was told."""
+        """Its outcome was fetched."""
         with self._lock:
-            self._told.pop(waiter.number, None)
+            self._settled.pop(waiter.number, None)
 
     def ask_again(self, waiter: Waiter) -> None:
         """Try this one now, if it is its turn."""
@@ -250,8 +250,8 @@ class Hold:
 
 def _time(waiter: Waiter, request_stats: Any) -> float:
     """The monitor's time: that of its stats, and what has passed if they are as old as the wait."""
-    told = float(getattr(request_stats, "now", 0.0))
-    return told if callable(waiter.source) else told + time.monotonic() - waiter.arrived
+    seconds = float(getattr(request_stats, "now", 0.0))
+    return seconds if callable(waiter.source) else seconds + time.monotonic() - waiter.arrived
 
 
 class _Alike:

@@ -12,9 +12,9 @@ from routecore.hold.ends import ended
 class Ticket:
     """A request's place on an endpoint, from the choice to its end.
 
-    Tell it of the first token and of the end, and the monitor hears of both. It ends once: what is
-    told after the end changes nothing. A host that reports the request to the monitor itself, under
-    the same id, need not touch it. As a context manager it fails what was not done.
+    Report the first token and the end to it, and it passes both on to the monitor. It ends once:
+    reports after the end change nothing. A host that reports the request to the monitor itself,
+    under the same id, need not touch it. As a context manager it fails what was not done.
 
     Attributes:
         url: Where the request goes.
@@ -91,7 +91,7 @@ class Ticket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it, if that was not told: as served, or as failed with an exception."""
+        """End it, if that was not reported: as served, or as failed with an exception."""
         if kind is None:
             self.done()
         else:

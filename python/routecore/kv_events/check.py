@@ -41,7 +41,7 @@ class _Engine:
         return list(answer.json()["tokens"]) if answer.status_code == 200 else None
 
     def complete(self, text: str) -> tuple[int, int | None]:
-        """Prompt tokens, and those found in the cache where that is told."""
+        """Prompt tokens, and those found in the cache where that is reported."""
         body = {"model": self.model, "prompt": text, "max_tokens": 1, "temperature": 0.0}
         usage = self.http.post("/v1/completions", json=body).raise_for_status().json()["usage"]
         details = usage.get("prompt_tokens_details") or {}
@@ -110,7 +110,7 @@ def _metrics(engine: _Engine) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("metrics", "unknown", str(error))
         return
-    size = "not told" if reading.kv_tokens is None else f"{reading.kv_tokens:,.0f} tokens"
+    size = "not reported" if reading.kv_tokens is None else f"{reading.kv_tokens:,.0f} tokens"
     yield Finding("KV cache", "unknown" if reading.kv_tokens is None else "ok", size)
 
 

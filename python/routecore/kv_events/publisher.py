@@ -122,12 +122,12 @@ class Publisher:
     def on_monitor(self) -> bool:
         """Connection events; True if more may wait."""
         for event in _drain(self.monitor, _Waits()):
-            told = parse_monitor_message(event)
-            kind = told["event"]
+            change = parse_monitor_message(event)
+            kind = change["event"]
             if kind & _OPENED:
-                self._wire.connected(told["value"])
+                self._wire.connected(change["value"])
             elif kind == zmq.EVENT_DISCONNECTED:
-                self._wire.gone(told["value"])
+                self._wire.gone(change["value"])
                 # What the old connection brought comes before the news of its end.
                 while self.on_live():
                     pass

@@ -74,7 +74,7 @@ class KVEventSubscriber:
     def _open(self, calls: Iterable[Callable[[], None]] = ()) -> None:
         """Make what the sockets need, and start the thread with these calls."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        # SUB, monitor and replay each count, and libzmq allows 1,023 unless told.
+        # SUB, monitor and replay each count, and libzmq allows 1,023 by default.
         self._context.set(zmq.MAX_SOCKETS, 65_536)
         self._selector = selectors.DefaultSelector()
         # Sockets that may have something to read, and whose they are.
@@ -94,7 +94,7 @@ class KVEventSubscriber:
         self.close()
 
     def _after_fork(self) -> None:
-        """Listen anew: what the parent heard is forgotten, as nobody told what happened since."""
+        """Listen anew: what the parent heard is forgotten, as what happened since is unknown."""
         if self._closed:
             return
         # The parent's sockets have their threads there: they are neither used nor closed here.

@@ -79,8 +79,8 @@ def _time_ms(timestamp: float | str) -> float:
 
 def _usage(row: _Row) -> Usage | None:
     response = row.response if isinstance(row.response, dict) else {}
-    for told in (row.usage, response.get("usage"), response.get("meta_info"), response):
-        found = usage_in(told)
+    for counts in (row.usage, response.get("usage"), response.get("meta_info"), response):
+        found = usage_in(counts)
         if found is not None:
             return found
     return None
@@ -143,8 +143,8 @@ def read(path: Path, *, skip_bad: bool = False) -> Trace:
         ids = array("Q")
         ids.frombytes(found[0])
         usage = _usage(row)
-        told = usage.prompt_tokens if usage else None
-        tokens = max(1, told or found[1])
+        reported = usage.prompt_tokens if usage else None
+        tokens = max(1, reported or found[1])
         session = _session(row, body, chains)
         time = _time_ms(row.timestamp)
         before = None if session is None else last.get(session)

@@ -9,7 +9,7 @@ from routecore.replay.lines import field_first, read_rows
 
 BLOCK = 128
 """Tokens of a block of these records."""
-_OUTPUT = 256  # tokens of an answer, where no engine has told of one yet
+_OUTPUT = 256  # tokens of an answer, where no engine has reported one yet
 
 
 class _Row(msgspec.Struct):
@@ -31,20 +31,20 @@ def read(path: Path, *, skip_bad: bool = False) -> Trace:
     """
     trace = Trace(BLOCK, path.name)
     decode = msgspec.json.Decoder(_Row).decode
-    told = count = 0
+    total = count = 0
 
     def add(line: bytes) -> None:
-        nonlocal told, count
+        nonlocal total, count
         try:
             row = decode(line)
         except msgspec.DecodeError as error:
             raise field_first(error) from None
         output = row.output_tokens
         if output is None:
-            output = round(told / count) if count else _OUTPUT
+            output = round(total / count) if count else _OUTPUT
             output = output if row.max_tokens is None else min(output, row.max_tokens)
         else:
-            told, count = told + output, count + 1
+            total, count = total + output, count + 1
         tokens = max(1, round(row.prompt_tokens))
         trace.add(1e3 * row.time, tokens, max(1, output), row.hash_ids[: tokens // BLOCK])
 

@@ -21,7 +21,7 @@ OBJECTIVES = ("blend", "ttft", "e2e", "goodput")
 of requests that are not served within the goodput target."""
 
 TRIALS = 40
-"""Sets of parameters that are tried unless told otherwise."""
+"""Sets of parameters that are tried by default."""
 
 Search = dict[str, Range | Choices]
 
@@ -163,7 +163,7 @@ def tune(
         objective: One of `OBJECTIVES`.
         trials: Sets of parameters to try, the defaults being one.
         seed: Of the search and of every draw.
-        seeds: Replays of each set; from 5 on gain is told from noise.
+        seeds: Replays of each set; from 5 on gain is distinguished from noise.
         fixed: Parameters that are given and not searched.
         progress: Called after each of the `(trials + 2) * seeds` replays.
         settings: What `run` takes beside.

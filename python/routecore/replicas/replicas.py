@@ -23,7 +23,7 @@ _TURN = 0.25
 _LONGEST_PAUSE = 5.0
 """Seconds until a channel that is down is tried again, at most."""
 
-_TOLD = {
+_WHY_IGNORED = {
     "malformed": "cannot be read: something else speaks there",
     "too_large": "is too large",
     "version": "is of another version of routecore",
@@ -148,7 +148,7 @@ class Replicas:
         return self._core.others(url)[0]
 
     def close(self) -> None:
-        """Say good-bye, and stop. What others told counts no more."""
+        """Say good-bye, and stop. What others reported counts no more."""
         if self._closed:
             return
         self._closed = True
@@ -211,7 +211,9 @@ class Replicas:
 
     def _note(self, word: str, origin: int, first: bool) -> None:
         if first:
-            _LOG.warning("A message of %016x is ignored: it %s.", origin, _TOLD.get(word, word))
+            _LOG.warning(
+                "A message of %016x is ignored: it %s.", origin, _WHY_IGNORED.get(word, word)
+            )
 
     def _at_exit(self) -> None:
         if os.getpid() == self._process:

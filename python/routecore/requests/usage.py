@@ -35,15 +35,15 @@ class Usage(NamedTuple):
     completion_tokens: int | None
 
 
-class _Told(msgspec.Struct):
+class _Reported(msgspec.Struct):
     usage: Any = None
     meta_info: Any = None
     details: Any = None
 
 
-class _Answer(_Told):
-    response: _Told | str | None = None
-    message: _Told | str | None = None
+class _Answer(_Reported):
+    response: _Reported | str | None = None
+    message: _Reported | str | None = None
     prompt_eval_count: Any = None
     eval_count: Any = None
 
@@ -60,27 +60,27 @@ def count(value: Any) -> int | None:
     return int(value) if 0 <= value <= _MOST and value == int(value) else None
 
 
-def usage_in(told: Any) -> Usage | None:
+def usage_in(counts: Any) -> Usage | None:
     """The counts of a usage object, or of a mapping of that form; None if it has none.
 
     Args:
-        told: `usage` of OpenAI's APIs or Anthropic's, `meta_info` of SGLang, `details` of TGI, or
+        counts: `usage` of OpenAI's APIs or Anthropic's, `meta_info` of SGLang, `details` of TGI, or
             an answer of Ollama.
     """
-    if told is None:
+    if counts is None:
         return None
-    prompt = _first(told, _PROMPT)
+    prompt = _first(counts, _PROMPT)
     cached = next(
-        (c for name in _DETAILS if (c := _first(_get(told, name), _CACHED)) is not None), None
+        (c for name in _DETAILS if (c := _first(_get(counts, name), _CACHED)) is not None), None
     )
     if cached is None:
-        cached = _first(told, _CACHED)
-    read, written = count(_get(told, _READ)), count(_get(told, _WRITTEN))
+        cached = _first(counts, _CACHED)
+    read, written = count(_get(counts, _READ)), count(_get(counts, _WRITTEN))
     if cached is None and read is not None:
         cached = read
-        if prompt is not None and _get(told, "prompt_tokens") is None:
+        if prompt is not None and _get(counts, "prompt_tokens") is None:
             prompt += read + (written or 0)
-    found = Usage(prompt, cached, _first(told, _COMPLETION))
+    found = Usage(prompt, cached, _first(counts, _COMPLETION))
     return None if found == (None, None, None) else found
 
 
@@ -88,24 +88,24 @@ def usage_of(content: bytes | bytearray) -> Usage | None:
     """The counts in an answer, or in the end of a stream of events; None if there are none."""
     head = bytes(content[:64]).lstrip()
     if head.startswith(b"{") and b"\n{" not in content[-_TAIL:]:
-        return _told(bytes(content))
+        return _usage_of(bytes(content))
     # Events: `data:` lines among `event:`, `id:` and comments, or a JSON object a line.
     found: Usage | None = None
     if head.startswith((b"event:", b":", b"id:", b"retry:")) or b"message_start" in content[:2048]:
-        found = _first_told(bytes(content[:_TAIL]))
+        found = _first_usage(bytes(content[:_TAIL]))
     for line in reversed(bytes(content[-_TAIL:]).split(b"\n")):
-        last = _told(line.strip().removeprefix(b"data:").strip())
+        last = _usage_of(line.strip().removeprefix(b"data:").strip())
         if last is not None:
             return last if found is None else _joined(found, last)
     return found
 
 
-def _first_told(content: bytes) -> Usage | None:
+def _first_usage(content: bytes) -> Usage | None:
     """Anthropic tells of the prompt at the start of a stream, and of the answer at its end."""
     for line in content.split(b"\n"):
-        told = _told(line.strip().removeprefix(b"data:").strip())
-        if told is not None:
-            return told
+        counts = _usage_of(line.strip().removeprefix(b"data:").strip())
+        if counts is not None:
+            return counts
     return None
 
 
@@ -113,7 +113,7 @@ def _joined(first: Usage, last: Usage) -> Usage:
     return Usage(*(a if b is None else b for a, b in zip(first, last, strict=True)))
 
 
-def _told(text: bytes) -> Usage | None:
+def _usage_of(text: bytes) -> Usage | None:
     if b"tokens" not in text and b"eval_count" not in text:
         return None
     try:
@@ -125,16 +125,16 @@ def _told(text: bytes) -> Usage | None:
             return None
         answer = answer[0]
     for outer in (answer, answer.response, answer.message):
-        if isinstance(outer, _Told):
-            for told in (outer.usage, outer.meta_info, outer.details):
-                if isinstance(told, dict):
-                    return usage_in(told)
+        if isinstance(outer, _Reported):
+            for counts in (outer.usage, outer.meta_info, outer.details):
+                if isinstance(counts, dict):
+                    return usage_in(counts)
     return usage_in(answer)
 
 
-def _first(told: Any, names: tuple[str, ...]) -> int | None:
-    return next((c for name in names if (c := count(_get(told, name))) is not None), None)
+def _first(counts: Any, names: tuple[str, ...]) -> int | None:
+    return next((c for name in names if (c := count(_get(counts, name))) is not None), None)
 
 
-def _get(told: Any, name: str) -> Any:
-    return told.get(name) if isinstance(told, Mapping) else getattr(told, name, None)
+def _get(counts: Any, name: str) -> Any:
+    return counts.get(name) if isinstance(counts, Mapping) else getattr(counts, name, None)

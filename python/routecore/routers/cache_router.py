@@ -20,7 +20,7 @@ _LOG = logging.getLogger("routecore")
 
 
 class _NoIds:
-    """Takes note of prompts whose token ids could not be had; the first is told in the log."""
+    """Takes note of prompts whose token ids could not be had; logs the first."""
 
     def __init__(self, strategy: str) -> None:
         self.count, self._strategy = 0, strategy

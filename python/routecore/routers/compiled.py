@@ -155,8 +155,8 @@ class CompiledRouter(Holding, RoutingInterface):
         return Explanation(strategy=self.strategy, url=url, candidates=scores, waits=waits)
 
     def forget(self, url: str | None = None) -> None:
-        """Forget what this router remembers of an endpoint's cache, or of all: what engines told
-        by KV events, and, for hosts without our monitor, what was sent there.
+        """Forget what this router remembers of an endpoint's cache, or of all: what engines
+        reported by KV events, and, for hosts without our monitor, what was sent there.
 
         What was sent there is otherwise the table's: see `EndpointTable.forget`.
 

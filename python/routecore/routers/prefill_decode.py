@@ -21,7 +21,7 @@ UNITS: dict[str, str] = {
 class PrefillDecodeRouter(RoutingInterface):
     """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
 
-    Each half is a strategy of its own over its own endpoints, told apart by `model_label`.
+    Each half is a strategy of its own over its own endpoints, distinguished by `model_label`.
 
     Args:
         prefill: Strategy of the prefill half; a word of `ROUTERS`.

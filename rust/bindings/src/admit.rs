@@ -45,7 +45,7 @@ fn lane_of(body: &Bound<'_, PyAny>) -> u64 {
     model.cast::<PyString>().map_or(0, |model| session_key(text(model).as_bytes(), 0))
 }
 
-/// The table that is told of ends.
+/// The table to which ends are reported.
 fn counted<'a>(call: Call<'a, '_>) -> PyResult<&'a Table> {
     call.counted().ok_or_else(|| {
         to_py("hold: expected request stats of a RequestStatsMonitor, which tells of ends")

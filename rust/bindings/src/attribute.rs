@@ -83,8 +83,8 @@ pub fn context_length(
         return Ok(None);
     }
     let read = READ.import(py, "routecore.endpoints.context", "context_length")?;
-    let told = tolerated(py, read.call1((info,)))?;
-    Ok(told.and_then(|told| told.extract().ok()))
+    let limit = tolerated(py, read.call1((info,)))?;
+    Ok(limit.and_then(|limit| limit.extract().ok()))
 }
 
 /// A look at endpoints of one kind, by one of `routecore.routers.looks`.

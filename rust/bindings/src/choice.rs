@@ -1,6 +1,6 @@
 //! One choice: what it reads, and what it leaves behind.
 
-use routecore::fleet::{Lookup, Told};
+use routecore::fleet::{Lookup, Reported};
 use routecore::strategy::Scored;
 use routecore::{Asked, Fleet, Key, Prompt, Stat, View};
 
@@ -14,7 +14,7 @@ use crate::source::Kind;
 /// What a strategy looks at of one request.
 pub struct Wanted {
     pub key: Key,
-    /// What engines told that they hold of its prompt, by endpoint id.
+    /// What engines report that they hold of its prompt, by endpoint id.
     pub held: Vec<Held>,
     /// Its prompt, where it may have to wait and the strategy goes by something else.
     pub beside: Option<Prompt>,
@@ -66,22 +66,22 @@ pub fn view<'a>(
     }
     if !wanted.held.is_empty() {
         let ids = chosen.positions.iter().map(|&at| known.id(at as usize));
-        let told = rows
+        let reported = rows
             .zip(ids)
-            .map(|(row, id)| (row, told(&wanted.held, id).filter(|_| fleet.believes(row))));
-        lookup.observe(told, sizes);
+            .map(|(row, id)| (row, reported_by(&wanted.held, id).filter(|_| fleet.believes(row))));
+        lookup.observe(reported, sizes);
     }
     view.asking(lookup.asked(sizes), fleet.engine())
 }
 
-/// What the engine of this endpoint told.
-fn told(held: &[Held], id: u64) -> Option<Told> {
+/// What the engine of this endpoint reported.
+fn reported_by(held: &[Held], id: u64) -> Option<Reported> {
     let at = held.binary_search_by_key(&id, |held| held.id).ok()?;
-    Some(Told { tokens: held[at].tokens, exact: held[at].exact })
+    Some(Reported { tokens: held[at].tokens, exact: held[at].exact })
 }
 
 /// A choice: the place in the list, the tokens of the prompt that are cached there, and those that
-/// should be by what was sent there, where engines told.
+/// should be by what was sent there, where engines reported.
 pub type Choice = (usize, f64, f64);
 
 pub fn pick(
@@ -210,8 +210,8 @@ pub fn count(
         Some(prompt) if kind == Kind::Own => fleet.chosen_unfollowed(row, prompt, cached),
         Some(prompt) => {
             let id = fleet.table.id(row).filter(|_| !wanted.held.is_empty());
-            let told = id.and_then(|id| told(&wanted.held, id));
-            fleet.chosen_by(row, prompt, cached, told.map(|told| (told, learned)));
+            let reported = id.and_then(|id| reported_by(&wanted.held, id));
+            fleet.chosen_by(row, prompt, cached, reported.map(|reported| (reported, learned)));
         }
         None => fleet.chosen(row),
     }

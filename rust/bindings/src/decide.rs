@@ -305,7 +305,7 @@ impl Router {
         f(router, known, state, inner.map(|inner| &mut inner.fleet))
     }
 
-    /// Forgets what engines told of their caches, where these are lost.
+    /// Forgets what engines reported of their caches, where these are lost.
     pub fn lost(&self, py: Python<'_>, ids: Vec<u64>) {
         if let Some(index) = self.kv_index.as_ref().filter(|_| !ids.is_empty()) {
             index.get().lost(py, &ids);

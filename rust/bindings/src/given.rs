@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-/// The caller's endpoints, as far as they can be told without running Python.
+/// The caller's endpoints, as far as they can be recognised without running Python.
 #[derive(Clone, Copy)]
 pub enum Given<'a> {
     Tuple(&'a Py<PyTuple>),

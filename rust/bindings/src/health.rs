@@ -62,8 +62,8 @@ pub fn news(fleet: &mut Fleet, url: impl Fn(u32) -> Option<String>) -> Option<Ve
     if changes.len() == 0 {
         return None;
     }
-    let told = |Change { row, out, seconds }| Some((url(row)?, out.map(Reason::name), seconds));
-    Some(changes.filter_map(told).collect())
+    let named = |Change { row, out, seconds }| Some((url(row)?, out.map(Reason::name), seconds));
+    Some(changes.filter_map(named).collect())
 }
 
 /// Where an endpoint stands: the state, since when, why, until when.

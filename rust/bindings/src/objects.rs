@@ -41,9 +41,9 @@ pub fn urls_of<'py>(endpoints: &Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, P
         };
         let Some(url) = url else {
             let kind = endpoint.get_type().name()?;
-            let told =
+            let text =
                 format!("endpoint {at}: expected an object with a str attribute url, got {kind}");
-            return Err(because(py, told, cause));
+            return Err(because(py, text, cause));
         };
         urls.push(url);
     }

@@ -57,7 +57,7 @@ impl Replicas {
 
     /// The message that is to be sent now, if there is one.
     fn tell<'py>(&self, py: Python<'py>, now: f64) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let told = guarded(|| {
+        let message = guarded(|| {
             Ok(self.inner.apart(|inner, held| {
                 let Inner { replicas, own } = inner;
                 if !replicas.is_due(now) {
@@ -69,11 +69,11 @@ impl Replicas {
                 replicas.tell(own.iter().copied(), now, &mut bytes).then_some(bytes)
             }))
         })?;
-        Ok(told.map(|bytes| PyBytes::new(py, &bytes)))
+        Ok(message.map(|bytes| PyBytes::new(py, &bytes)))
     }
 
     /// A message came. What it was worth: "news", "own", or why it is ignored; whose it was; and
-    /// whether that should be told.
+    /// whether that should be logged.
     fn hear(&self, message: PyBackedBytes, now: f64) -> PyResult<(&'static str, u64, bool)> {
         let heard =
             guarded(|| Ok(self.inner.apart(|inner, _| inner.replicas.hear(&message, now))))?;
@@ -104,7 +104,7 @@ impl Replicas {
         Ok(PyBytes::new(py, &bytes))
     }
 
-    /// What others told counts no more.
+    /// What others reported counts no more.
     fn clear(&self) -> PyResult<()> {
         guarded(|| {
             self.inner.apart(|inner, _| inner.replicas.clear());
@@ -140,7 +140,7 @@ impl Replicas {
         })
     }
 
-    /// What others told that they have on an endpoint: requests, of these without a first token,
+    /// What others reported that they have on an endpoint: requests, of these without a first token,
     /// milliseconds of prefill that wait, and prompt tokens of all.
     fn others(&self, url: &str) -> PyResult<(u64, u64, f64, u64)> {
         guarded(|| {

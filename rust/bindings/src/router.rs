@@ -40,11 +40,11 @@ pub struct Router {
     pub windows: bool,
     /// Where prompts are remembered for hosts without our monitor; for strategies that ask.
     pub own: Option<(Table, Instant)>,
-    /// Tokens of a KV cache whose size no engine has told.
+    /// Tokens of a KV cache whose size no engine has reported.
     pub kv_tokens: f64,
     /// What engines tell of their caches themselves.
     pub kv_index: Option<Py<KvIndex>>,
-    /// Told of prompts whose token ids cannot be read, which then go by their text.
+    /// Called with prompts whose token ids cannot be read, which then go by their text.
     no_ids: Option<Py<PyAny>>,
     pub routing: Arc<Locked<RouterState>>,
 }
@@ -75,8 +75,8 @@ impl Router {
                 let by_tokens = ids.map(|ids| self.by_tokens(body, ids, &mut held));
                 match (by_tokens, &self.no_ids) {
                     (Some(Ok(key)), _) => key,
-                    (Some(Err(error)), Some(told)) => {
-                        told.call1(body.py(), (error.value(body.py()),))?;
+                    (Some(Err(error)), Some(on_unread)) => {
+                        on_unread.call1(body.py(), (error.value(body.py()),))?;
                         prompt::blocks(body, self.blocks)
                     }
                     (Some(Err(error)), None) => return Err(error),
@@ -227,7 +227,7 @@ impl Router {
     }
 
     /// Forgets what is remembered here of the endpoint's cache, or of all: by what was sent there,
-    /// for hosts without our monitor, and by what engines told.
+    /// for hosts without our monitor, and by what engines reported.
     #[pyo3(signature = (url=None))]
     fn forget(&self, py: Python<'_>, url: Option<&Bound<'_, PyString>>) -> PyResult<()> {
         if let Some((own, _)) = &self.own {

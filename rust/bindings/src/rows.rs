@@ -152,7 +152,7 @@ impl Inner {
         let idle = |&(row, _): &(usize, &Option<String>)| {
             self.used[row] + IDLE_BINDS < self.clock
                 && self.fleet.table.get(Stat::InFlight, row as u32)
-                    <= self.fleet.load.told_elsewhere(row as u32)
+                    <= self.fleet.load.in_flight_elsewhere(row as u32)
         };
         let gone: Vec<String> =
             self.urls.iter().enumerate().filter(idle).filter_map(|(_, url)| url.clone()).collect();

@@ -215,7 +215,7 @@ impl Table {
         self.with(|inner| Ok(inner.fleet.health.ejections()))
     }
 
-    /// The engine's own count of a request's tokens, told before its end. Gives what is new about
+    /// The engine's own count of a request's tokens, reported before its end. Gives what is new about
     /// belief in the endpoint's KV events, if anything.
     #[pyo3(signature = (url, id, prompt, cached, generated, /))]
     fn usage(

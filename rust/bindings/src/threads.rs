@@ -23,7 +23,7 @@ const SLEEP: Duration = Duration::from_secs(30);
 
 /// Threads inside a call that may leave the interpreter, or run Python.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// Told when one of them leaves during an exit.
+/// Woken when one of them leaves during an exit.
 static LEFT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 static EXITING: AtomicBool = AtomicBool::new(false);
 /// The thread that ends the interpreter, which may do as it likes.

@@ -20,7 +20,7 @@ const LEAST_STEP_MS: f64 = 0.1;
 impl Fleet {
     /// See [`crate::load::Load::first_token`].
     pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
-        if let Some(Glimpse { told: false, generation, .. }) = self.load.look(row, request) {
+        if let Some(Glimpse { reported: false, generation, .. }) = self.load.look(row, request) {
             self.answered(row, generation);
         }
         if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
@@ -37,7 +37,7 @@ impl Fleet {
     pub fn end(&mut self, row: u32, request: u128, time: f64, outcome: impl Into<Outcome>) {
         let mut outcome = outcome.into();
         let found = self.load.look(row, request);
-        if found.is_some_and(|found| found.told) && outcome == Outcome::from(false) {
+        if found.is_some_and(|found| found.reported) && outcome == Outcome::from(false) {
             // It had begun to answer, and the host does not say why that ended: as a rule the
             // client left.
             outcome = Outcome::Failed(Reason::Client, None);
@@ -68,8 +68,8 @@ impl Fleet {
         }
         self.settle();
         let fresh = match (found, outcome) {
-            (Some(Glimpse { told, generation, .. }), _) => {
-                if !told && matches!(outcome, Outcome::Served | Outcome::Refused) {
+            (Some(Glimpse { reported, generation, .. }), _) => {
+                if !reported && matches!(outcome, Outcome::Served | Outcome::Refused) {
                     self.answered(row, generation);
                 }
                 generation == self.health.generation(row)
@@ -116,7 +116,7 @@ impl Fleet {
 }
 
 /// Whether a request that is over at `time` can have been answered: by the tokens that the engine
-/// told, else by the time that it took.
+/// reported, else by the time that it took.
 fn is_answer(found: &Glimpse, time: f64) -> bool {
     let expected_ms = found.work.prefill_us as f64 / 1e3;
     match found.generated {

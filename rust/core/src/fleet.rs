@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::health::{Health, Policy};
 use crate::index::PrefixIndex;
 use crate::load::{Fate, Load, Work};
-pub use crate::lookup::{Lookup, Told};
+pub use crate::lookup::{Lookup, Reported};
 use crate::prompt::{Prompt, Unit};
 use crate::sizes::{Belief, Sizes};
 use crate::speed::{KV_TOKENS, Profile, Speed};
@@ -102,7 +102,7 @@ impl Fleet {
         Profile { kv_tokens: self.kv_tokens, ..self.speed.profile(self.load.now()) }
     }
 
-    /// Tokens that a KV cache is taken to hold where the engine has not told.
+    /// Tokens that a KV cache is taken to hold where the engine has not reported it.
     pub fn set_kv_tokens(&mut self, tokens: f64) {
         self.kv_tokens = tokens;
     }
@@ -157,15 +157,21 @@ impl Fleet {
         self.chosen_by(row, prompt, cached, None);
     }
 
-    /// [`Fleet::chosen_for`] of a row whose engine told what it has of the prompt, beside what
+    /// [`Fleet::chosen_for`] of a row whose engine reported what it has of the prompt, beside what
     /// should be there by what was sent before.
-    pub fn chosen_by(&mut self, row: u32, prompt: &Prompt, cached: f64, told: Option<(Told, f64)>) {
+    pub fn chosen_by(
+        &mut self,
+        row: u32,
+        prompt: &Prompt,
+        cached: f64,
+        reported: Option<(Reported, f64)>,
+    ) {
         if self.table.id(row).is_none() {
             return;
         }
-        if let Some((told, learned)) = told {
+        if let Some((reported, learned)) = reported {
             let (_, block) = self.tokens(prompt);
-            self.belief(row).events.chosen(told, learned, block);
+            self.belief(row).events.chosen(reported, learned, block);
         }
         self.health.chosen(row);
         let (tokens, _) = self.tokens(prompt);
@@ -191,7 +197,9 @@ impl Fleet {
             media_tokens: self.sizes.media(prompt) as u64,
             sequences: prompt.sequences,
             max_tokens: prompt.max_tokens,
-            told_tokens: told.filter(|(told, _)| told.exact).map(|(told, _)| told.tokens as u64),
+            reported_tokens: reported
+                .filter(|(reported, _)| reported.exact)
+                .map(|(reported, _)| reported.tokens as u64),
             has_room: f64::from(index.pinned(row)) < ROOMY * f64::from(capacity),
         };
         self.speed.sent(&mut self.table, row, &work, self.load.now());
@@ -229,7 +237,7 @@ impl Fleet {
         self.settle();
     }
 
-    /// The engine's own count of a request's tokens, told before its end: in the prompt, of these
+    /// The engine's own count of a request's tokens, reported before its end: in the prompt, of these
     /// found in its cache, and generated.
     pub fn usage(
         &mut self,
@@ -260,14 +268,14 @@ impl Fleet {
         let block = self.block_tokens;
         let belief = self.belief(row);
         belief.learn(predicted, cached, over);
-        if let Some(told) = work.told_tokens {
-            let [told, predicted, cached, tokens] =
-                [told, predicted, cached, work.prompt_tokens].map(|tokens| tokens as f64);
-            belief.events.check(told, predicted, cached, tokens, block);
+        if let Some(reported) = work.reported_tokens {
+            let [reported, predicted, cached, tokens] =
+                [reported, predicted, cached, work.prompt_tokens].map(|tokens| tokens as f64);
+            belief.events.check(reported, predicted, cached, tokens, block);
         }
     }
 
-    /// Whether what the row's engine told by its events counts.
+    /// Whether what the row's engine reports by its events counts.
     pub fn believes(&self, row: u32) -> bool {
         self.beliefs.get(row as usize).is_none_or(|belief| belief.events.believes())
     }
@@ -286,14 +294,14 @@ impl Fleet {
 
     /// Tokens that the row's cache holds, as it reports or is taken to have.
     fn kv_size(&self, row: u32) -> f64 {
-        let told = self.table.get(Stat::KvCapacity, row);
-        if told > 0.0 { told } else { self.kv_tokens }
+        let reported = self.table.get(Stat::KvCapacity, row);
+        if reported > 0.0 { reported } else { self.kv_tokens }
     }
 
     /// Tokens of the longest request that the row's engine takes, where that is known.
     fn context_length(&self, row: u32) -> f64 {
-        let told = self.table.get(Stat::ContextLength, row);
-        if told > 0.0 { told } else { f64::INFINITY }
+        let reported = self.table.get(Stat::ContextLength, row);
+        if reported > 0.0 { reported } else { f64::INFINITY }
     }
 
     /// Blocks that the row's cache holds, by what it reports or is taken to have.

@@ -1,4 +1,4 @@
-//! What each candidate has of a prompt, by the index and by what engines told.
+//! What each candidate has of a prompt, by the index and by what engines reported.
 
 use std::ops::Range;
 
@@ -57,21 +57,21 @@ impl Lookup {
         }
     }
 
-    /// Puts right what was [looked](Self::look) up, by what the engines of the rows told.
+    /// Puts right what was [looked](Self::look) up, by what the engines of the rows reported.
     pub fn observe(
         &mut self,
-        rows: impl Iterator<Item = (u32, Option<Told>)>,
+        rows: impl Iterator<Item = (u32, Option<Reported>)>,
         (tokens, block_tokens): (f64, f64),
     ) {
         let most = (tokens - 1.0).max(0.0);
         self.learned.clone_from(&self.cached);
-        for (cached, (row, told)) in self.cached.iter_mut().zip(rows) {
-            let Some(told) = told else { continue };
+        for (cached, (row, reported)) in self.cached.iter_mut().zip(rows) {
+            let Some(reported) = reported else { continue };
             // What requests in flight use is there, or soon will be; beyond, an exact engine's
             // word is final.
             let in_use = f64::from(self.depths.in_use(row)) * block_tokens;
-            let learned = if told.exact { in_use } else { *cached };
-            *cached = learned.max(told.tokens).min(most);
+            let learned = if reported.exact { in_use } else { *cached };
+            *cached = learned.max(reported.tokens).min(most);
         }
     }
 
@@ -81,7 +81,7 @@ impl Lookup {
     }
 
     /// Tokens that the candidate at this position has by what was sent there, whatever its engine
-    /// told; 0 where no engine was heard.
+    /// reported; 0 where no engine was heard.
     pub fn learned(&self, pos: usize) -> f64 {
         self.learned.get(pos).copied().unwrap_or(0.0)
     }
@@ -92,9 +92,9 @@ impl Lookup {
     }
 }
 
-/// What an engine told of a prompt by its KV events.
+/// What an engine reported of a prompt by its KV events.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Told {
+pub struct Reported {
     /// Leading tokens that it has.
     pub tokens: f64,
     /// Whether it surely has no more.

@@ -1,4 +1,4 @@
-//! What an image, a recording, a video or a file weighs in a prompt, told by its kind and size.
+//! What an image, a recording, a video or a file weighs in a prompt, estimated by its kind and size.
 //!
 //! Engines count patches and frames, not the bytes that carry them. The guess is that of a common
 //! model of each kind; [`Sizes`](crate::sizes::Sizes) learns what the served model makes of it.
@@ -167,8 +167,8 @@ fn jpeg(data: &Data<'_>) -> Option<(u64, u64)> {
 
 fn byte_rate(data: &Data<'_>) -> u64 {
     let wave = data.is(0, b"RIFF") && data.is(8, b"WAVE");
-    let told = if wave { data.little(28, 4) } else { None };
-    told.filter(|&rate| rate > 0).unwrap_or(AUDIO_BYTES)
+    let rate = if wave { data.little(28, 4) } else { None };
+    rate.filter(|&rate| rate > 0).unwrap_or(AUDIO_BYTES)
 }
 
 #[cfg(test)]

@@ -53,18 +53,18 @@ impl Sizes {
     }
 
     /// The engine counted so many tokens in the prompt.
-    pub fn learn(&mut self, work: &Work, told: u64) {
-        if work.prompt_tokens < FEWEST_TOKENS || told == 0 {
+    pub fn learn(&mut self, work: &Work, reported: u64) {
+        if work.prompt_tokens < FEWEST_TOKENS || reported == 0 {
             return;
         }
-        let ratio = |told: f64, expected: u64| (told / expected as f64).clamp(0.1, 10.0);
+        let ratio = |reported: f64, expected: u64| (reported / expected as f64).clamp(0.1, 10.0);
         if 8 * work.media_tokens > work.prompt_tokens {
             // Where images are much of it, what is not as expected is theirs.
             let text = work.prompt_tokens.saturating_sub(work.media_tokens) as f64;
-            let ratio = ratio(told as f64 - text, work.media_tokens);
+            let ratio = ratio(reported as f64 - text, work.media_tokens);
             self.media_scale = (self.media_scale * (1.0 + 0.1 * (ratio - 1.0))).clamp(0.05, 20.0);
         } else if work.text && work.media_tokens == 0 {
-            let ratio = ratio(told as f64, work.prompt_tokens);
+            let ratio = ratio(reported as f64, work.prompt_tokens);
             let moved = self.tokens_per_byte * (1.0 + 0.05 * (ratio - 1.0));
             self.tokens_per_byte = moved.clamp(0.02, 2.0);
         }
@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn impossible_counts_move_nothing_far() {
         let mut sizes = Sizes::default();
-        for told in [0, 1, u64::MAX] {
-            sizes.learn(&work(1000, 0), told);
-            sizes.learn(&work(1000, 900), told);
+        for reported in [0, 1, u64::MAX] {
+            sizes.learn(&work(1000, 0), reported);
+            sizes.learn(&work(1000, 900), reported);
         }
         assert!(sizes.tokens_per_byte > 0.1 && sizes.tokens_per_byte < 1.0);
         assert!(sizes.media_scale > 0.1 && sizes.media_scale < 4.0);

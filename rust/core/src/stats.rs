@@ -76,7 +76,7 @@ stats! {
     HitRate, "gpu_prefix_cache_hit_rate", Benefit;
     /// Tokens that the engine's KV cache has room for (scraped).
     KvCapacity, "kv_capacity_tokens", Benefit;
-    /// Tokens of the longest request that the engine takes (told by the endpoint).
+    /// Tokens of the longest request that the engine takes (reported by the endpoint).
     ContextLength, "max_model_len", Benefit;
     /// How many times longer than elsewhere a prefill takes (learned; 1 until it is sure).
     PrefillSlowness, "prefill_slowness", Amount;

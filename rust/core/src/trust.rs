@@ -6,7 +6,7 @@
 //! until as many promises were kept. An endpoint whose events never match a prompt that was sent
 //! there before is not believed either, be it that no answer tells of cached tokens.
 
-use crate::fleet::Told;
+use crate::fleet::Reported;
 
 /// Contradictions more than kept promises after which events are not believed.
 const DOUBT: u8 = 8;
@@ -62,15 +62,15 @@ impl Trust {
         self.news.take()
     }
 
-    /// A prompt goes there, of which they told this; by what was sent there before, `learned`
+    /// A prompt goes there, of which they reported this; by what was sent there before, `learned`
     /// tokens of it should be there.
-    pub fn chosen(&mut self, told: Told, learned: f64, block: f64) {
-        if told.tokens > 0.0 {
+    pub fn chosen(&mut self, reported: Reported, learned: f64, block: f64) {
+        if reported.tokens > 0.0 {
             if self.silence >= SILENCE {
                 self.believe();
             }
             self.silence = 0;
-        } else if told.exact && learned >= 4.0 * block {
+        } else if reported.exact && learned >= 4.0 * block {
             self.silence = self.silence.saturating_add(1).min(SILENCE);
             if self.silence == SILENCE && !self.doubted {
                 self.doubt(Verdict::NeverMatch);
@@ -164,13 +164,13 @@ mod tests {
     #[test]
     fn events_that_never_match_what_was_sent_there_are_not_believed_until_they_do() {
         let mut trust = Trust::default();
-        let told = |tokens| Told { tokens, exact: true };
-        (0..31).for_each(|_| trust.chosen(told(0.0), 500.0, 16.0));
-        trust.chosen(told(0.0), 0.0, 16.0); // never sent there: says nothing
+        let reported = |tokens| Reported { tokens, exact: true };
+        (0..31).for_each(|_| trust.chosen(reported(0.0), 500.0, 16.0));
+        trust.chosen(reported(0.0), 0.0, 16.0); // never sent there: says nothing
         assert!(trust.believes());
-        trust.chosen(told(0.0), 500.0, 16.0);
+        trust.chosen(reported(0.0), 500.0, 16.0);
         assert_eq!(trust.news(), Some(Verdict::NeverMatch));
-        trust.chosen(told(64.0), 500.0, 16.0);
+        trust.chosen(reported(64.0), 500.0, 16.0);
         assert_eq!(trust.news(), Some(Verdict::Believed));
         assert!(trust.believes());
     }

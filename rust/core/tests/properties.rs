@@ -72,9 +72,9 @@ proptest! {
             let (mut one, mut two) = (router(name, seed), router(name, seed));
             for &blocks in &prompts {
                 for key in [Key::None, prompt(blocks)] {
-                    let (told, scores) = one.explain(view, &key);
+                    let (explained, scores) = one.explain(view, &key);
                     let chosen = one.pick(view, &key);
-                    prop_assert_eq!(told, chosen, "{}", name);
+                    prop_assert_eq!(explained, chosen, "{}", name);
                     prop_assert_eq!(two.pick(view, &key), chosen, "{}", name);
                     prop_assert_eq!(scores.len(), rows.len());
                     prop_assert!(chosen.is_some_and(|at| at < rows.len()), "{}", name);
@@ -134,9 +134,9 @@ proptest! {
                 let mut hasher = PrefixHasher::new(1, 0);
                 hasher.feed(&pick.to_le_bytes());
                 for key in [Key::None, Key::Session(u64::from(*pick)), Key::Prefix(hasher.finish())] {
-                    let (told, scores) = one.explain(view, &key);
+                    let (explained, scores) = one.explain(view, &key);
                     let chosen = one.pick(view, &key);
-                    prop_assert_eq!(told, chosen);
+                    prop_assert_eq!(explained, chosen);
                     prop_assert_eq!(two.pick(view, &key), chosen);
                     prop_assert_eq!(scores.len(), n);
                     prop_assert_eq!(chosen.is_some_and(|at| at < n), n > 0);

@@ -40,7 +40,7 @@ fn why(heard: Heard) -> Option<Ignored> {
 }
 
 #[test]
-fn what_changed_is_told_and_everything_once_a_second() {
+fn what_changed_is_sent_and_everything_once_a_second() {
     let mut one = router(1);
     assert!(!said(&mut one, &[(5, 2)], 0.0).is_empty());
     assert!(said(&mut one, &[(5, 2)], 0.5).is_empty(), "nothing changed");
@@ -100,7 +100,7 @@ fn a_router_that_restarts_under_its_name_begins_anew_whatever_its_sequence() {
 }
 
 #[test]
-fn wrong_peers_are_ignored_counted_and_told_of_once() {
+fn wrong_peers_are_ignored_counted_and_logged_once() {
     let mut here = router(3);
     let of = |settings: Settings| said(&mut Replicas::new(settings), &[(5, 9)], 0.0);
     let right = router(9).settings();
@@ -221,10 +221,10 @@ proptest! {
                 };
                 here.hear(&bytes, now);
             }
-            // Nothing is counted that was never told.
+            // Nothing is counted that was never reported.
             for id in 0..4 {
                 let most: u64 = ever.iter()
-                    .map(|told| told.get(&id).map_or(0, |told| told.iter().copied().max().unwrap_or(0)))
+                    .map(|reported| reported.get(&id).map_or(0, |reported| reported.iter().copied().max().unwrap_or(0)))
                     .sum();
                 prop_assert!(requests(&here, id) <= most);
             }
@@ -266,7 +266,7 @@ fn speak(fleet: &mut Fleet, router: &mut Replicas, now: f64) -> Vec<u8> {
 }
 
 #[test]
-fn a_fleet_has_its_own_requests_and_what_others_told_and_can_tell_these_apart() {
+fn a_fleet_has_its_own_requests_and_what_others_reported_and_keeps_these_apart() {
     let (mut one, mut two) = (router(1), router(2));
     let (mut a, mut b) = (fleet(&[5, 6]), fleet(&[6, 5, 7]));
     for request in 0..3 {
@@ -280,7 +280,7 @@ fn a_fleet_has_its_own_requests_and_what_others_told_and_can_tell_these_apart() 
     let column = |fleet: &Fleet| fleet.table.column(Stat::InFlight).to_vec();
     assert_eq!(column(&b), [0.0, 4.0, 0.0]);
     assert_eq!((b.table.own(Stat::InFlight, 1), b.table.others(Stat::InFlight, 1)), (1.0, 3.0));
-    // What is told of its own does not come back as others'.
+    // What is reported of its own does not come back as others'.
     one.hear(&speak(&mut b, &mut two, 0.0), 0.0);
     one.merge(&mut a, 64);
     assert_eq!(column(&a), [4.0, 0.0]);

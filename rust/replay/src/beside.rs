@@ -27,10 +27,10 @@ impl Beside {
         self.replicas.tell(self.registers.drain(..), time, into);
     }
 
-    pub fn hear(&mut self, fleet: &mut Fleet, now: f64, told: &[u8]) {
+    pub fn hear(&mut self, fleet: &mut Fleet, now: f64, message: &[u8]) {
         let time = now * 1e-3;
         fleet.advance(time);
-        self.replicas.hear(told, time);
+        self.replicas.hear(message, time);
         self.replicas.merge(fleet, usize::MAX);
     }
 }

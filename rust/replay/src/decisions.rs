@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_unless_told_to() {
+    fn nobody_asks_by_default() {
         assert!(!Decisions::default().wants(0));
     }
 }

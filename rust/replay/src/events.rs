@@ -53,13 +53,13 @@ impl UnderWay {
 pub struct Held(MixedMap<u64, u32>);
 
 impl Held {
-    /// Takes note of what the engine told.
+    /// Takes note of what the engine reported.
     pub fn apply(&mut self, batch: &[Residency]) {
-        for told in batch {
-            if told.present == 0 {
-                self.0.remove(&told.segment);
+        for change in batch {
+            if change.present == 0 {
+                self.0.remove(&change.segment);
             } else {
-                self.0.insert(told.segment, told.present);
+                self.0.insert(change.segment, change.present);
             }
         }
     }

@@ -22,7 +22,7 @@ pub trait Gateway {
     }
     /// A scrape of an engine's stats arrived, as old as the conditions say.
     fn on_stats(&mut self, _now: f64, _engine: u32, _report: &Report) {}
-    /// What an engine told of its cache arrived.
+    /// News of an engine's cache arrived.
     fn on_kv_events(&mut self, _now: f64, _engine: u32, _batch: &[Residency]) {}
     /// An engine is gone: it was never there, or its first error came back.
     fn on_down(&mut self, _now: f64, _engine: u32) {}
@@ -42,8 +42,8 @@ pub trait Gateway {
     }
     /// Appends what it tells the routers beside it, if anything.
     fn tell(&mut self, _now: f64, _into: &mut Vec<u8>) {}
-    /// A router beside it told this.
-    fn hear(&mut self, _now: f64, _told: &[u8]) {}
+    /// A message of a router beside it arrived.
+    fn hear(&mut self, _now: f64, _message: &[u8]) {}
     /// Whether to end the replay here.
     fn stopped(&mut self) -> bool {
         false

@@ -155,11 +155,11 @@ impl Kv {
         let missing = upto.saturating_sub(node.present);
         node.held = upto;
         node.present = node.present.max(upto);
-        let told = Residency { segment: node.segment, present: node.present };
+        let change = Residency { segment: node.segment, present: node.present };
         if missing > 0
             && let Some(changes) = &mut self.changes
         {
-            changes.push(told);
+            changes.push(change);
         }
         missing
     }
@@ -206,9 +206,9 @@ impl Kv {
             // The oldest run of a node is its highest: the tail is always there to be cut.
             let entry = &mut self.nodes[node as usize];
             entry.present -= gone;
-            let told = Residency { segment: entry.segment, present: entry.present };
+            let change = Residency { segment: entry.segment, present: entry.present };
             if let Some(changes) = &mut self.changes {
-                changes.push(told);
+                changes.push(change);
             }
             if gone == high - low {
                 self.unlink(run);

@@ -3,7 +3,7 @@
 
 mod with;
 
-use routecore::fleet::{Lookup, Told};
+use routecore::fleet::{Lookup, Reported};
 use routecore::hash::{PrefixHasher, endpoint_id, session_key};
 use routecore::health::Outcome;
 use routecore::prompt::Unit;
@@ -201,11 +201,11 @@ impl Gateway for LiveRouter {
             let in_use = router.needs_in_use() || waiting.is_some();
             lookup.look(rows.clone(), candidates.runs(), sizes, in_use);
             if !held.is_empty() {
-                let told = |&engine: &u32| {
+                let reported = |&engine: &u32| {
                     let tokens = held.get(engine as usize)?.leading_tokens(request, prompt.block);
-                    Some(Told { tokens: f64::from(tokens), exact: true })
+                    Some(Reported { tokens: f64::from(tokens), exact: true })
                 };
-                lookup.observe(rows.zip(engines.iter().map(told)), sizes);
+                lookup.observe(rows.zip(engines.iter().map(reported)), sizes);
             }
             asked = lookup.asked(sizes);
         }
@@ -261,11 +261,11 @@ impl Gateway for LiveRouter {
 
     fn on_end(&mut self, now: f64, id: u32, engine: u32, usage: Usage, ok: bool) {
         let Some(row) = self.rows[engine as usize] else { return };
-        let told = |tokens: u32| Some(u64::from(tokens));
+        let counted = |tokens: u32| Some(u64::from(tokens));
         let request = u128::from(id);
         if ok {
             let Usage { prompt, cached, output } = usage;
-            self.fleet.usage(row, request, told(prompt), told(cached), told(output));
+            self.fleet.usage(row, request, counted(prompt), counted(cached), counted(output));
         }
         // An engine that died is taken out by `on_down`; what else is not served, was refused.
         let outcome = if ok { Outcome::Served } else { Outcome::Refused };
@@ -300,9 +300,9 @@ impl Gateway for LiveRouter {
         }
     }
 
-    fn hear(&mut self, now: f64, told: &[u8]) {
+    fn hear(&mut self, now: f64, message: &[u8]) {
         if let Some(beside) = &mut self.beside {
-            beside.hear(&mut self.fleet, now, told);
+            beside.hear(&mut self.fleet, now, message);
         }
     }
 

@@ -42,7 +42,7 @@ impl Messages {
         }
     }
 
-    /// Everything up to `now`. Routers change by what they are told alone, so that what they say
+    /// Everything up to `now`. Routers change by what they receive alone, so that what they say
     /// is the same whether they are asked at the time or later.
     pub fn pass(&mut self, routers: &mut [Box<dyn Gateway + Send>], now: f64) {
         loop {

@@ -177,7 +177,7 @@ fn settings_out_of_range_are_named() {
 }
 
 #[test]
-fn ids_that_are_no_numbers_or_not_chained_are_told_apart_by_their_prefix() {
+fn ids_that_are_no_numbers_or_not_chained_are_distinguished_by_their_prefix() {
     let mut trace = Trace::new(64).unwrap();
     let huge = u64::MAX - 3;
     for ids in [[1, 2], [1, 2], [3, 2], [huge, 2], [huge, 2]] {
@@ -248,8 +248,8 @@ fn what_would_never_end_is_refused() {
         (Conditions { speedup: 1e-300, ..ok() }, 1.0, "speedup"),
         (ok(), 1e-300, "engine speed"),
     ] {
-        let told = run_with(conditions, speed).unwrap_err();
-        assert!(told.starts_with(name), "{told}");
+        let error = run_with(conditions, speed).unwrap_err();
+        assert!(error.starts_with(name), "{error}");
     }
     let row = Row {
         arrival: 0.0,

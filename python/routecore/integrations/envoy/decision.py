@@ -48,9 +48,9 @@ class Pick(NamedTuple):
 
     Attributes:
         url: The endpoint.
-        named: What the gateway is told: addresses, the chosen one first; empty in shadow mode,
+        named: What the gateway receives: addresses, the chosen one first; empty in shadow mode,
             where the gateway chooses.
-        choice: In shadow mode what we would have chosen; nothing counts until it is told where
+        choice: In shadow mode what we would have chosen; nothing counts until it learns where
             the gateway sent the request.
     """
 

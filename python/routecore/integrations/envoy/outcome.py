@@ -19,7 +19,7 @@ _TIMEOUT, _LOCAL_RESET, _REMOTE_RESET, _CONNECT, _TERMINATED = (
     1 << 5,
     1 << 6,
 )
-# No endpoint, too much in the gateway's own queues, no route, faults it was told to make, its
+# No endpoint, too much in the gateway's own queues, no route, faults it was configured to make, its
 # limits, the client: none of these is the endpoint's doing.
 _GATEWAYS = sum(1 << bit for bit in (1, 7, 8, 9, 10, 11, 12, 13, 14))
 _REASONS: tuple[tuple[int, Reason], ...] = (

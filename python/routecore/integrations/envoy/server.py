@@ -58,7 +58,7 @@ class Server:
         """
         source = self.settings.source()
         if isinstance(source, File):
-            file.load(source.path)  # a mistake is told now
+            file.load(source.path)  # a mistake shows now
         self._server = grpc.aio.server(
             options=[
                 # The gateway bounds its messages; 4 MiB would be less than it may send.
@@ -195,11 +195,11 @@ def _pem(path: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _signals(loop: Any, told: Any) -> Any:
+def _signals(loop: Any, stop: Any) -> Any:
     wanted = (signal.SIGTERM, signal.SIGINT)
     for number in wanted:
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(number, told)
+            loop.add_signal_handler(number, stop)
     try:
         yield
     finally:

@@ -34,5 +34,5 @@ class Passing:
             del self._kept[_HEAD:-_TAIL]
 
     def usage(self) -> Usage | None:
-        """What it told."""
+        """What it reported."""
         return None if self._cut else usage_of(self._kept)

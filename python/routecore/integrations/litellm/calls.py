@@ -190,12 +190,12 @@ class Calls:
 
 
 def _used(fleet: Fleet, deployment: str, call: str, usage: Any) -> None:
-    told = usage_in(usage)
-    if told is None:
+    found = usage_in(usage)
+    if found is None:
         return
-    if told.cached_tokens is not None:
-        cast(Telemetry, fleet.telemetry).used(told.cached_tokens)
-    fleet.ends.on_usage(deployment, call, *told)
+    if found.cached_tokens is not None:
+        cast(Telemetry, fleet.telemetry).used(found.cached_tokens)
+    fleet.ends.on_usage(deployment, call, *found)
 
 
 def _seconds(moment: Any) -> float | None:

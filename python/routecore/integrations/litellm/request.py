@@ -1,4 +1,4 @@
-"""What LiteLLM's filter hook is told of a request: who may serve it, its prompt, its session."""
+"""What LiteLLM's filter hook receives of a request: who may serve it, its prompt, its session."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -46,22 +46,22 @@ def _attempt(url: Any) -> Attempt | None:
     return None if lifecycle is None else lifecycle.attempt_at(str(url))
 
 
-async def _started(_session: Any, _context: Any, told: aiohttp.TraceRequestStartParams) -> None:
+async def _started(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
     lifecycle = current()
     if lifecycle is not None:
         lifecycle.is_traced = True
-        attempt = lifecycle.attempt_at(str(told.url))
+        attempt = lifecycle.attempt_at(str(params.url))
         if attempt is not None:
             attempt.is_sent = True
-            told.headers.update(attempt.headers)
+            params.headers.update(attempt.headers)
 
 
-async def _answered(_session: Any, _context: Any, told: aiohttp.TraceRequestEndParams) -> None:
+async def _answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
     """The head of an answer is there. What says that the request failed ends it."""
-    lifecycle, attempt = current(), _attempt(told.url)
+    lifecycle, attempt = current(), _attempt(params.url)
     if lifecycle is None or attempt is None:
         return
-    answer, now = told.response, time.time()
+    answer, now = params.response, time.time()
     attempt.answer = answer
     if answer.status in _BUSY:
         wait = seconds_of(answer.headers.get("Retry-After"), now)
@@ -72,10 +72,10 @@ async def _answered(_session: Any, _context: Any, told: aiohttp.TraceRequestEndP
         attempt.on_answer()
 
 
-async def _broke(_session: Any, _context: Any, told: aiohttp.TraceRequestExceptionParams) -> None:
-    lifecycle, attempt = current(), _attempt(told.url)
+async def _broke(_session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
+    lifecycle, attempt = current(), _attempt(params.url)
     if lifecycle is not None and attempt is not None:
-        lifecycle.failed(attempt, outcome.of_error(told.exception))
+        lifecycle.failed(attempt, outcome.of_error(params.exception))
 
 
 def _made() -> aiohttp.TraceConfig:

@@ -62,8 +62,8 @@ class Decision:
         params = {name: flags[name] for name in flags if name in taken} | settings.params
         chosen = msgspec.structs.replace(chosen, params=params)
         self.caches: EngineCaches | None = engine_caches(chosen, _log)
-        told = {} if self.caches is None else self.caches.params()
-        self.router: Any = chosen.router(**told)
+        caches = {} if self.caches is None else self.caches.params()
+        self.router: Any = chosen.router(**caches)
         if logic not in _SPLIT:
             _check_labels(self.router, host.labels())
         self.telemetry: Telemetry = Telemetry("production_stack", self.strategy)

@@ -11,7 +11,7 @@ class Callbacks:
     """Follows each request to its end, and reads what engines report of their cache.
 
     Args:
-        check: Told the application before each request.
+        check: Called with the application before each request.
     """
 
     def __init__(self, check: Callable[[Any], None]) -> None:

@@ -1,4 +1,4 @@
-"""The host's request-stats monitor, counted in Rust and told of every end."""
+"""The host's request-stats monitor, counted in Rust, to which every end is reported."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         if lifecycle is not None:
             attempt = lifecycle.ended(engine_url, request_id)
             if attempt is None and lifecycle.is_traced:
-                return  # its failure was told
+                return  # its failure was reported
             if attempt is not None and not outcome.is_whole(attempt.answer):
                 reason = outcome.of_cut(attempt.answer)
                 self.on_request_failed(engine_url, request_id, timestamp, reason)
@@ -84,7 +84,7 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
     ) -> None:
-        """The request was answered to its end, and nothing more will be told of it."""
+        """The request was answered to its end, and nothing more will be reported of it."""
         rank = self._placed.take(engine_url, request_id)
         self.core.on_request_complete(rank, request_id, timestamp, status)
 
@@ -169,7 +169,7 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
     ) -> None:
-        """The request was answered to its end, and nothing more will be told of it."""
+        """The request was answered to its end, and nothing more will be reported of it."""
         self._moved.on_request_complete(engine_url, request_id, timestamp, status)
 
     def on_usage(

@@ -41,7 +41,7 @@ def of_cut(answer: Any) -> Reason:
     has left.
     """
     error = answer.content.exception()
-    # This very class, and no subclass, is what the client leaves behind when it is told to close.
+    # This very class, and no subclass, is what the client leaves behind when it is closed.
     if error is None or type(error) is aiohttp.ClientConnectionError:
         return "client"
     return of_error(error)

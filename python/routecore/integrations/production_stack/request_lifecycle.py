@@ -54,7 +54,7 @@ class Ends(Protocol):
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
     ) -> None:
-        """The request was answered to its end, and nothing more will be told of it."""
+        """The request was answered to its end, and nothing more will be reported of it."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""How a call of Ray Serve ended: its router is told when, its caller alone learns how."""
+"""How a call of Ray Serve ended: its router learns when, its caller alone how."""
 
 import asyncio
 from collections.abc import Callable
@@ -45,12 +45,12 @@ def reason_of(error: BaseException) -> Reason | None:
     return "busy" if status == 503 else "status"
 
 
-def listen(result: Any, told: Callable[[Reason | None], None]) -> bool:
+def listen(result: Any, report: Callable[[Reason | None], None]) -> bool:
     """Hear what the caller of a result learns: at its end, once, a reason or None for success.
 
     Args:
         result: Serve's; what its caller asks goes through the same methods as before.
-        told: Called in whatever thread the caller asks from.
+        report: Called in whatever thread the caller asks from.
 
     Returns:
         Whether it can be heard.
@@ -68,10 +68,10 @@ def listen(result: Any, told: Callable[[Reason | None], None]) -> bool:
         try:
             found = await waited(*args, **kwargs)
         except BaseException as error:
-            told(reason_of(error))
+            report(reason_of(error))
             raise
         if not streams:
-            told(None)
+            report(None)
         return found
 
     @wraps(asked)
@@ -79,10 +79,10 @@ def listen(result: Any, told: Callable[[Reason | None], None]) -> bool:
         try:
             found = asked(*args, **kwargs)
         except BaseException as error:
-            told(reason_of(error))
+            report(reason_of(error))
             raise
         if not streams:
-            told(None)
+            report(None)
         return found
 
     try:

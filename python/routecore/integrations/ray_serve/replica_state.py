@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from routecore.endpoints.health import Reason
 
-UNTOLD: Literal["untold"] = "untold"
+PENDING: Literal["pending"] = "pending"
 
 
 class ReplicaState:
@@ -44,8 +44,8 @@ class Accepted:
     Attributes:
         state: The replica's.
         token: Its name in our monitor.
-        is_heard: Whether its caller's result tells how it ended.
-        outcome: What that told: a reason, None for success; unknown until then.
+        is_heard: Whether its caller's result shows how it ended.
+        outcome: What that showed: a reason, None for success; unknown until then.
     """
 
     is_heard: bool
@@ -58,4 +58,4 @@ class Accepted:
     def __init__(self, state: ReplicaState, token: str) -> None:
         self.state, self.token = state, token
         self.is_heard = self.is_over = False
-        self.outcome: Reason | Literal["untold"] | None = UNTOLD
+        self.outcome: Reason | Literal["pending"] | None = PENDING

@@ -21,7 +21,7 @@ from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
-from routecore.integrations.ray_serve.replica_state import UNTOLD, Accepted, ReplicaState
+from routecore.integrations.ray_serve.replica_state import PENDING, Accepted, ReplicaState
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
 from routecore.integrations.shared.older_routers import beside
@@ -42,7 +42,7 @@ _log = logging.getLogger("ray.serve.routecore")
 _TICK_SECONDS = 1.0  # between two looks at Serve's queue cache, and two reports of metrics
 _SPILL = 8  # replicas offered after ours: each may be probed by RPC when the fleet is full
 _MAX_SHADOWED = 65_536
-_MAX_OVER = 256  # ends whose acceptance may still be told; the two are one loop turn apart
+_MAX_OVER = 256  # ends whose acceptance may still be reported; the two are one loop turn apart
 _GRACE = 0.02  # seconds for the caller to learn how a request ended that Serve says is over
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
 
@@ -178,10 +178,10 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         request_id = pending_request.metadata.internal_request_id
         key = replica_id, request_id
         if key in self._over:
-            del self._over[key]  # so short that its end was told first
+            del self._over[key]  # so short that its end was reported first
         elif state.unanswered:
             self._accepted[key] = one = Accepted(state, state.unanswered.popleft())
-            one.is_heard = listen(result, lambda outcome: self._told(one, outcome))
+            one.is_heard = listen(result, lambda outcome: self._learned(one, outcome))
             self._move(one, request_id)
 
     def _move(self, one: Accepted, request_id: str) -> None:
@@ -207,7 +207,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             if accepted.state is state:  # else the replica was replaced, and its counts with it
                 state.open -= 1
                 accepted.is_over = True
-                if accepted.is_heard and accepted.outcome == UNTOLD:
+                if accepted.is_heard and accepted.outcome == PENDING:
                     loop = asyncio.get_running_loop()
                     loop.call_later(_GRACE, self._end, accepted)
                 else:
@@ -221,9 +221,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             self._fleet.ends.on_request_failed(state.url, token, time.time(), "client")
         self._tick_later()
 
-    def _told(self, one: Accepted, outcome: Reason | None) -> None:
+    def _learned(self, one: Accepted, outcome: Reason | None) -> None:
         """The caller learned how a request ended; in the caller's thread."""
-        if one.outcome != UNTOLD:
+        if one.outcome != PENDING:
             return
         one.outcome = outcome
         if one.is_over and self._loop is not None and not self._loop.is_closed():
@@ -234,7 +234,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if self._fleet is None:
             return
         url, now, outcome = one.state.url, time.time(), one.outcome
-        if outcome is None or outcome == UNTOLD:
+        if outcome is None or outcome == PENDING:
             self._fleet.ends.on_request_complete(url, one.token, now)
         else:
             self._fleet.ends.on_request_failed(url, one.token, now, outcome)

@@ -80,8 +80,8 @@ class Fleet:
     ) -> None:
         self.settings, self.name = settings, name
         self.caches: EngineCaches | None = engine_caches(settings, log)
-        told = {} if self.caches is None else self.caches.params()
-        self.router: CompiledRouter = settings.router(**told)
+        caches = {} if self.caches is None else self.caches.params()
+        self.router: CompiledRouter = settings.router(**caches)
         limits = settings.limits()
         self.holds: bool = limits is not None and settings.mode == "active"
         if limits is not None:
@@ -188,7 +188,7 @@ class Fleet:
         headers: Mapping[str, str] | None,
         body: Mapping[str, Any] | None,
     ) -> Choice:
-        """What we would choose in shadow mode, to be told where the host sends the request."""
+        """What we would choose in shadow mode, until we know where the host sends the request."""
         assert self.shadow is not None
         stats = self.monitor.get_request_stats(self._clock())
         asked = None if headers is None else Asked(headers)

@@ -96,7 +96,7 @@ class _Load:
         if known:
             yield CounterMetricFamily(
                 "routecore_predicted_hit_tokens",
-                "Prompt tokens expected in the cache, of requests whose engine told what it found.",
+                "Prompt tokens expected in the cache, where the engine reported what it found.",
                 value=sum(predictions.predicted_tokens for predictions in known),
             )
             yield CounterMetricFamily(
@@ -180,7 +180,7 @@ class Telemetry:
         self._waited.observe(waited)
 
     def rejected(self, reason: RejectReason) -> None:
-        """The request was told to come again later."""
+        """The request was rejected, to come again later."""
         self._rejected[reason].inc()
 
     def used(self, cached: float) -> None:

@@ -171,20 +171,20 @@ const panel = document.getElementById("why");
 const [REQUEST, TIME, TOKENS, CACHED, ENDPOINT, AMONG, CANDIDATES] = [0, 1, 2, 3, 4, 5, 6];
 function explain(picture, at) {
   const name = picture.dataset.why;
-  const told = data.why[name];
-  const row = told.rows[at];
+  const why = data.why[name];
+  const row = why.rows[at];
   picture.dataset.at = at;
   const mark = picture.querySelector(".place");
   mark.hidden = false;
-  mark.style.left = `${(100 * row[TIME]) / Math.max(1, told.span)}%`;
-  mark.style.top = `${(100 * (Math.floor(row[ENDPOINT] / told.group) + 0.5)) / picture.dataset.lanes}%`;
-  const wins = { true: ", the lowest score wins", false: ", the highest score wins" }[told.lower] ?? "";
+  mark.style.left = `${(100 * row[TIME]) / Math.max(1, why.span)}%`;
+  mark.style.top = `${(100 * (Math.floor(row[ENDPOINT] / why.group) + 0.5)) / picture.dataset.lanes}%`;
+  const wins = { true: ", the lowest score wins", false: ", the highest score wins" }[why.lower] ?? "";
   const title = `Request ${row[REQUEST].toLocaleString("en")} after ${duration(row[TIME])}: ` +
     `${row[TOKENS].toLocaleString("en")} prompt tokens, ${row[CACHED].toLocaleString("en")} found in the cache`;
   const chose = `${name} chose endpoint ${row[ENDPOINT]} among ${row[AMONG]}${wins}.`;
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
-  for (const text of ["endpoint", "score", ...told.terms.map(([term, unit]) =>
+  for (const text of ["endpoint", "score", ...why.terms.map(([term, unit]) =>
     (unit === "1" ? term : `${term}, ${unit}`).replaceAll("_", " "))]) {
     const cell = line("th", text);
     cell.scope = "col";
@@ -206,7 +206,7 @@ function explain(picture, at) {
   for (const [text, by] of [["\u2190 earlier", -1], ["later \u2192", 1]]) {
     const button = line("button", text);
     button.type = "button";
-    button.disabled = told.rows[at + by] === undefined;
+    button.disabled = why.rows[at + by] === undefined;
     button.addEventListener("click", () => explain(picture, at + by));
     steps.append(button);
   }
@@ -214,16 +214,16 @@ function explain(picture, at) {
   panel.hidden = false;
 }
 for (const picture of document.querySelectorAll("[data-why]")) {
-  const told = data.why[picture.dataset.why];
+  const why = data.why[picture.dataset.why];
   picture.addEventListener("click", (event) => {
     const box = picture.getBoundingClientRect();
-    const time = ((event.clientX - box.left) / box.width) * told.span;
+    const time = ((event.clientX - box.left) / box.width) * why.span;
     const lane = Math.floor(((event.clientY - box.top) / box.height) * picture.dataset.lanes);
     // A decision for this row first, then one of the same time.
     const off = (row) => Math.abs(row[TIME] - time) +
-      (Math.floor(row[ENDPOINT] / told.group) === lane ? 0 : told.span / 8);
+      (Math.floor(row[ENDPOINT] / why.group) === lane ? 0 : why.span / 8);
     let near = 0;
-    told.rows.forEach((row, i) => { if (off(row) < off(told.rows[near])) near = i; });
+    why.rows.forEach((row, i) => { if (off(row) < off(why.rows[near])) near = i; });
     explain(picture, near);
   });
   picture.addEventListener("keydown", (event) => {
@@ -231,6 +231,6 @@ for (const picture of document.querySelectorAll("[data-why]")) {
     if (by === undefined) return;
     event.preventDefault();
     const at = picture.dataset.at === undefined ? 0 : Number(picture.dataset.at) + by;
-    explain(picture, Math.min(told.rows.length - 1, Math.max(0, at)));
+    explain(picture, Math.min(why.rows.length - 1, Math.max(0, at)));
   });
 }

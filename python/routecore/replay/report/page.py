@@ -51,7 +51,7 @@ def render(figures: Figures, made: Made) -> str:
     data = {
         "names": order,
         "plots": {plot["id"]: plot.pop("data") for plot in plots},
-        "why": {name: told for name, told in shown.items() if told},
+        "why": {name: why for name, why in shown.items() if why},
     }
     return page.get_template("page.html").render(
         css=Markup((here / "page.css").read_text("utf-8")),

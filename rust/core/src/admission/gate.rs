@@ -20,8 +20,8 @@ pub struct Floor<'a> {
 impl Floor<'_> {
     /// Tokens that the row's KV cache holds.
     pub fn capacity(self, row: u32) -> f64 {
-        let told = self.table.get(Stat::KvCapacity, row);
-        if told > 0.0 { told } else { self.engine.kv_tokens }
+        let reported = self.table.get(Stat::KvCapacity, row);
+        if reported > 0.0 { reported } else { self.engine.kv_tokens }
     }
 
     /// Tokens that requests in flight will keep there, by the router's own counts.

@@ -46,7 +46,7 @@ counters! {
     unknown_types,
     /// Events that continue a block which is not known: they cannot be placed.
     unknown_parents,
-    /// Blocks told by hash only that are not known.
+    /// Blocks reported by hash only that are not known.
     unknown_hashes,
     /// Events on a medium that is not known.
     unknown_media,

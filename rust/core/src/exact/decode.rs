@@ -186,7 +186,7 @@ impl<'a> Draft<'a> {
                 }
             }
             b"medium" => self.medium = reader.text()?,
-            // Read at the end: the adapter's name is told in both, and may come later.
+            // Read at the end: the adapter's name is given in both, and may come later.
             b"extra_keys" => {
                 let start = reader.at();
                 let count = reader.array()?.unwrap_or(0);
@@ -247,7 +247,7 @@ impl<'a> Draft<'a> {
                         (None, None) => 0,
                     },
                     extras: start..batch.extras.len(),
-                    told: self.extra_keys.is_some()
+                    keyed: self.extra_keys.is_some()
                         || self.plain.is_some_and(|count| count > 0)
                         || self.tenant.adapter.is_some()
                         || mark != 0,

@@ -36,17 +36,17 @@ pub struct Stored {
     pub parent: Option<u64>,
     /// All blocks' token ids; empty where the engine tells hashes only.
     pub tokens: Span,
-    /// Tokens of a block; 0 where not told.
+    /// Tokens of a block; 0 where not reported.
     pub block: u32,
     /// Hash of the LoRA adapter's name, 0 for the base model.
     pub lora: u64,
     /// Extra keys, one per block, 0 for none; or empty.
     pub extras: Span,
-    /// Whether adapter, extra keys or salt were told, be it that there are none.
-    pub told: bool,
+    /// Whether adapter, extra keys or salt were reported, if only as absent.
+    pub keyed: bool,
     /// Where it is.
     pub place: Place,
-    /// Cache group, and its kind where told.
+    /// Cache group, and its kind where reported.
     pub group: Option<u32>,
     /// Kind of the group.
     pub kind: Option<Kind>,

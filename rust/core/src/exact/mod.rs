@@ -43,7 +43,7 @@ impl Tier {
     pub const ALL: [Self; TIERS] = [Self::Device, Self::Host, Self::Disk];
 }
 
-/// Adapters that are told apart from base models at most.
+/// Adapters that are distinguished from base models, at most.
 const MAX_ADAPTERS: usize = 1 << 16;
 
 /// Number of tiers.

@@ -200,7 +200,7 @@ fn an_error_of_the_client_is_a_sign_of_life_and_nothing_else() {
 }
 
 #[test]
-fn changes_are_told_once_each() {
+fn changes_are_reported_once_each() {
     let mut fleet = fleet(2);
     fail(&mut fleet, 0, 1_000.0, Reason::Status, 9);
     let change = Change { row: 0, out: Some(Reason::Status), seconds: 1.0 };
@@ -256,7 +256,7 @@ mod properties {
 
     proptest! {
         #[test]
-        fn who_was_told_nothing_but_successes_is_in_and_a_choice_is_always_to_be_had(
+        fn who_saw_nothing_but_successes_is_in_and_a_choice_is_always_to_be_had(
             steps in prop::collection::vec((0..4_u32, any::<bool>(), outcome(), time()), 0..300),
             seed: u64,
         ) {

@@ -115,7 +115,7 @@ pub struct PrefixIndex {
 }
 
 impl PrefixIndex {
-    /// `capacity`: blocks that a row may hold unless it is told otherwise.
+    /// `capacity`: blocks that a row may hold unless set otherwise.
     pub fn new(capacity: u32) -> Self {
         Self { default_capacity: capacity, ..Self::default() }
     }

@@ -11,7 +11,7 @@ impl PrefixIndex {
         self.runs.all().map(|(_, run)| run.blocks.len()).sum()
     }
 
-    /// Blocks that a row may hold unless it is told otherwise.
+    /// Blocks that a row may hold unless set otherwise.
     pub(crate) fn default_capacity(&self) -> u32 {
         self.default_capacity
     }

@@ -75,37 +75,37 @@ impl Clock {
     }
 
     /// What the host's clock says now, in seconds.
-    pub fn told(&self) -> f64 {
+    pub fn reported(&self) -> f64 {
         self.now - self.shift
     }
 
     /// A timestamp as a time of this clock, for figures; changes nothing.
-    pub fn at(&self, told: f64) -> f64 {
-        let Some(told) = seconds(told) else { return self.now };
+    pub fn at(&self, timestamp: f64) -> f64 {
+        let Some(timestamp) = seconds(timestamp) else { return self.now };
         if self.now == f64::NEG_INFINITY {
-            return told;
+            return timestamp;
         }
-        let time = told + self.shift;
+        let time = timestamp + self.shift;
         if (time - self.now).abs() <= FAR { time } else { self.now }
     }
 
     /// A timestamp came; its time by this clock, and what that did. `late`: seconds that it may be
-    /// behind because it is told late.
-    pub fn observe(&mut self, told: f64, late: f64) -> (f64, Turn) {
-        let Some(told) = seconds(told) else {
+    /// behind because it is reported late.
+    pub fn observe(&mut self, timestamp: f64, late: f64) -> (f64, Turn) {
+        let Some(timestamp) = seconds(timestamp) else {
             return (if self.now.is_finite() { self.now } else { 0.0 }, Turn::On);
         };
         if self.now == f64::NEG_INFINITY {
-            self.now = told;
-            return (told, Turn::On);
+            self.now = timestamp;
+            return (timestamp, Turn::On);
         }
-        let mut time = told + self.shift;
+        let mut time = timestamp + self.shift;
         if (time - self.now).abs() <= FAR {
             self.pass(time);
             return (time, Turn::On);
         }
         // Of the clocks that are known, the one by which the least time has passed.
-        let step = |by: f64| Some(told + by - self.now).filter(|step| *step >= -FAR);
+        let step = |by: f64| Some(timestamp + by - self.now).filter(|step| *step >= -FAR);
         let known = (0..self.others.len())
             .filter(|&at| self.now - self.others[at].used <= KNOWN)
             .filter_map(|at| Some((at, step(self.others[at].by)?)))
@@ -117,7 +117,7 @@ impl Clock {
             let other = self.others[at];
             self.others[at] = Shift { by: self.shift, used: self.now };
             self.shift = other.by;
-            time = told + other.by;
+            time = timestamp + other.by;
         }
         if time > self.now + FAR {
             self.leap = Some(Leap { from: self.now, to: time, agreed: false });
@@ -203,11 +203,11 @@ fn is_before(time: f64, leap: Leap) -> bool {
 }
 
 /// A timestamp in seconds, whatever unit it came in; `None` for what cannot be one.
-fn seconds(told: f64) -> Option<f64> {
-    if !(-MILLIS..MILLIS * 1e9).contains(&told) {
+fn seconds(timestamp: f64) -> Option<f64> {
+    if !(-MILLIS..MILLIS * 1e9).contains(&timestamp) {
         return None;
     }
-    let mut seconds = told;
+    let mut seconds = timestamp;
     while seconds >= MILLIS {
         seconds /= 1e3;
     }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_whose_clocks_differ_are_told_apart() {
+    fn machines_whose_clocks_differ_are_distinguished() {
         let mut clock = clock(50_000.0);
         for second in 0..1_000 {
             let second = f64::from(second) * 0.5;
@@ -267,11 +267,12 @@ mod tests {
     #[test]
     fn other_units_and_no_numbers() {
         let mut clock = clock(1_700_000_000.0);
-        for told in [1_700_000_000_500.0, 1_700_000_000_500_000.0, 1_700_000_000_500_000_000.0] {
-            assert!((clock.observe(told, FAR).0 - 1_700_000_000.5).abs() < 1e-3);
+        for timestamp in [1_700_000_000_500.0, 1_700_000_000_500_000.0, 1_700_000_000_500_000_000.0]
+        {
+            assert!((clock.observe(timestamp, FAR).0 - 1_700_000_000.5).abs() < 1e-3);
         }
-        for told in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e12] {
-            assert_eq!(clock.observe(told, FAR), (1_700_000_000.5, Turn::On));
+        for timestamp in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e12] {
+            assert_eq!(clock.observe(timestamp, FAR), (1_700_000_000.5, Turn::On));
         }
     }
 }

@@ -16,17 +16,17 @@ const LATE: f64 = 0.1;
 #[derive(Debug, Default)]
 pub(super) struct Due {
     heap: BinaryHeap<Reverse<(u64, u32, u128)>>,
-    told: bool,
+    reported: bool,
     missed: bool,
 }
 
 impl Due {
     /// A first token of `time` is reported at `now`.
-    pub fn told(&mut self, time: f64, now: f64) {
+    pub fn reported(&mut self, time: f64, now: f64) {
         if time < now - LATE {
             self.missed = true;
         } else {
-            self.told = true;
+            self.reported = true;
             self.heap = BinaryHeap::new();
         }
     }
@@ -45,7 +45,7 @@ impl Due {
         is_live: impl Fn(u32, u128) -> bool,
     ) {
         // A request without a known prompt has nothing queued.
-        if self.told || !self.missed || flight.work.prefill_us == 0 {
+        if self.reported || !self.missed || flight.work.prefill_us == 0 {
             return;
         }
         let queued = flight.ahead.us.saturating_add(flight.work.prefill_us);

@@ -14,8 +14,8 @@ const SENT_LATE: f64 = 60.0;
 /// waits.
 fn next_to_end(flights: &[Flight], row: u32) -> Option<usize> {
     let ours = |f: &Flight| f.row == row;
-    let told = flights.iter().position(|f| ours(f) && f.first_token.is_some());
-    told.or_else(|| flights.iter().position(ours))
+    let answering = flights.iter().position(|f| ours(f) && f.first_token.is_some());
+    answering.or_else(|| flights.iter().position(ours))
 }
 
 impl Load {
@@ -99,7 +99,7 @@ impl Load {
         let waits = |f: &&mut Flight| f.row == row && f.waits();
         let flight = flights.iter_mut().find(waits)?;
         let time = if time < flight.start { now } else { time };
-        self.due.told(time, now);
+        self.due.reported(time, now);
         if !flight.presumed {
             self.settled.extend(flight.work.pin.map(|pin| (row, pin, Fate::Computed)));
         }
@@ -149,13 +149,13 @@ impl Load {
     }
 
     /// Hears a host's timestamp of the row; its time by our clock.
-    pub fn observed(&mut self, table: &mut StatTable, row: u32, told: f64) -> f64 {
-        self.observe(table, row, told, f64::INFINITY)
+    pub fn observed(&mut self, table: &mut StatTable, row: u32, timestamp: f64) -> f64 {
+        self.observe(table, row, timestamp, f64::INFINITY)
     }
 
     /// A host's timestamp as a time of our clock; changes nothing.
-    pub fn time_of(&self, told: f64) -> f64 {
-        self.clock.at(told)
+    pub fn time_of(&self, timestamp: f64) -> f64 {
+        self.clock.at(timestamp)
     }
 
     /// The request in flight on the row.
@@ -164,7 +164,7 @@ impl Load {
         Some(flights[next_to_end(flights, row)?].glimpse())
     }
 
-    /// Its first token, told just now, is put by: nobody has learned from it, nor does the index
+    /// Its first token, reported just now, is put by: nobody has learned from it, nor does the index
     /// take the prompt for computed.
     pub fn put_by(&mut self, row: u32, request: u128, seen: FirstToken) {
         self.settled.retain(|&(at, pin, fate)| {

@@ -20,10 +20,16 @@ impl Load {
     }
 
     /// Something happened on the row at a timestamp; its time by the clock. `late`: seconds that
-    /// it may be told late.
-    pub(super) fn observe(&mut self, table: &mut StatTable, row: u32, told: f64, late: f64) -> f64 {
+    /// it may be reported late.
+    pub(super) fn observe(
+        &mut self,
+        table: &mut StatTable,
+        row: u32,
+        timestamp: f64,
+        late: f64,
+    ) -> f64 {
         let first = self.clock.now() == f64::NEG_INFINITY;
-        let (time, turn) = self.clock.observe(told, late);
+        let (time, turn) = self.clock.observe(timestamp, late);
         if first {
             self.start();
         }

@@ -12,9 +12,9 @@ pub(super) struct Flight {
     /// When its lease began.
     pub since: f64,
     pub first_token: Option<f64>,
-    /// Whether it holds its place, and nobody told that it was sent.
+    /// Whether it holds its place, and nobody reported that it was sent.
     pub reserved: bool,
-    /// Whether that is when it was due, and nobody told yet.
+    /// Whether that is when it was due, and nobody reported it yet.
     pub presumed: bool,
     pub work: Work,
     /// What was queued on the row before it.
@@ -23,7 +23,7 @@ pub(super) struct Flight {
     pub came_beside: bool,
     /// Sums of the row when the first token came.
     pub mark: Meter,
-    /// Tokens generated, if the engine told.
+    /// Tokens generated, if the engine reported them.
     pub generated: Option<u64>,
     /// The row's generation when it was sent; see [`crate::health`].
     pub generation: u32,
@@ -34,7 +34,7 @@ pub(super) struct Flight {
 impl Flight {
     pub fn glimpse(&self) -> Glimpse {
         Glimpse {
-            told: !self.waits(),
+            reported: !self.waits(),
             generation: self.generation,
             start: self.start,
             generated: self.generated,

@@ -6,7 +6,7 @@ use super::state::Load;
 use crate::stats::StatTable;
 
 impl Load {
-    /// What is in flight on the row is gone, and no end will be told; so are the choices that wait.
+    /// What is in flight on the row is gone, and no end will be reported; so are the choices that wait.
     pub fn empty(&mut self, table: &mut StatTable, row: u32) {
         self.drop_flights(row);
         self.row(row).empty();
@@ -23,8 +23,8 @@ impl Load {
         self.lapsed.retain(|lapsed| lapsed.flight.row != row);
     }
 
-    /// What other routers were last said to have in flight on the row.
-    pub fn told_elsewhere(&self, row: u32) -> f64 {
+    /// What other routers last reported that they have in flight on the row.
+    pub fn in_flight_elsewhere(&self, row: u32) -> f64 {
         self.rows.get(row as usize).map_or(0.0, |load| f64::from(load.elsewhere))
     }
 

@@ -1,4 +1,4 @@
-//! What other routers told that they have in flight on a row.
+//! What other routers report that they have in flight on a row.
 
 use super::backlog::Backlog;
 use crate::register::{Field, Register};

@@ -26,7 +26,7 @@ pub(super) struct RowLoad {
     decode: u32,
     /// In flight from other routers, as the endpoint last reported.
     pub elsewhere: u32,
-    /// In flight from other routers, as these told.
+    /// In flight from other routers, as these report.
     pub others: Others,
     /// What requests sent to the row from now on carry.
     pub generation: u32,
@@ -88,7 +88,7 @@ impl RowLoad {
         self.meter
     }
 
-    /// Others told how much of their prefill is over, by now and before. Where routers come and go
+    /// Others reported how much of their prefill is over, by now and before. Where routers come and go
     /// between, these say nothing.
     pub fn hear_prefilled(&mut self, before: &Backlog, now: &Backlog) {
         let more = now.without(before);

@@ -5,13 +5,13 @@ use super::work::Work;
 /// A request in flight, as far as its end needs to know.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Glimpse {
-    /// Whether a first token of it was told.
-    pub told: bool,
+    /// Whether its first token was reported.
+    pub reported: bool,
     /// The row's generation when it was sent; see [`crate::health`].
     pub generation: u32,
     /// When it was sent.
     pub start: f64,
-    /// Tokens generated, if the engine told.
+    /// Tokens generated, if the engine reported them.
     pub generated: Option<u64>,
     /// What it asked for.
     pub work: Work,
@@ -45,8 +45,8 @@ pub struct Served {
     pub context_tokens: f64,
     /// Requests decoding on the row on average.
     pub batch: f64,
-    /// Tokens generated, if the engine told.
+    /// Tokens generated, if the engine reported them.
     pub generated: Option<u64>,
-    /// The whole request as a wait, where nobody told of its first token.
+    /// The whole request as a wait, where nobody reported its first token.
     pub whole: Option<FirstToken>,
 }

@@ -1,4 +1,4 @@
-//! What is in flight from this router, for others to hear, and what they told of theirs.
+//! What is in flight from this router, for others to hear, and what they report of theirs.
 
 use super::others::Others;
 use super::state::Load;

@@ -86,7 +86,7 @@ impl Load {
 
     /// The time, which may be in doubt, and what the host's clock says then.
     pub fn times(&self) -> (f64, f64) {
-        (self.clock.now(), self.clock.told())
+        (self.clock.now(), self.clock.reported())
     }
 
     /// Requests dropped because their lease ran out.

@@ -87,7 +87,7 @@ fn without_first_tokens_a_request_is_queued_for_its_expected_prefill_only() {
     let (mut load, mut table) = two_rows();
     send(&mut load, &mut table, 1, 1.0);
     load.advance(&mut table, 9.0);
-    assert_eq!(table.get(Stat::QueuedMs, 0), 400.0); // one might yet be told
+    assert_eq!(table.get(Stat::QueuedMs, 0), 400.0); // one might yet be reported
     load.end(&mut table, 0, 1, 10.0, true);
     send(&mut load, &mut table, 2, 20.0);
     send(&mut load, &mut table, 3, 20.0);
@@ -105,7 +105,7 @@ fn without_first_tokens_a_request_is_queued_for_its_expected_prefill_only() {
 }
 
 #[test]
-fn a_first_token_told_at_the_end_is_learned_from_and_counts_once() {
+fn a_first_token_reported_at_the_end_is_learned_from_and_counts_once() {
     let (mut load, mut table) = two_rows();
     send(&mut load, &mut table, 1, 1.0);
     load.advance(&mut table, 10.0);
@@ -122,7 +122,7 @@ fn a_first_token_told_at_the_end_is_learned_from_and_counts_once() {
 }
 
 #[test]
-fn where_first_tokens_are_told_a_late_one_stays_queued() {
+fn where_first_tokens_are_reported_a_late_one_stays_queued() {
     let (mut load, mut table) = two_rows();
     send(&mut load, &mut table, 1, 1.0);
     load.end(&mut table, 0, 1, 2.0, true); // one that was not

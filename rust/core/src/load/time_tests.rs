@@ -145,15 +145,15 @@ proptest! {
         let mut now: f64 = 1_000.0;
         for (kind, row, request, time) in steps {
             // Mostly a clock that goes on; sometimes anything.
-            let told = if (0.0..20.0).contains(&time) { now += time / 20.0; now } else { time };
+            let reported = if (0.0..20.0).contains(&time) { now += time / 20.0; now } else { time };
             match kind {
-                0 => load.sent(&mut table, row, request, told),
-                1 => load.reserve(&mut table, row, request, told),
-                2 => drop(load.first_token(&mut table, row, request, told)),
-                3 => drop(load.end(&mut table, row, request, told, true)),
-                4 => drop(load.end(&mut table, row, request, told, false)),
+                0 => load.sent(&mut table, row, request, reported),
+                1 => load.reserve(&mut table, row, request, reported),
+                2 => drop(load.first_token(&mut table, row, request, reported)),
+                3 => drop(load.end(&mut table, row, request, reported, true)),
+                4 => drop(load.end(&mut table, row, request, reported, false)),
                 5 => load.chosen(&mut table, row, Work::default()),
-                _ => load.advance(&mut table, told),
+                _ => load.advance(&mut table, reported),
             }
             let listed: usize = load.flights.values().map(Vec::len).sum();
             prop_assert_eq!(load.in_flight(), listed);

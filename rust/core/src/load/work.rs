@@ -22,7 +22,7 @@ pub struct Work {
     /// Tokens that each of them may have at most, where the request says.
     pub max_tokens: Option<u32>,
     /// Tokens in the cache by the engine's own events, where these are complete.
-    pub told_tokens: Option<u64>,
+    pub reported_tokens: Option<u64>,
     /// Whether the engine should have had room for it at once.
     pub has_room: bool,
 }

@@ -45,8 +45,8 @@ fn kv_tokens(fleet: &Fleet, row: u32, sum: &Register) -> f64 {
     let kept = all(Field::KvTokens, Stat::KvTokens);
     let saved = (all(Field::ContextTokens, Stat::ContextTokens) - kept).max(0.0);
     let shared = saved / (requests - routers).max(1.0);
-    let told = table.get(Stat::KvCapacity, row);
-    let capacity = if told > 0.0 { told } else { fleet.engine().kv_tokens };
+    let reported = table.get(Stat::KvCapacity, row);
+    let capacity = if reported > 0.0 { reported } else { fleet.engine().kv_tokens };
     let others = sum.get(Field::KvTokens) as f64 - (routers - 1.0).max(0.0) * shared;
     others.min(capacity - own).max(0.0)
 }

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_from_noise_and_an_unknown_section_is_passed_over() {
+    fn another_version_is_distinguished_from_noise_and_an_unknown_section_is_passed_over() {
         let (head, said) = message();
         let mut bytes = Vec::new();
         said.encode(&head, &mut bytes);

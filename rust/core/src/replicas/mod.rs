@@ -7,7 +7,7 @@
 //! [`GONE_AFTER`] seconds later with all that it had. Times are arguments, and only ever of one clock:
 //! what others' clocks say counts for nothing but the order of restarts.
 //!
-//! Read next: `register.rs` (what is told), `outbox.rs` (when), `message.rs` (as bytes), `peers.rs`
+//! Read next: `register.rs` (what is sent), `outbox.rs` (when), `message.rs` (as bytes), `peers.rs`
 //! (what was heard), `merge.rs` (how it reaches the strategies).
 
 mod ignored;
@@ -79,7 +79,7 @@ pub enum Heard {
         why: Ignored,
         /// Whose it was, as far as that could be read; 0 otherwise.
         origin: u64,
-        /// Whether that should be told.
+        /// Whether that should be logged.
         first: bool,
     },
 }
@@ -94,7 +94,7 @@ pub struct Replicas {
     /// Seconds that messages are under way, by those of this router that come back to it.
     delay: f64,
     /// Whose messages were ignored, and why.
-    told: Vec<(u64, Ignored)>,
+    logged: Vec<(u64, Ignored)>,
     /// Row of each endpoint, as of this epoch of the table.
     rows: HashMap<u64, u32>,
     epoch: Option<u64>,
@@ -109,7 +109,7 @@ impl Replicas {
             peers: Peers::default(),
             counts: Counts::default(),
             delay: 0.0,
-            told: Vec::new(),
+            logged: Vec::new(),
             rows: HashMap::new(),
             epoch: None,
         }
@@ -164,10 +164,10 @@ impl Replicas {
             Err(why) => {
                 self.counts.ignored[why as usize] += 1;
                 let first = why != Ignored::Stale
-                    && self.told.len() < REMEMBERED
-                    && !self.told.contains(&(origin, why));
+                    && self.logged.len() < REMEMBERED
+                    && !self.logged.contains(&(origin, why));
                 if first {
-                    self.told.push((origin, why));
+                    self.logged.push((origin, why));
                 }
                 Heard::Ignored { why, origin, first }
             }
@@ -210,7 +210,7 @@ impl Replicas {
         self.peers.expire(now);
     }
 
-    /// Nobody is heard any more: what others told counts no longer.
+    /// Nobody is heard any more: what others reported counts no longer.
     pub fn clear(&mut self) {
         self.peers.clear();
     }

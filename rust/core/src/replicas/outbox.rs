@@ -1,4 +1,4 @@
-//! What is to be told, and when: what changed, not too often, and everything once a second.
+//! What is to be sent, and when: what changed, not too often, and everything once a second.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ pub const HEARTBEAT: f64 = 1.0;
 /// Messages whose times are remembered, to see how long one is under way.
 const REMEMBERED: usize = 128;
 
-/// What was told last.
+/// What was sent last.
 #[derive(Debug)]
 pub struct Outbox {
     every: f64,
     /// What changes matter: those since the last message.
-    told: HashMap<u64, Register>,
+    sent: HashMap<u64, Register>,
     last: f64,
     last_whole: f64,
     sequence: u64,
@@ -27,7 +27,7 @@ impl Outbox {
     pub fn new(every: f64) -> Self {
         Self {
             every,
-            told: HashMap::new(),
+            sent: HashMap::new(),
             last: f64::NEG_INFINITY,
             last_whole: f64::NEG_INFINITY,
             sequence: 0,
@@ -51,13 +51,13 @@ impl Outbox {
         let mut rows = Vec::new();
         if whole {
             rows.extend(own.filter(|(_, register)| !register.is_empty()));
-            self.told = rows.iter().copied().collect();
+            self.sent = rows.iter().copied().collect();
             self.last_whole = now;
         } else {
             for (id, register) in own {
-                let told = self.told.get(&id).copied().unwrap_or_default();
-                if register.differs(&told) {
-                    self.told.insert(id, register);
+                let sent = self.sent.get(&id).copied().unwrap_or_default();
+                if register.differs(&sent) {
+                    self.sent.insert(id, register);
                     rows.push((id, register));
                 }
             }

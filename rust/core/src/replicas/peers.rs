@@ -20,7 +20,7 @@ struct Kept {
     sequence: u64,
 }
 
-/// One router, as it told of itself.
+/// One router, as it reports itself.
 #[derive(Debug)]
 struct Peer {
     epoch: u64,
@@ -49,7 +49,7 @@ pub struct Seen {
     pub origin: u64,
     /// When its last word was said, seconds by our clock.
     pub heard: f64,
-    /// Endpoints that it told of.
+    /// Endpoints that it reported.
     pub endpoints: usize,
 }
 

@@ -20,7 +20,7 @@ pub struct Ended {
     pub steps: f64,
 }
 
-/// Those that ended with the last step of a row. Its first tokens may be told after them: their
+/// Those that ended with the last step of a row. Its first tokens may be reported after them: their
 /// prefill was in that step, too.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LastEnded {

@@ -101,7 +101,7 @@ impl Speed {
         if let Some(generated) = seen.generated {
             self.lengths.learn(generated);
         }
-        // Not told how many: then what is learned is the time of an average answer's share.
+        // Nobody reported how many: then what is learned is the time of an average answer's share.
         let steps = seen.generated.map_or(self.lengths.mean(), |n| n as f64 - 1.0);
         if let Some(whole) = &seen.whole {
             let open = Open::new(whole, 0.0, f64::NAN).and_steps(steps);
@@ -132,7 +132,7 @@ impl Speed {
         self.step.learn(x.map(|x| ratio * x), took, steps / (steps + STEPS_SURE), false);
     }
 
-    /// Learns from an answer that came in one piece: prefill and steps cannot be told apart, so
+    /// Learns from an answer that came in one piece: prefill and steps cannot be separated, so
     /// all that it says is how quick the engine is in all, and that only while nothing else does.
     /// It was decoded beside others: when their answers came says nothing of when it was begun.
     fn learn_whole(&mut self, table: &mut StatTable, row: u32, open: &Open) {

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prompts_that_are_done_at_once_are_told_from_those_that_wait_for_each_other() {
+    fn prompts_that_are_done_at_once_are_distinguished_from_those_that_wait_for_each_other() {
         for (behind, parallel) in [(0.5, true), (0.9, false), (3.0, false)] {
             let (mut overlap, mut rows) = (Overlap::default(), [Seen::default(); 2]);
             for n in 0..20 {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_from_one_kind_alone_nor_of_a_row_that_is_gone() {
+    fn nothing_is_concluded_from_one_kind_alone_nor_of_a_row_that_is_gone() {
         let (mut overlap, mut rows) = (Overlap::default(), [Seen::default(); 2]);
         (0..100).for_each(|_| overlap.learn(&mut rows[0], false, 0.01));
         (0..3).for_each(|_| overlap.learn(&mut rows[0], true, 1.0));

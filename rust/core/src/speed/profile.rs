@@ -23,7 +23,7 @@ pub struct Profile {
     pub reuse: f64,
     /// Requests that were seen decoding at once on an engine lately.
     pub sequences: f64,
-    /// Tokens of a KV cache whose size the engine has not told.
+    /// Tokens of a KV cache whose size the engine has not reported.
     pub kv_tokens: f64,
 }
 

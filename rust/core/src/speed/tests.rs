@@ -10,7 +10,7 @@ fn work(prompt: f64, uncached: f64) -> Work {
 }
 
 /// Tells of a first token on an engine that was free before, and that it was all of its step.
-fn told(speed: &mut Speed, table: &mut StatTable, row: u32, seen: &FirstToken, clock: &mut f64) {
+fn report(speed: &mut Speed, table: &mut StatTable, row: u32, seen: &FirstToken, clock: &mut f64) {
     *clock += 1e6;
     speed.first_token(table, row, seen, *clock);
     speed.pass(table, row, *clock + 1.0);
@@ -41,7 +41,7 @@ fn constants_converge_on_engines_of_known_speed() {
                 context_tokens,
                 work: work(prompt, uncached),
             };
-            told(&mut speed, &mut table, row, &seen, &mut clock);
+            report(&mut speed, &mut table, row, &seen, &mut clock);
             let generated = 50 + rng.below(300) as u64;
             let seen = Served {
                 decode_ms: a_step * (generated - 1) as f64 * noise,
@@ -105,7 +105,7 @@ fn garbage_makes_nothing_negative_or_runaway() {
             context_tokens: any(),
             work: work(any(), any()),
         };
-        told(&mut speed, &mut table, 0, &seen, &mut clock);
+        report(&mut speed, &mut table, 0, &seen, &mut clock);
         let seen = Served {
             decode_ms: any(),
             prefilled: [any(), any(), any()],
@@ -136,7 +136,7 @@ fn engines_alike_do_not_look_different() {
         let (batch, context_tokens, ahead) = (0.0, 0.0, [0.0; 3]);
         let work = work(uncached, uncached);
         let seen = FirstToken { waited_ms, ahead, came_beside: false, batch, context_tokens, work };
-        told(&mut speed, &mut table, row, &seen, &mut clock);
+        report(&mut speed, &mut table, row, &seen, &mut clock);
         ratios.push(speed.rows[row as usize].slow_prefill());
     }
     let equal = ratios.iter().filter(|ratio| (*ratio - 1.0).abs() < 0.02).count();
@@ -183,7 +183,7 @@ fn a_batch_is_as_large_as_it_was_seen() {
             context_tokens,
             work: work(100.0, 100.0),
         };
-        told(&mut speed, &mut table, 0, &seen, &mut clock);
+        report(&mut speed, &mut table, 0, &seen, &mut clock);
     }
     assert_eq!((speed.profile(0.0).sequences * 1e3).round(), 299_700.0);
 }
@@ -236,7 +236,7 @@ fn prompts_of_one_step_are_one_sample() {
             speed.first_token(&mut table, 0, &seen, clock);
         }
         let seen = alone(truth, 3_000.0 * rng.unit() + 10.0, 0.0);
-        told(&mut speed, &mut table, 0, &seen, &mut clock);
+        report(&mut speed, &mut table, 0, &seen, &mut clock);
     }
     let [base, token, _, _] = speed.profile(0.0).prefill;
     assert!((base / truth[0] - 1.0).abs() < 0.1, "{base}");
@@ -257,7 +257,7 @@ fn the_scale_is_learned_at_once_and_outliers_do_not_move_it() {
                 seen.waited_ms *= if n % 8 == 0 { 50.0 } else { 1.0 };
                 seen.waited_ms *= if n % 8 == 4 { 0.001 } else { 1.0 };
             }
-            told(&mut speed, &mut table, 0, &seen, &mut clock);
+            report(&mut speed, &mut table, 0, &seen, &mut clock);
             let off = speed.prefill_ms(0, 1_000.0, 1_000.0) / alone(truth, 1_000.0, 0.0).waited_ms;
             let bound = if n < 4 {
                 2.0
@@ -279,7 +279,7 @@ fn an_engine_that_changes_is_learned_anew_within_some_samples() {
     for (factor, samples) in [(1.0, 400), (0.01, 40), (1.0, 40)] {
         let truth = [3.5, 0.05, 1.6e-6].map(|c| c * factor);
         for n in 0..samples {
-            told(&mut speed, &mut table, 0, &alone(truth, 500.0 + f64::from(n), 0.0), &mut clock);
+            report(&mut speed, &mut table, 0, &alone(truth, 500.0 + f64::from(n), 0.0), &mut clock);
         }
         let off = speed.prefill_ms(0, 700.0, 700.0) / alone(truth, 700.0, 0.0).waited_ms;
         assert!((0.75..1.35).contains(&off), "{off} at ×{factor}");
@@ -297,7 +297,7 @@ fn what_is_mostly_a_step_says_little_of_prefill() {
         let step = 13.7 * if row == 1 { 2.0 } else { 1.5 };
         let mut seen = alone([0.0, 0.05, 1.6e-6], tokens, step);
         (seen.batch, seen.came_beside) = (1.0, true);
-        told(&mut speed, &mut table, row, &seen, &mut clock);
+        report(&mut speed, &mut table, row, &seen, &mut clock);
     }
     let slower = table.get(Stat::PrefillSlowness, 1) / table.get(Stat::PrefillSlowness, 0);
     assert!(slower < 1.15, "{slower}");
@@ -329,7 +329,7 @@ fn answers_in_one_piece_teach_how_quick_an_engine_is_in_all_and_nothing_drifts()
     let mut clock = 0.0;
     for n in 0..3_000 {
         clock += 1.0;
-        // 400 ms for 800 tokens and an answer of eight, told at its end.
+        // 400 ms for 800 tokens and an answer of eight, reported at its end.
         let seen = FirstToken { waited_ms: 400.0, ..alone([0.0; 3], 800.0, 0.0) };
         speed.first_token(&mut table, 0, &seen, clock);
         let seen = Served {
@@ -402,7 +402,7 @@ fn the_first_burst_counts_as_the_load_it_is() {
 }
 
 #[test]
-fn a_prefill_told_just_after_an_answer_of_the_same_step_was_in_its_last_step() {
+fn a_prefill_reported_just_after_an_answer_of_the_same_step_was_in_its_last_step() {
     for after in [true, false] {
         let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(1));
         let mut clock = 1.0;

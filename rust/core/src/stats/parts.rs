@@ -1,4 +1,4 @@
-//! Stats that are a sum: what is this router's own, and what others told of theirs.
+//! Stats that are a sum: what is this router's own, and what others reported of theirs.
 
 /// How many stats others add to.
 pub const SHARED: usize = 11;

@@ -1,4 +1,4 @@
-//! What other routers have on the endpoints: added to the columns, and told apart from own.
+//! What other routers have on the endpoints: added to the columns, and kept apart from own.
 
 use super::parts::{self, Parts};
 use super::{Stat, StatTable};
@@ -55,7 +55,7 @@ impl StatTable {
         }
     }
 
-    /// What this router has there itself: the value, less what others told.
+    /// What this router has there itself: the value, less what others reported.
     pub fn own(&self, stat: Stat, row: u32) -> f64 {
         match (&self.parts, place(stat)) {
             (Some(parts), Some(place)) => parts.own(place, row as usize),
@@ -63,7 +63,7 @@ impl StatTable {
         }
     }
 
-    /// What other routers told that they have there.
+    /// What other routers reported that they have there.
     pub fn others(&self, stat: Stat, row: u32) -> f64 {
         match (&self.parts, place(stat)) {
             (Some(parts), Some(place)) => parts.others(place, row as usize),

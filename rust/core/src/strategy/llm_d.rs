@@ -21,14 +21,14 @@ pub struct LlmD {
 
 /// The waiting requests of a candidate.
 fn waiting(view: View<'_>, pos: usize) -> f64 {
-    let told = view.get(Stat::Queuing, pos);
-    if told.is_nan() { view.get(Stat::InPrefill, pos) } else { told }
+    let reported = view.get(Stat::Queuing, pos);
+    if reported.is_nan() { view.get(Stat::InPrefill, pos) } else { reported }
 }
 
 fn kv_free(view: View<'_>, pos: usize) -> f64 {
-    let told = view.get(Stat::KvUsage, pos);
+    let reported = view.get(Stat::KvUsage, pos);
     let used = view.get(Stat::KvTokens, pos) / view.get(Stat::KvCapacity, pos);
-    let usage = if told.is_nan() { used } else { told };
+    let usage = if reported.is_nan() { used } else { reported };
     if usage.is_nan() { 0.5 } else { 1.0 - usage.clamp(0.0, 1.0) }
 }
 

@@ -29,7 +29,7 @@ def of(ip: str, port: int, scheme: str = "http") -> Address:
         host = ipaddress.ip_address(ip)
     except ValueError:
         raise RouteError(
-            f"endpoint {ip!r}: expected an IP address, which is all that a gateway can be told; "
+            f"endpoint {ip!r}: expected an IP address, which is all that a gateway accepts; "
             "name a host as dns:HOST:PORT"
         ) from None
     if not 0 < port < 65536:

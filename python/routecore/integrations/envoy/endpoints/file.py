@@ -15,7 +15,7 @@ _log = logging.getLogger("routecore.picker")
 _EVERY = 1.0  # seconds between two looks at the file's stamp
 
 Found = Callable[[dict[Address, bool]], object]
-"""Told of all endpoints that there are, each ready or not."""
+"""Called with all endpoints that there are, each ready or not."""
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):

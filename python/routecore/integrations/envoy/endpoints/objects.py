@@ -109,7 +109,7 @@ class Slice(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def of_slices(slices: Iterable[Slice], wanted: str | None) -> dict[Address, bool]:
-    """The endpoints of a Service's slices. What is told of twice is ready if one says so."""
+    """The endpoints of a Service's slices. What is listed twice is ready if one says so."""
     found: dict[Address, bool] = {}
     for part in slices:
         port = part.port(wanted)

@@ -13,11 +13,11 @@ class Pool:
     """Which endpoints there are, which are ready, and the subsets that gateways ask for.
 
     Args:
-        gone: Told of the URL of an endpoint that is no more.
+        gone: Called with the URL of an endpoint that is no more.
 
     Attributes:
         ready: Those that may be chosen; the same tuple until they change.
-        synced: Whether the source has told of them once.
+        synced: Whether the source has listed them once.
     """
 
     def __init__(self, gone: Callable[[str], object]) -> None:
@@ -33,9 +33,9 @@ class Pool:
     def __len__(self) -> int:
         return len(self._known)
 
-    def on_change(self, told: Callable[[], object]) -> None:
+    def on_change(self, call: Callable[[], object]) -> None:
         """Call that after each change."""
-        self._changed.append(told)
+        self._changed.append(call)
 
     def update(self, found: Mapping[Address, bool]) -> None:
         """These are all endpoints from now on, each ready or not."""
@@ -55,8 +55,8 @@ class Pool:
         self._texts = {info.url: text for text, info in known.items()}
         for url in left:
             self._gone(url)
-        for told in self._changed:
-            told()
+        for call in self._changed:
+            call()
 
     def candidates(self, hint: tuple[str, ...] | None) -> tuple[EndpointInfo, ...]:
         """Those that may be chosen for a request.

@@ -30,7 +30,7 @@ class Shadow:
         settings: Where to record.
         strategy: Its word, for the records.
         router: The strategy.
-        failed: Told of what goes wrong in recording; nothing is raised for it.
+        failed: Called with what goes wrong in recording; nothing is raised for it.
     """
 
     strategy: str
@@ -116,7 +116,7 @@ class Choice:
         ours: Our choice.
         seconds: Time that it took to choose.
         record: What is known, from the host's choice on until it is written.
-        output_tokens: Tokens of the answer, once the engine has told.
+        output_tokens: Tokens of the answer, once the engine has reported them.
     """
 
     ours: str

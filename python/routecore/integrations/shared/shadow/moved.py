@@ -51,7 +51,7 @@ class MovedRequests:
         cached_tokens: int | None = None,
         completion_tokens: int | None = None,
     ) -> None:
-        """What the engine counted. What it had cached is of the host's choice, and not told."""
+        """What the engine counted. What it had cached is of the host's choice, and not reported."""
         choice = self._moved.get((engine_url, request_id))
         if choice is None:
             self._core.on_usage(

@@ -17,7 +17,7 @@ impl Publisher {
         work.flush(index);
         // From here on no lookup sees any of it, however long the clearing takes.
         let state = RankState { block: self.block, exact: false, fresh: false, suspended: true };
-        self.told = Some(state);
+        self.published = Some(state);
         with(index, |index| index.set_rank(self.row, self.rank, state));
         for view in &mut self.views {
             view.clear(&mut work.edits);
@@ -32,7 +32,7 @@ impl Publisher {
         self.counters.unknown_types += work.batch.unknown_types;
         if let Some(rank) = work.batch.rank {
             self.counters.other_ranks += u64::from(rank != self.rank);
-            // One stream of several ranks: who holds what is not to be told.
+            // One stream of several ranks: who holds what cannot be known.
             if *self.named.get_or_insert(rank) != rank {
                 self.stream.distrust();
             }
@@ -60,7 +60,7 @@ impl Publisher {
         work.flush(index);
     }
 
-    /// Whether a group keeps whole prefixes. Where no kind was ever told, group 0 does.
+    /// Whether a group keeps whole prefixes. Where no kind was ever reported, group 0 does.
     fn is_full(&mut self, group: u32, kind: Option<Kind>) -> bool {
         let known = self.kinds.iter_mut().find(|(known, _)| *known == group);
         match (kind, known) {

@@ -47,14 +47,14 @@ pub struct Publisher {
     stream: Stream,
     block: u32,
     views: Vec<View>,
-    /// Groups whose kind was told, and whether they keep whole prefixes.
+    /// Groups whose kind was reported, and whether they keep whole prefixes.
     kinds: Vec<(u32, bool)>,
     held: VecDeque<(u64, Box<[u8]>)>,
     held_bytes: usize,
     max_blocks: usize,
     counters: Counters,
-    told: Option<RankState>,
-    /// The adapter that the index was last told of.
+    published: Option<RankState>,
+    /// The adapter that was last passed to the index.
     adapter: u64,
     /// The rank that its messages named first.
     named: Option<u32>,
@@ -88,7 +88,7 @@ impl Publisher {
             held_bytes: 0,
             max_blocks,
             counters: Counters::default(),
-            told: None,
+            published: None,
             adapter: 0,
             named: None,
             tenants: false,
@@ -275,7 +275,7 @@ impl Publisher {
             fresh: self.stream.is_fresh(),
             suspended: self.stream.is_resyncing(),
         };
-        if self.told.replace(state) != Some(state) {
+        if self.published.replace(state) != Some(state) {
             with(index, |index| index.set_rank(self.row, self.rank, state));
         }
     }

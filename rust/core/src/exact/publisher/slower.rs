@@ -1,6 +1,6 @@
-//! Events of slower tiers → edits: blocks told a second time, told by hash only, or in chunks.
+//! Events of slower tiers → edits: blocks reported a second time, by hash only, or in chunks.
 //!
-//! Offloading connectors repeat blocks that the device told, with less said of them, or keep chunks
+//! Offloading connectors repeat blocks that the device reported, with less said of them, or keep chunks
 //! of several blocks under hashes of their own. What the device said of a block stands.
 
 use super::{Publisher, Work};
@@ -36,7 +36,7 @@ pub(super) fn remove_parts(view: &mut View, hash: u64, tier: Tier, edits: &mut V
 }
 
 impl Publisher {
-    /// Blocks told by hash only: those that are known are on a tier more.
+    /// Blocks reported by hash only: those that are known are on a tier more.
     pub(super) fn offload(&mut self, at: usize, stored: &Stored, tier: Tier, work: &mut Work) {
         for &hash in &work.batch.hashes[stored.hashes.clone()] {
             match self.views[at].map.get(hash) {
@@ -56,8 +56,8 @@ impl Publisher {
         let extras = &work.batch.extras[stored.extras.clone()];
         let view = &mut self.views[said.group];
         let first = hashes.first().and_then(|&hash| view.map.get(hash));
-        let told = stored.told;
-        if said.root && !told && self.tenants && first.is_none() {
+        let keyed = stored.keyed;
+        if said.root && !keyed && self.tenants && first.is_none() {
             // It may be any tenant's: better nobody's than everybody's.
             self.stream.distrust();
             return self.counters.unknown_hashes += hashes.len() as u64;
@@ -78,9 +78,9 @@ impl Publisher {
                 let mut key = keys::fold(previous, keys::local(tokens) ^ mark);
                 let name = part(hash, count - nth - usize::from(whole));
                 if let Some((known, _)) = view.map.get(name)
-                    && !told
+                    && !keyed
                 {
-                    key = known; // told before, with all that it depends on
+                    key = known; // reported before, with all that it depends on
                 }
                 if taken < said.free {
                     view.store(name, key, said.tier, &mut work.edits);

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_late_copy_is_told_from_a_restart_by_the_replay() {
+    fn a_late_copy_is_distinguished_from_a_restart_by_the_replay() {
         let mut stream = at_three();
         assert_eq!(stream.live(1, 1, true), step(false, Then::Replay(3)));
         assert_eq!(stream.replayed(3, 3), step(false, Then::Drop));

@@ -14,7 +14,7 @@ pub enum Then {
     Replay(u64),
 }
 
-/// First forget all blocks, if so told, then do.
+/// First forget all blocks, if so set, then do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Whether the engine's blocks, and messages kept back, must be forgotten first.
