@@ -118,6 +118,7 @@ lint: develop ## formatters, linters, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/routecore
 	$(BIN)/mypy examples
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m mypy.stubtest routecore._core
 	$(MAKE) --no-print-directory types
 	$(MAKE) --no-print-directory docs
@@ -164,11 +165,12 @@ soak: develop ## millions of requests, some failing or never ending, under a clo
 licences: ## THIRD_PARTY_LICENSES: the texts of the crates that the wheel contains
 	$(PYTHON) rust/licences.py > THIRD_PARTY_LICENSES
 
+# RUST_TARGET=aarch64-unknown-linux-gnu builds for another machine, once `rustup target add` has its library.
 wheel: develop ## cp311-abi3 wheel for manylinux2014, in dist/
 	$(BIN)/python -m pip install --quiet ziglang
 	rm -rf dist
 	RUSTFLAGS="$(PRIVATE)" PATH=$(abspath $(BIN)):$$PATH $(BIN)/maturin build --release --locked --features abi3 \
-	  --compatibility manylinux2014 --zig --interpreter $(BIN)/python --out dist
+	  --compatibility manylinux2014 --zig --interpreter $(BIN)/python --out dist $(if $(RUST_TARGET),--target $(RUST_TARGET))
 
 check-wheel: wheel ## the wheel alone, in a fresh environment, passes the tests
 	rm -rf $(VENV)-wheel
