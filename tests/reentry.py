@@ -242,6 +242,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "ranked": lambda w: _route(
         w, lambda *a: _core.ranked(w.router, *a, None, body(), None, None, 2)
     ),
+    "json": lambda w: _core.json(b'{"a": [1, "b", {"c": 0.5}]}'),
     "Router.explain": lambda w: _route(w, lambda *a: w.router.explain(*a, None, body())),
     "Router.__new__": lambda w: _core.Router(
         "random", {"endpoint_weights": {Name("a"): 1.0}}, 1, PROMPTS

@@ -262,7 +262,7 @@ def test_nothing_is_said_to_the_other_hosts(monkeypatch: pytest.MonkeyPatch) -> 
         async with world(1, start=False) as one, world(1, start=False) as two:
             assert one.picker.monitor is not two.picker.monitor
             with contextlib.suppress(aiohttp.ClientError):
-                await one.picker.pick("a", None, None, memoryview(json.dumps(chat("x")).encode()))
+                await one.picker.pick("a", None, None, json.dumps(chat("x")).encode())
             assert (one.in_flight, two.in_flight) == (1, 0)
 
     run(test())

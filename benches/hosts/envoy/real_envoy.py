@@ -223,7 +223,7 @@ async def decision(_client: aiohttp.ClientSession, seconds: float) -> None:
         picker = Picker(load(given, {}))
         picker.pool.update({read(f"10.0.0.{n}:80"): True for n in range(endpoints)})
         for size in SIZES:
-            contents = [memoryview(body(size, n)) for n in range(50)]
+            contents = [body(size, n) for n in range(50)]
             times = []
             end = time.perf_counter() + seconds / 2
             number = 0

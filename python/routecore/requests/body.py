@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from routecore import _core
+
 PROMPTS = (
     "messages",
     "prompt",
@@ -80,7 +82,10 @@ def body_of(request: Any, request_json: Any = None) -> Any:
 
 def parsed(content: "bytes | bytearray | memoryview") -> Any:
     """A body out of its bytes; None if they are no JSON."""
-    try:
+    found = _core.json(content) if type(content) is bytes else None
+    if found is not None:
+        return found
+    try:  # what is spelt in a way that readers of JSON differ about, or is no JSON
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass

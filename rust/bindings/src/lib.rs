@@ -14,6 +14,7 @@ mod fallbacks;
 mod forks;
 mod given;
 mod health;
+mod json;
 mod kv_events;
 mod list_state;
 mod living;
@@ -46,6 +47,8 @@ mod _core {
     use crate::fallbacks::ranked;
     #[pymodule_export]
     use crate::forks::{after_fork_in_child, after_fork_in_parent, before_fork};
+    #[pymodule_export]
+    use crate::json::json;
     #[pymodule_export]
     use crate::kv_events::KvIndex;
     #[pymodule_export]

@@ -21,14 +21,14 @@ class Modes(NamedTuple):
     response: int
 
 
-# What the protocol demands of gateways, for those that do not say.
-_STANDARD = Modes(FULL_DUPLEX, FULL_DUPLEX)
+STANDARD = Modes(FULL_DUPLEX, FULL_DUPLEX)
+"""What the protocol demands of gateways, for those that do not say."""
 
 
 def modes(message: Any) -> Modes:
     """How the gateway is configured."""
     if not message.HasField("protocol_config"):
-        return _STANDARD
+        return STANDARD
     config = message.protocol_config
     return Modes(config.request_body_mode, config.response_body_mode)
 

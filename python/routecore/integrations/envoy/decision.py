@@ -112,7 +112,7 @@ class Picker:
         request_id: str,
         hint: tuple[str, ...] | None,
         headers: Mapping[str, str] | None,
-        content: memoryview,
+        content: bytes,
     ) -> Pick:
         """Choose, and count the request there.
 
@@ -126,7 +126,7 @@ class Picker:
             Refused: It is answered by us: there is no endpoint, or too many wait.
         """
         candidates = self._candidates(hint)
-        body = parsed(content) if len(content) else None
+        body = parsed(content) if content else None
         if self.fleet.caches is not None:
             await self.fleet.prepare(body, self.pool.addresses)
             candidates = self._candidates(hint)  # others by now, perhaps

@@ -22,7 +22,6 @@ from routecore.integrations.shared.shadow import Choice
 _EOF = grpc.aio.EOF
 _NUMBERS = itertools.count()
 _PREFIX = f"{os.getpid():x}-"
-_EMPTY = memoryview(b"")
 
 
 class Exchange:
@@ -62,7 +61,7 @@ class Exchange:
         self._is_idle = False
         self._picker, self._counters, self._context = picker, counters, context
         self._task = asyncio.current_task()
-        self._modes = asked.Modes(asked.FULL_DUPLEX, asked.FULL_DUPLEX)
+        self._modes = asked.STANDARD
         self._hint: tuple[str, ...] | None = None
         self._headers: dict[str, str] | None = None
         self._body: list[memoryview] = []
@@ -112,7 +111,9 @@ class Exchange:
                 return
             kind = raw[0] if raw else 0
             if kind == wire.REQUEST_BODY:
-                await self._request_body(*wire.body_of(raw))
+                handling = self._request_body(*wire.body_of(raw))
+                del raw  # a large body is not held twice
+                await handling
             elif kind == wire.RESPONSE_BODY:
                 await self._response_body(*wire.body_of(raw))
             else:
@@ -151,24 +152,27 @@ class Exchange:
             most = self._picker.settings.max_body_bytes
             if self._bytes > most:
                 raise Refused(413, "body_too_large", f"a body of more than {most} bytes")
+        del piece
         if self._modes.request in asked.BUFFERED:
-            await self._reply(await self._pick(), with_body=True)
+            await self._reply(await self._pick(self._content()), with_body=True)
         elif last:
             await self._decide(last=True)
 
     async def _decide(self, *, last: bool) -> None:
         """Choose by all of the body, and hand it on."""
-        pick = await self._pick()
-        body, self._body = self._body, []
+        content = self._content()
+        pick = await self._pick(content)
         await self._reply(pick, with_body=False)
         size = self._picker.settings.chunk_bytes
-        for chunk in wire.chunks(wire.REQUEST_BODY, body[0] if body else _EMPTY, size, last=last):
+        for chunk in wire.chunks(wire.REQUEST_BODY, memoryview(content), size, last=last):
             await self._context.write(chunk)
 
-    async def _pick(self) -> Pick:
-        if len(self._body) > 1:
-            self._body = [memoryview(b"".join(self._body))]
-        content = self._body[0] if self._body else _EMPTY
+    def _content(self) -> bytes:
+        """The body, copied once out of the messages that brought it."""
+        pieces, self._body = self._body, []
+        return b"".join(pieces)
+
+    async def _pick(self, content: bytes = b"") -> Pick:
         pick = await self._picker.pick(self.id, self._hint, self._headers, content)
         if pick.choice is None:
             self._picked = pick.url
@@ -186,7 +190,7 @@ class Exchange:
 
     def _response_headers(self, message: Any) -> None:
         part = message.response_headers
-        head = outcome.of(asked.headers(part), message.attributes)
+        head = outcome.of(part, message.attributes)
         self._status = (head.status, head.retry_after)
         self._served_by(head.served)
         url, ends = self._picked, self._picker.fleet.ends

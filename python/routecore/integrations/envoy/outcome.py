@@ -4,7 +4,6 @@ Gateways answer in an engine's stead where it cannot be reached. Envoy tells of 
 of the message (`response_attributes`), if it is configured to.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from routecore.endpoints.health import Reason
@@ -48,24 +47,34 @@ class Outcome(NamedTuple):
     streams: bool
 
 
-def of(headers: Mapping[str, str], attributes: Any) -> Outcome:
+def of(part: Any, attributes: Any) -> Outcome:
     """What the message says.
 
     Args:
-        headers: The answer's.
+        part: Its headers.
         attributes: Name of the filter → attributes; empty where none are configured.
     """
-    text = headers.get(":status", "")
-    status = int(text) if text.isdecimal() and 100 <= int(text) < 600 else None
-    served, reason = None, None
+    status = served = reason = retry_after = None
+    streams = False
+    for header in part.headers.headers:  # of a dozen, three are read
+        name = header.key
+        if name == ":status":
+            text = header.raw_value or header.value.encode()
+            status = int(text) if text.isdigit() and 100 <= int(text) < 600 else None
+        elif name == "content-type":
+            text = header.raw_value or header.value.encode()
+            streams = text.startswith(b"text/event-stream")
+        elif name == "retry-after":
+            text = header.raw_value or header.value.encode()
+            retry_after = seconds_of(text.decode("latin-1"))
     if _ATTRIBUTES in attributes:
         fields = attributes[_ATTRIBUTES].fields
         if "upstream.address" in fields:
             served = fields["upstream.address"].string_value or None
         if "response.flags" in fields:
-            reason = _reason(int(fields["response.flags"].number_value))
-    streams = headers.get("content-type", "").startswith("text/event-stream")
-    return Outcome(status, reason, seconds_of(headers.get("retry-after")), served, streams)
+            flags = int(fields["response.flags"].number_value)
+            reason = _reason(flags) if flags else None
+    return Outcome(status, reason, retry_after, served, streams)
 
 
 def _reason(flags: int) -> Reason | None:

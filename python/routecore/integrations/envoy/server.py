@@ -21,6 +21,17 @@ from routecore.integrations.envoy.metrics import Counters
 from routecore.integrations.envoy.settings import Settings
 
 _log = logging.getLogger("routecore.picker")
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    # The gateway bounds its messages; 4 MiB would be less than it may send.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Pings that measure the network take a tenth of the CPU, to find a window for the bodies that
+    # is large enough; this one is.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
+    ("grpc.optimization_target", "throughput"),
+)
+"""Of the gRPC server."""
 _LOOK = 0.1  # seconds between two looks at what is still open, at the end
 
 
@@ -60,12 +71,7 @@ class Server:
         if isinstance(source, File):
             file.load(source.path)  # a mistake shows now
         self._server = grpc.aio.server(
-            options=[
-                # The gateway bounds its messages; 4 MiB would be less than it may send.
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0),
-            ]
+            options=[*OPTIONS, ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0)]
         )
         handler = grpc.stream_stream_rpc_method_handler(self._process)
         service = grpc.method_handlers_generic_handler(EXT_PROC, {"Process": handler})

@@ -5,6 +5,7 @@ Protobuf's own classes copy a body twice in each direction. The layout is that o
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
@@ -27,6 +28,7 @@ _BODY, _EOS, _RESPONSE, _MUTATION, _STREAMED = (
     3 << 3 | 2,
     3 << 3 | 2,
 )
+_LAST = bytes((_EOS, 1))
 
 
 def body_of(raw: bytes) -> tuple[memoryview, bool]:
@@ -75,12 +77,17 @@ def chunks(which: int, body: memoryview, size: int, *, last: bool = True) -> Ite
     for at in range(0, len(body) or 1, size):
         part = body[at : at + size]
         ends = last and at + size >= len(body)
-        inner = (_tag(_BODY, len(part)) if part else b"", part, b"\x10\x01" if ends else b"")
-        streamed = sum(map(len, inner))
-        head = b""
-        for tag in (_STREAMED, _MUTATION, _RESPONSE, _REPLY[which]):
-            head = _tag(tag, streamed + len(head)) + head
-        yield b"".join((head, *inner))
+        yield b"".join((_head(which, len(part), ends), part, _LAST if ends else b""))
+
+
+@lru_cache(maxsize=4096)
+def _head(which: int, size: int, ends: bool) -> bytes:
+    """What stands before so many bytes of a body."""
+    head = _tag(_BODY, size) if size else b""
+    rest = size + (len(_LAST) if ends else 0)
+    for tag in (_STREAMED, _MUTATION, _RESPONSE, _REPLY[which]):
+        head = _tag(tag, rest + len(head)) + head
+    return head
 
 
 def _tag(tag: int, length: int) -> bytes:

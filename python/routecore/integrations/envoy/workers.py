@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import signal
@@ -73,6 +74,8 @@ async def run(settings: Settings, number: int = 0, *, with_parent: bool = False)
         loop = asyncio.get_running_loop()
         loop.add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
     await server.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: the collector need not look through it again and again
     try:
         await server.serve()
     finally:

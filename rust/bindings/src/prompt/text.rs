@@ -79,6 +79,15 @@ pub fn pieces(text: &Bound<'_, PyString>, limit: usize, mut f: impl FnMut(&[u8])
         return all;
     }
     let mut at = 0;
+    if is_ascii(text)
+        && let Ok(bytes) = text.to_cow()
+    {
+        // Its characters are its bytes: nothing is cut out, nothing encoded.
+        while at < all && f(&bytes.as_bytes()[at..all.min(at + PIECE)]) {
+            at += PIECE;
+        }
+        return all.min(at + PIECE);
+    }
     while at < all {
         let end = all.min(at + PIECE);
         let slice = pyo3::types::PySlice::new(text.py(), at as isize, end as isize, 1);
@@ -89,6 +98,11 @@ pub fn pieces(text: &Bound<'_, PyString>, limit: usize, mut f: impl FnMut(&[u8])
         }
     }
     at
+}
+
+fn is_ascii(text: &Bound<'_, PyString>) -> bool {
+    let found = text.call_method0(intern!(text.py(), "isascii"));
+    found.and_then(|found| found.extract()).unwrap_or(false)
 }
 
 /// Bytes of a string's first `limit` characters; lone surrogates keep bytes of their own.
