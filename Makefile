@@ -38,14 +38,14 @@ $(VENV)/.stamp-deps: pyproject.toml
 	touch $@
 
 $(VENV)/.stamp-core: $(VENV)/.stamp-deps $(SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	touch $@
 
 demo: develop ## every strategy on simulated engines: a ranked table, a verdict, a page
 	$(BIN)/routecore demo $(ARGS)
 
-# The benches run once each, unoptimised. PARALLEL='-n 2' runs two Python tests at once.
-PARALLEL ?=
+# The benches run once each, unoptimised. PARALLEL= runs one Python test at a time.
+PARALLEL ?= -n 2 --dist worksteal
 test: develop ## Rust tests, then Python tests
 	cargo test --quiet
 	cargo test --quiet -p routecore --bench select --bench index --bench exact
@@ -96,7 +96,7 @@ SLOW := tests/replay tests/integrations tests/picker tests/engines tests/test_de
   tests/test_kv_subscriber.py tests/test_kv_faults.py tests/test_kv_tail.py tests/test_cli.py
 test-fast: develop ## the tests of the core and of Python's side that take no time of their own: a minute
 	cargo test --quiet -p routecore --lib
-	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -q -n 2 $(addprefix --ignore=,$(SLOW)) tests $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -q $(PARALLEL) $(addprefix --ignore=,$(SLOW)) tests $(ARGS)
 
 NAME ?=
 new-strategy: $(VENV)/.stamp-deps ## a strategy to start from, in all its places: NAME=foo

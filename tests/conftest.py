@@ -10,7 +10,7 @@ from singletons import forget_singletons
 # Fixtures only clear singletons: one clearing per test function is enough.
 _SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 # A gate says the same twice, so its examples are drawn from a fixed seed; `explore` draws new ones.
-settings.register_profile("default", max_examples=200, derandomize=True, **_SHARED)  # type: ignore[arg-type]
+settings.register_profile("default", max_examples=100, derandomize=True, **_SHARED)  # type: ignore[arg-type]
 settings.register_profile("fast", max_examples=30, derandomize=True, **_SHARED)  # type: ignore[arg-type]
 settings.register_profile("explore", max_examples=2000, derandomize=False, **_SHARED)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -105,7 +105,7 @@ def test_refused_prompts_empty_no_index(made: Any) -> None:
 
 def test_a_monitor_used_alone_frees_rows() -> None:
     monitor = monitor_of()
-    for i in range(20_000):
+    for i in range(5_000):
         url = f"http://{i}"
         monitor.on_load_elsewhere(url, 3)
         monitor.on_new_request(url, "r", 1.0)

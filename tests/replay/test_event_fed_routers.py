@@ -12,7 +12,7 @@ from routecore.replay import ReplayResult, Trace, generate, run
 
 
 def agents(seed: int) -> Trace:
-    return generate("agentic", seed=seed, requests=2000)
+    return generate("agentic", seed=seed, requests=1000)
 
 
 def replayed(routers: int, delay: float | None, seed: int) -> ReplayResult:

@@ -5,6 +5,7 @@ strictly: whoever mends it has to take the mark away. docs/strategies.md has all
 """
 
 from collections.abc import Callable
+from functools import cache
 from statistics import fmean
 
 import pytest
@@ -16,8 +17,9 @@ SEEDS = range(3)
 MEAN_NOISE, P99_NOISE = 1.03, 1.06
 
 
+@cache
 def mean_of(mode: Callable[..., Figures], strategy: str, *args: object) -> Figures:
-    """Each figure's mean over the seeds."""
+    """Each figure's mean over the seeds; replayed once for all tests that judge it."""
     found = [mode(strategy, seed, *args) for seed in SEEDS]
     return {name: fmean(figures[name] for figures in found) for name in found[0]}
 

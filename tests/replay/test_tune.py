@@ -75,7 +75,7 @@ def test_losing_requests_does_not_pay() -> None:
 
 
 def test_it_finds_what_the_default_lacks_and_says_so() -> None:
-    found = tune(documents(2000), "weighted_score", trials=12, jitter_ms=200)
+    found = tune(documents(1000), "weighted_score", trials=12, jitter_ms=200)
     assert found.tried == 12
     assert found.worth_it
     assert found.held_out["cost"].ratio + found.held_out["cost"].half_width < 1
@@ -89,7 +89,7 @@ def test_it_finds_what_the_default_lacks_and_says_so() -> None:
 
 
 def test_less_than_five_seeds_claim_nothing() -> None:
-    found = tune(documents(2000), "weighted_score", trials=12, seeds=3, jitter_ms=200)
+    found = tune(documents(1000), "weighted_score", trials=12, seeds=3, jitter_ms=200)
     assert found.held_out["cost"].ratio < 0.9
     assert not found.worth_it
     assert list(lines(found))[-1].endswith("(less than 5 seeds cannot tell)")

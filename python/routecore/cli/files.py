@@ -6,6 +6,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from routecore.whole_file import replace_file
+
 
 def check_writable(path: Path) -> None:
     """Find out whether `write_whole` could write there, by making and removing a file beside it.
@@ -25,7 +27,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write the file under another name, then give it its own: what was there stays until then.
+    """Replace the file by the text; a pipe or a device is written to.
 
     Raises:
         OSError: Nothing was changed.
@@ -34,18 +36,7 @@ def write_whole(path: Path, text: str) -> None:
     if _is_special(path):
         path.write_text(text, encoding="utf-8")
         return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, _mode(path))
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    replace_file(path, text.encode("utf-8"), _mode(path))
 
 
 def _is_special(path: Path) -> bool:

@@ -1,9 +1,6 @@
 """What a table has learned, as a file."""
 
-import os
-import tempfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +8,7 @@ import msgspec
 
 from routecore import _core
 from routecore.errors import RouteError
+from routecore.whole_file import replace_file
 
 _MOST_BYTES = 1 << 30
 _NONE = (0, 0, 0)
@@ -46,17 +44,7 @@ def save(path: str | Path, table: _core.Table, hashing: Hashing | None) -> None:
     path = Path(path).resolve()
     urls, state = _core.save_table(table, hashing or _NONE)
     content = msgspec.msgpack.encode(_File(_core.VERSION, urls, _check(urls), state))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    replace_file(path, content)
 
 
 def load(path: str | Path, table: _core.Table, hashing: Hashing | None) -> bool:

@@ -28,6 +28,10 @@ def zipf(draws: Draws, n: int, exponent: float, size: int) -> list[int]:
     return [int(rank) for rank in draws.choice(n, size, p=weights / weights.sum())]
 
 
+Length = tuple[float, float, int]
+"""Tokens, lognormal: median, sigma, most."""
+
+
 def tokens(draws: Draws, median: float, sigma: float, most: int) -> int:
     """A length, lognormal."""
     return int(np.clip(draws.lognormal(np.log(median), sigma), 1, most))
@@ -68,3 +72,21 @@ class Session:
             start, prompt, output, self.ids, session=name, after=self.after, delay_ms=delay
         )
         self.after = [number]
+
+    def turns(
+        self,
+        draws: Draws,
+        name: int,
+        start: float,
+        count: int,
+        pause_ms: float,
+        new: Length,
+        output: Length,
+        requests: int,
+    ) -> None:
+        """So many turns with pauses between them; fewer once the trace has all its requests."""
+        for turn in range(count):
+            pause = float(draws.exponential(pause_ms)) if turn else 0.0
+            self.turn(name, start, tokens(draws, *new), tokens(draws, *output), pause)
+            if len(self.trace) >= requests:
+                return

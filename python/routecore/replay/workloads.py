@@ -19,12 +19,10 @@ def chat(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
     starts = arrivals(draws, requests, rate / mean_turns, burstiness)
     for name, (start, rank) in enumerate(zip(starts, zipf(draws, 24, 1.1, requests), strict=True)):
         session = Session(trace, systems[rank], ids)
-        for turn in range(int(draws.geometric(1 / mean_turns))):
-            think = float(draws.exponential(8e3)) if turn else 0.0
-            new, output = tokens(draws, 90, 1.1, 8000), tokens(draws, 220, 0.8, 2000)
-            session.turn(name, start, new, output, think)
-            if len(trace) >= requests:
-                return trace
+        turns = int(draws.geometric(1 / mean_turns))
+        session.turns(draws, name, start, turns, 8e3, (90, 1.1, 8000), (220, 0.8, 2000), requests)
+        if len(trace) >= requests:
+            return trace
     return trace
 
 
@@ -57,13 +55,10 @@ def documents(requests: int, rate: float, burstiness: float, draws: Draws) -> Tr
     ranks = zipf(draws, 160, 0.9, requests)
     for name, (start, rank) in enumerate(zip(starts, ranks, strict=True)):
         session = Session(trace, papers[rank], ids)
-        for turn in range(int(draws.geometric(1 / mean_turns))):
-            think = float(draws.exponential(15e3)) if turn else 0.0
-            session.turn(
-                name, start, tokens(draws, 60, 0.8, 1000), tokens(draws, 180, 0.7, 1500), think
-            )
-            if len(trace) >= requests:
-                return trace
+        turns = int(draws.geometric(1 / mean_turns))
+        session.turns(draws, name, start, turns, 15e3, (60, 0.8, 1000), (180, 0.7, 1500), requests)
+        if len(trace) >= requests:
+            return trace
     return trace
 
 
@@ -91,12 +86,10 @@ def mixed(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
         else:
             session, new, output = Session(trace, systems[system_ranks[name]], ids), 120, 200
             turns = int(draws.geometric(0.5))
-        for turn in range(turns):
-            think = float(draws.exponential(6e3)) if turn else 0.0
-            prompt, answer = tokens(draws, new, 0.6, 60_000), tokens(draws, output, 0.7, 2000)
-            session.turn(name, start, prompt, answer, think)
-            if len(trace) >= requests:
-                return trace
+        lengths = (new, 0.6, 60_000), (output, 0.7, 2000)
+        session.turns(draws, name, start, turns, 6e3, *lengths, requests)
+        if len(trace) >= requests:
+            return trace
     return trace
 
 
@@ -141,12 +134,10 @@ def burst(requests: int, rate: float, burstiness: float, draws: Draws) -> Trace:
         minute, within = divmod(even, 1e3 * EVERY_S)
         start = minute * 1e3 * EVERY_S + within * BURST_S / EVERY_S
         session = Session(trace, papers[ranks[name]], ids)
-        for turn in range(int(draws.geometric(1 / mean_turns))):
-            think = float(draws.exponential(2e3)) if turn else 0.0
-            new, output = tokens(draws, 80, 0.8, 1000), tokens(draws, 150, 0.7, 1500)
-            session.turn(name, start, new, output, think)
-            if len(trace) >= requests:
-                return trace
+        turns = int(draws.geometric(1 / mean_turns))
+        session.turns(draws, name, start, turns, 2e3, (80, 0.8, 1000), (150, 0.7, 1500), requests)
+        if len(trace) >= requests:
+            return trace
     return trace
 
 

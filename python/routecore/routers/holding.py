@@ -43,6 +43,17 @@ class Holding:
         headers = getattr(request, "headers", None)
         return session_named(name, headers, body_of(request, request_json))
 
+    def _waiter(
+        self,
+        source: Source | Sources,
+        request: Any,
+        body: Any,
+        request_id: str | None,
+        ticket: bool,
+    ) -> Waiter:
+        name = (request_id or new_id()) if ticket else None
+        return Waiter(source, name, self._session(request, body))
+
     @property
     def hold(self) -> Hold:
         """The requests that wait: counts, limits. Made at first use."""
@@ -96,8 +107,7 @@ class Holding:
         hold = self.hold
         if waiter is None:
             source = _source(endpoints, engine_stats, request_stats)
-            session = self._session(request, request_json)
-            asked = Waiter(source, (request_id or new_id()) if ticket else None, session)
+            asked = self._waiter(source, request, request_json, request_id, ticket)
             asked.polled = True
             hold.enter(asked, self._prompt(request, request_json), priority, patience)
         else:
@@ -145,14 +155,10 @@ class Holding:
             Rejected: A bound is reached; has the reason and when to come again.
             RouteError: No endpoints, none eligible, or stats that are not our monitor's.
         """
-        asked = Waiter(
-            _source(endpoints, engine_stats, request_stats),
-            (request_id or new_id()) if ticket else None,
-            self._session(request, request_json),
-        )
-        return await acquire(
-            self.hold, asked, self._prompt(request, request_json), priority, patience
-        )
+        source = _source(endpoints, engine_stats, request_stats)
+        asked = self._waiter(source, request, request_json, request_id, ticket)
+        prompt = self._prompt(request, request_json)
+        return await acquire(self.hold, asked, prompt, priority, patience)
 
     def acquire_sync(
         self,
@@ -168,14 +174,10 @@ class Holding:
         patience: float | None = None,
     ) -> Go:
         """`acquire` for threads: blocks this one until the request may go."""
-        asked = Waiter(
-            _source(endpoints, engine_stats, request_stats),
-            (request_id or new_id()) if ticket else None,
-            self._session(request, request_json),
-        )
-        return acquire_sync(
-            self.hold, asked, self._prompt(request, request_json), priority, patience
-        )
+        source = _source(endpoints, engine_stats, request_stats)
+        asked = self._waiter(source, request, request_json, request_id, ticket)
+        prompt = self._prompt(request, request_json)
+        return acquire_sync(self.hold, asked, prompt, priority, patience)
 
 
 def _source(endpoints: Any, engine_stats: Any, request_stats: Any) -> Source | Sources:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from routecore.endpoints.stats import EngineStats, RequestStats
 from routecore.errors import RouteError
@@ -18,6 +18,25 @@ UNITS: dict[str, str] = {
 """What the values of the pair's own parameters are."""
 
 
+class Half(Protocol):
+    """`route_request` of the strategy of one half."""
+
+    def __call__(
+        self,
+        endpoints: Sequence[Any],
+        engine_stats: Mapping[str, EngineStats] | None,
+        request_stats: Mapping[str, RequestStats] | None,
+        request: Any,
+        request_json: Any = None,
+    ) -> str:
+        """The URL that serves this half, among endpoints that all do.
+
+        Raises:
+            RouteError: No endpoints, or none eligible.
+        """
+        ...
+
+
 class PrefillDecodeRouter(RoutingInterface):
     """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
 
@@ -30,10 +49,16 @@ class PrefillDecodeRouter(RoutingInterface):
         decode_labels: `model_label` of the endpoints that decode.
         seed: Makes both halves repeatable.
 
+    Attributes:
+        prefill: Chooses the endpoint that computes the prompt, among endpoints that all prefill.
+        decode: Chooses the endpoint that writes the answer, among endpoints that all decode.
+
     Raises:
         RouteError: No strategy has that word.
     """
 
+    prefill: Half
+    decode: Half
     prefill_labels: tuple[str, ...]
     decode_labels: tuple[str, ...]
 
@@ -53,40 +78,8 @@ class PrefillDecodeRouter(RoutingInterface):
         draws = random.Random(seed)
         self._prefill = _half("prefill", prefill, draws.getrandbits(64))
         self._decode = _half("decode", decode, draws.getrandbits(64))
-
-    def prefill(
-        self,
-        endpoints: Sequence[Any],
-        engine_stats: Mapping[str, EngineStats] | None,
-        request_stats: Mapping[str, RequestStats] | None,
-        request: Any,
-        request_json: Any = None,
-    ) -> str:
-        """The URL that computes the prompt, among endpoints that all prefill.
-
-        Raises:
-            RouteError: No endpoints, or none eligible.
-        """
-        return self._prefill.route_request(
-            endpoints, engine_stats, request_stats, request, request_json
-        )
-
-    def decode(
-        self,
-        endpoints: Sequence[Any],
-        engine_stats: Mapping[str, EngineStats] | None,
-        request_stats: Mapping[str, RequestStats] | None,
-        request: Any,
-        request_json: Any = None,
-    ) -> str:
-        """The URL that writes the answer, among endpoints that all decode.
-
-        Raises:
-            RouteError: No endpoints, or none eligible.
-        """
-        return self._decode.route_request(
-            endpoints, engine_stats, request_stats, request, request_json
-        )
+        self.prefill = self._prefill.route_request
+        self.decode = self._decode.route_request
 
     def forget(self, url: str | None = None) -> None:
         """Forget what both halves remember of an endpoint's cache, or of all.

@@ -9,9 +9,33 @@ from routecore.endpoints.table import EndpointTable
 from routecore.endpoints.views import RequestStatsView
 from routecore.integrations.production_stack import host, outcome, settings
 from routecore.integrations.production_stack.ranks import Placed
-from routecore.integrations.production_stack.request_lifecycle import current
+from routecore.integrations.production_stack.request_lifecycle import (
+    Attempt,
+    Ends,
+    RequestLifecycle,
+    current,
+)
 from routecore.integrations.shared.shadow import MovedRequests
 from routecore.integrations.shared.telemetry import watch
+
+
+def _passed_on(
+    monitor: Ends,
+    lifecycle: RequestLifecycle | None,
+    attempt: Attempt | None,
+    url: str,
+    request_id: str,
+    timestamp: float,
+) -> None:
+    """The host passed an answer on, and takes it for served; a cut one is a failure."""
+    if attempt is not None and not outcome.is_whole(attempt.answer):
+        reason = outcome.of_cut(attempt.answer)
+        monitor.on_request_failed(url, request_id, timestamp, reason)
+    elif lifecycle is not None and lifecycle.shows_usage:
+        # Its usage comes right after, and must come before its end.
+        lifecycle.served = (monitor, url, request_id, timestamp)
+    else:
+        monitor.count_complete(url, request_id, timestamp)
 
 
 class _Counted:
@@ -67,19 +91,10 @@ class RequestStatsMonitor(_Counted, host.request_stats.RequestStatsMonitor):
     def on_request_complete(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The answer was passed on; to its end, unless the host says so of a cut one."""
         lifecycle = current()
-        if lifecycle is not None:
-            attempt = lifecycle.ended(engine_url, request_id)
-            if attempt is None and lifecycle.is_traced:
-                return  # its failure was reported
-            if attempt is not None and not outcome.is_whole(attempt.answer):
-                reason = outcome.of_cut(attempt.answer)
-                self.on_request_failed(engine_url, request_id, timestamp, reason)
-                return
-            if lifecycle.shows_usage:
-                # Its usage comes right after, and must come before its end.
-                lifecycle.served = (self, engine_url, request_id, timestamp)
-                return
-        self.count_complete(engine_url, request_id, timestamp)
+        attempt = lifecycle.ended(engine_url, request_id) if lifecycle is not None else None
+        if attempt is None and lifecycle is not None and lifecycle.is_traced:
+            return  # its failure was reported
+        _passed_on(self, lifecycle, attempt, engine_url, request_id, timestamp)
 
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None
@@ -154,17 +169,8 @@ class ShadowMonitor(_Counted, host.request_stats.RequestStatsMonitor):
         """The answer was passed on."""
         super().on_request_complete(engine_url, request_id, timestamp)
         lifecycle = current()
-        if lifecycle is not None:
-            attempt = lifecycle.ended(engine_url, request_id)
-            if attempt is not None and not outcome.is_whole(attempt.answer):
-                reason = outcome.of_cut(attempt.answer)
-                self.on_request_failed(engine_url, request_id, timestamp, reason)
-                return
-            if lifecycle.shows_usage:
-                # Its usage comes right after, and must come before its end.
-                lifecycle.served = (self, engine_url, request_id, timestamp)
-                return
-        self.count_complete(engine_url, request_id, timestamp)
+        attempt = lifecycle.ended(engine_url, request_id) if lifecycle is not None else None
+        _passed_on(self, lifecycle, attempt, engine_url, request_id, timestamp)
 
     def count_complete(
         self, engine_url: str, request_id: str, timestamp: float, status: int | None = None

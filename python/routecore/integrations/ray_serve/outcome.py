@@ -1,7 +1,8 @@
 """How a call of Ray Serve ended: its router learns when, its caller alone how."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -63,27 +64,25 @@ def listen(result: Any, report: Callable[[Reason | None], None]) -> bool:
     if waited is None or asked is None:
         return False
 
-    @wraps(waited)
-    async def wait(*args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def reporting() -> Iterator[None]:
         try:
-            found = await waited(*args, **kwargs)
+            yield
         except BaseException as error:
             report(reason_of(error))
             raise
         if not streams:
             report(None)
-        return found
+
+    @wraps(waited)
+    async def wait(*args: Any, **kwargs: Any) -> Any:
+        with reporting():
+            return await waited(*args, **kwargs)
 
     @wraps(asked)
     def ask(*args: Any, **kwargs: Any) -> Any:
-        try:
-            found = asked(*args, **kwargs)
-        except BaseException as error:
-            report(reason_of(error))
-            raise
-        if not streams:
-            report(None)
-        return found
+        with reporting():
+            return asked(*args, **kwargs)
 
     try:
         setattr(result, waits, wait)
