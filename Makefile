@@ -70,6 +70,7 @@ $(HOSTS_VENV)-new/.stamp-hosts: $(HOSTS_VENV)/.stamp-hosts
 	touch $@
 
 test-hosts: develop $(HOSTS_VENV)/.stamp-hosts $(HOSTS_VENV)-new/.stamp-hosts ## the integrations, against the real Ray, Ray Serve and LiteLLM, its oldest and its newest
+	$(HOSTS_VENV)/bin/python -m pytest -q tests/test_docs.py -k 'python_block and (ray or litellm)'
 	$(HOSTS_VENV)/bin/python -m pytest -q -m ray_serve tests/integrations $(ARGS)
 	$(HOSTS_VENV)/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
 	$(HOSTS_VENV)-new/bin/python -m pytest -q -m litellm tests/integrations $(ARGS)
