@@ -6,7 +6,7 @@ const FORGET: f64 = 0.98;
 const LEAST: f64 = 4.0;
 /// How much sooner than one that came to an idle engine a prompt must be done that came to others,
 /// for them to be done at once.
-const SOONER: f64 = 0.7;
+const SOONER: f64 = 0.5;
 /// Share of its prefill by which a prompt keeps others waiting then.
 const OCCUPIES: f64 = 0.1;
 
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn prompts_that_are_done_at_once_are_distinguished_from_those_that_wait_for_each_other() {
-        for (behind, parallel) in [(0.5, true), (0.9, false), (3.0, false)] {
+        for (behind, parallel) in [(0.4, true), (0.6, false), (0.9, false), (3.0, false)] {
             let (mut overlap, mut rows) = (Overlap::default(), [Seen::default(); 2]);
             for n in 0..20 {
                 let noise = 0.8 + 0.1 * f64::from(n % 5);

@@ -3,7 +3,7 @@
 /// Samples lose so much of their weight with each later one.
 const FORGET: f64 = 0.99;
 /// Samples that say beforehand what the row should be like.
-const PRIOR: f64 = 4.0;
+const PRIOR: f64 = 3.0;
 
 /// How many times slower than the others one row is, as far as its samples are sure of it.
 ///

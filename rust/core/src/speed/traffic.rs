@@ -7,7 +7,7 @@ use crate::stats::{Stat, StatTable};
 /// What is sent to the engines is averaged over about so many seconds …
 const SENT_SECONDS: f64 = 30.0;
 /// … or over those since the first request, but never over fewer.
-const LEAST_SECONDS: f64 = 2.0;
+const LEAST_SECONDS: f64 = 3.0;
 /// How much of it is found in a cache is averaged over about so many requests.
 const REUSED: f64 = 1000.0;
 /// The most that a computed token is taken to be used again.
