@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=["routecore"]):
     from routecore.errors import RouteError
     from routecore.integrations.shared.settings import Settings, parameters
     from routecore.replay import FORMATS, read_trace
-    from routecore.routers.compiled import body_of
+    from routecore.requests.body import body_of
 
 FOLDER = Path(tempfile.mkdtemp(prefix="routecore-fuzz-"))
 

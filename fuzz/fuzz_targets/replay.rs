@@ -34,18 +34,21 @@ fuzz_target!(|bytes: &[u8]| {
         ..EngineConfig::DEFAULT
     };
     let mut assigned = Vec::new();
+    // Each token is simulated, so that millions take seconds: few rows may have so many.
+    let mut tokens = 1 << 24;
     while !input.is_over() && assigned.len() < 24 {
         let ids: Vec<u64> = (0..input.below(9)).map(|_| u64::from(input.byte())).collect();
         let after: Vec<u32> = (0..input.below(2)).map(|_| u32::from(input.below(24))).collect();
         let row = Row {
             arrival: input.float(),
             input: u32::from(input.byte()) * u32::from(input.byte()),
-            output: u32::from(input.byte()) << input.below(16),
+            output: (u32::from(input.byte()) << input.below(16)).min(tokens),
             ids: &ids,
             session: Some(u64::from(input.byte())),
             after: &after,
             delay: positive(input.float()),
         };
+        tokens -= row.output;
         if trace.push(row).is_ok() {
             assigned.push(u32::from(input.below(3)));
         }

@@ -13,7 +13,6 @@ from routecore import (
     LeastConnectionsRouter,
     PrefixCacheRouter,
     RequestStatsMonitor,
-    RoundRobinRouter,
     new_instance,
 )
 from routecore.endpoints.table import EndpointTable
@@ -160,11 +159,13 @@ def test_an_equal_object_of_another_url_does_not_bring_back_who_left() -> None:
         assert case.urls() == {"a", "0", "new", "2"}
 
 
-def test_endpoints_made_anew_of_which_the_first_is_the_same_take_turns() -> None:
-    first = EndpointInfo(url="a")
-    router, turns = RoundRobinRouter(), []
+@pytest.mark.parametrize("path", ["resident", "plain"])
+def test_endpoints_made_anew_of_which_the_first_is_the_same_take_turns(path: str) -> None:
+    case = Case([EndpointInfo(url="a")], "list", path, "round_robin")
+    first, turns = case.made[0], []
     for _ in range(8):
-        turns.append(router.route_request([first, EndpointInfo(url="b")], {}, {}, None))
+        case.made = [first, EndpointInfo(url="b")]
+        turns += case.urls(1)
     assert turns == ["a", "b"] * 4
 
 

@@ -18,14 +18,15 @@ pub struct Optional {
 
 impl Optional {
     /// The attribute, `None` where it is absent or raises.
+    #[inline]
     pub fn get<'py>(
         &mut self,
         object: &Bound<'py, PyAny>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = object.py();
-        let kind = object.get_type();
-        if self.lacking.as_ref().is_some_and(|lacking| kind.is(lacking.bind(py))) {
+        let kind = object.get_type_ptr();
+        if self.lacking.as_ref().is_some_and(|lacking| lacking.as_ptr() == kind.cast()) {
             static GETATTR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             let getattr = GETATTR.import(py, "builtins", "getattr")?;
             // The name stands for "absent": no attribute is that very string.
@@ -34,7 +35,7 @@ impl Optional {
         }
         let found = tolerated(py, object.getattr_opt(name))?.flatten();
         if found.is_none() {
-            self.lacking = Some(kind.unbind());
+            self.lacking = Some(object.get_type().unbind());
         }
         Ok(found)
     }

@@ -27,6 +27,11 @@ impl Wanted {
         Self { key, held, beside: None, may_wait: false }
     }
 
+    /// Of a request that goes by load alone.
+    pub const fn nothing() -> Self {
+        Self { key: Key::None, held: Vec::new(), beside: None, may_wait: false }
+    }
+
     pub fn prompt(&self) -> Option<&Prompt> {
         match &self.key {
             Key::Prompt(prompt) => Some(prompt),
@@ -36,6 +41,7 @@ impl Wanted {
 }
 
 /// These candidates, and all there is to read of them for this request.
+#[inline]
 pub fn view<'a>(
     router: &routecore::Router,
     known: &EndpointList,
@@ -95,6 +101,29 @@ pub fn pick(
 ) -> Option<Choice> {
     let disturbed = state.is_disturbed(known, fleet, kind);
     let state = &*state;
+    if !disturbed {
+        let chosen = all(state, kind);
+        let view = view(router, known, (state, chosen), fleet, kind, wanted, lookup);
+        let asks = !view.asked.cached.is_empty();
+        let at = router.pick(view, &wanted.key)?;
+        let cached = if asks { lookup.cached(at) } else { 0.0 };
+        let learned = if wanted.held.is_empty() { 0.0 } else { lookup.learned(at) };
+        return Some((chosen.positions[at] as usize, cached, learned));
+    }
+    pick_around(router, known, state, fleet, kind, wanted, lookup)
+}
+
+/// The same while somebody is not in.
+#[inline(never)]
+fn pick_around(
+    router: &mut routecore::Router,
+    known: &EndpointList,
+    state: &ListState,
+    fleet: Option<&Fleet>,
+    kind: Kind,
+    wanted: &Wanted,
+    lookup: &mut Lookup,
+) -> Option<Choice> {
     let (mut cached, mut learned) = (0.0, 0.0);
     let ask = |chosen: &Chosen, forced: Option<usize>| {
         let view = view(router, known, (state, chosen), fleet, kind, wanted, lookup);
@@ -105,7 +134,7 @@ pub fn pick(
         }
         at
     };
-    let at = decide(state, fleet.filter(|_| disturbed), kind, ask)?.1;
+    let at = decide(state, fleet, kind, ask)?.1;
     Some((at, cached, learned))
 }
 
@@ -159,6 +188,14 @@ pub fn explain(
     Some((at, among.positions.iter().copied().zip(scores).collect()))
 }
 
+/// All that may be chosen, whatever their state of health.
+fn all(state: &ListState, kind: Kind) -> &Chosen {
+    match kind {
+        Kind::Resident => &state.resident,
+        Kind::Plain | Kind::Own => &state.plain,
+    }
+}
+
 /// Whom the choice is among, and the place in the list that it falls on. `ask`: the place among
 /// candidates, which is given where health decides it. `fleet`: only where somebody is not in.
 fn decide<'a>(
@@ -167,10 +204,7 @@ fn decide<'a>(
     kind: Kind,
     mut ask: impl FnMut(&'a Chosen, Option<usize>) -> Option<usize>,
 ) -> Option<(&'a Chosen, usize)> {
-    let all = match kind {
-        Kind::Resident => &state.resident,
-        Kind::Plain | Kind::Own => &state.plain,
-    };
+    let all = all(state, kind);
     let mut among = |chosen: &'a Chosen, forced: Option<usize>| {
         let at = ask(chosen, forced)?;
         Some((chosen, chosen.positions[at] as usize))

@@ -4,67 +4,60 @@ use std::mem::take;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::PyString;
 use routecore::fleet::Lookup;
 use routecore::{Fleet, Stat};
 
 use crate::call::Call;
 use crate::choice::{Choice, Wanted, count, pick};
 use crate::endpoint_list::EndpointList;
-use crate::errors::tolerated;
 use crate::given::{Care, Given};
 use crate::list_state::ListState;
 use crate::locked::{Held, Quiet};
 use crate::router::Router;
-use crate::router_state::{Front, Met, RouterState, meet};
+use crate::router_state::{Met, RouterState, meet, meet_other};
 use crate::rows::Inner;
 use crate::source::{Kind, Source};
 use crate::table::Table;
 use crate::threads::Inside;
-use crate::values::{is_own, is_scraped};
+use crate::values::{Columns, is_own, is_scraped};
 use crate::views::{ResidentEngineStats, ResidentRequestStats};
 
 /// What came of an attempt.
-enum Seen {
+pub enum Seen {
     Chosen(Py<PyString>),
     /// Picked, not counted: the endpoint that stands there has to be looked at first.
     Picked(Arc<EndpointList>, Choice),
-    /// Perhaps the list in front, of this serial number: to be compared with a copy of it.
-    Like(Py<PyList>, u64),
     /// No endpoint is eligible.
     Nobody,
-    /// Another list, or one that cannot be known without Python.
-    Other,
 }
 
 impl Router {
     /// The URL of the endpoint that one request goes to.
     pub fn choose(&self, call: Call<'_, '_>, wanted: &Wanted) -> PyResult<Py<PyString>> {
         self.looked_up(wanted, call.request_stats, |lookup| {
-            let mut seen = Seen::Other;
-            if let Some(table) = self.resident(call) {
-                seen = self.at_front(call, table, wanted, lookup)?;
-                if let Seen::Chosen(url) = seen {
-                    return Ok(url);
-                }
+            let mut seen = None;
+            match self.quick(call, wanted, lookup, &mut seen) {
+                Some(url) => Ok(url),
+                None => self.choose_slowly(call, seen, wanted, lookup),
             }
-            self.choose_slowly(call, seen, wanted, lookup)
         })
     }
 
-    /// A choice that needs more than a look at the list in front.
+    /// A choice that needs more than a look at the list in front, and what came of that.
     #[cold]
     #[inline(never)]
-    fn choose_slowly(
+    pub fn choose_slowly(
         &self,
         call: Call<'_, '_>,
-        mut seen: Seen,
+        seen: Option<PyResult<Seen>>,
         wanted: &Wanted,
         lookup: &mut Lookup,
     ) -> PyResult<Py<PyString>> {
-        if matches!(seen, Seen::Other) {
-            seen = self.attempt(call, wanted, lookup, Care::Compare)?;
-        }
+        let seen = match seen {
+            Some(seen) => seen?,
+            None => self.attempt(call, wanted, lookup, Care::Compare)?,
+        };
         if let Some(url) = self.settle(call, seen, wanted)? {
             return Ok(url);
         }
@@ -74,38 +67,12 @@ impl Router {
     }
 
     /// The table whose columns answer the call, if they have all that the strategy reads.
-    fn resident<'a>(&self, call: Call<'a, '_>) -> Option<&'a Table> {
+    #[inline]
+    pub fn resident<'a>(&self, call: Call<'a, '_>) -> Option<&'a Table> {
         let view = call.request_stats.cast::<ResidentRequestStats>().ok()?.get();
         let engine = || call.engine_stats.cast::<ResidentEngineStats>().ok().map(Bound::get);
         let ours = !self.scraped || engine().is_some_and(|other| other.table.is(&view.table));
         ours.then(|| view.table.get())
-    }
-
-    /// A choice among the list in front, if the caller's is that one and cannot have changed.
-    fn at_front(
-        &self,
-        call: Call<'_, '_>,
-        table: &Table,
-        wanted: &Wanted,
-        lookup: &mut Lookup,
-    ) -> PyResult<Seen> {
-        let (py, given) = (call.endpoints.py(), call.given);
-        let mut source = Source::Resident(table);
-        let seen = self.routing.with(py, |routing, quiet| match routing.front(given, quiet) {
-            Front::Same => self.pick(routing, &mut source, wanted, lookup, Some(given), quiet),
-            Front::Like(copy, serial) => Seen::Like(copy, serial),
-            Front::Other => Seen::Other,
-        });
-        let Seen::Like(copy, serial) = seen else { return Ok(seen) };
-        if !tolerated(py, call.endpoints.eq(copy))?.unwrap_or(false) {
-            return Ok(Seen::Other);
-        }
-        Ok(self.routing.with(py, |routing, quiet| {
-            if !routing.was_compared(given, serial, quiet) {
-                return Seen::Other;
-            }
-            self.pick(routing, &mut source, wanted, lookup, Some(given), quiet)
-        }))
     }
 
     /// A choice from any list and any stats.
@@ -118,8 +85,8 @@ impl Router {
     ) -> PyResult<Seen> {
         let py = call.endpoints.py();
         let _inside = Inside::enter(py);
-        let Met { known, same } = self.meet(call, care)?;
-        let mut source = self.source(call, &known)?;
+        let (Met { known, same }, columns) = self.at_hand(call, care)?;
+        let mut source = self.read(call, &known, columns)?;
         // What was read anew just now is not looked at again.
         let given = (same && care == Care::Compare).then_some(call.given);
         let (seen, slept) = self.routing.with(py, |routing, quiet| {
@@ -129,6 +96,38 @@ impl Router {
         });
         self.lost(py, slept);
         Ok(seen)
+    }
+
+    /// The known list of the caller's, and the columns of its values, if there are any.
+    fn at_hand(&self, call: Call<'_, '_>, care: Care) -> PyResult<(Met, Option<Box<Columns>>)> {
+        let py = call.endpoints.py();
+        let front = self.routing.with(py, |routing, _| {
+            let (known, state) = routing.lists.first_mut()?;
+            Some((Arc::clone(known), state.columns.take()))
+        });
+        if let Some((known, mut columns)) = front {
+            if known.is_known(call.endpoints, care)? {
+                return Ok((Met { known, same: true }, columns));
+            }
+            self.routing.with(py, |routing, _| {
+                let theirs = routing.lists.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &known));
+                if let Some((_, state)) = theirs {
+                    state.columns.swap(&mut columns);
+                }
+            });
+        }
+        let met = || EndpointList::new(call.endpoints, &self.name, &self.weights);
+        let met = meet_other(&self.routing, call.endpoints, met)?;
+        let columns = self.columns(py, &met.known);
+        Ok((met, columns))
+    }
+
+    /// Takes the columns of this list, for as long as Python is run to fill them.
+    fn columns(&self, py: Python<'_>, known: &Arc<EndpointList>) -> Option<Box<Columns>> {
+        self.routing.with(py, |routing, _| {
+            routing.bring(known);
+            routing.lists.first_mut()?.1.columns.take()
+        })
     }
 
     pub fn meet(&self, call: Call<'_, '_>, care: Care) -> PyResult<Met> {
@@ -142,14 +141,19 @@ impl Router {
         call: Call<'a, '_>,
         known: &Arc<EndpointList>,
     ) -> PyResult<Source<'a>> {
+        let columns = self.columns(call.endpoints.py(), known);
+        self.read(call, known, columns)
+    }
+
+    fn read<'a>(
+        &'a self,
+        call: Call<'a, '_>,
+        known: &Arc<EndpointList>,
+        columns: Option<Box<Columns>>,
+    ) -> PyResult<Source<'a>> {
         if let Some(table) = self.resident(call) {
             return Ok(Source::Resident(table));
         }
-        // Reading runs Python: the columns are in our hands meanwhile.
-        let columns = self.routing.with(call.endpoints.py(), |routing, _| {
-            routing.bring(known);
-            routing.lists[0].1.columns.take()
-        });
         let mut columns = columns.unwrap_or_default();
         let counted = call.counted();
         columns.read(
@@ -201,7 +205,6 @@ impl Router {
         let (known, choice) = match seen {
             Seen::Chosen(url) => return Ok(Some(url)),
             Seen::Picked(known, choice) => (known, choice),
-            Seen::Like(..) | Seen::Other => return Ok(None),
             Seen::Nobody => return Err(self.none()),
         };
         let _inside = Inside::enter(py);
@@ -214,17 +217,17 @@ impl Router {
             (None, None, Some((table, _))) => (Kind::Own, Some(table)),
             (None, None, None) => (Kind::Plain, None),
         };
-        Ok(Some(self.routing.with(py, |routing, quiet| {
-            if let Some(table) = table {
+        if let Some(table) = table {
+            self.routing.with(py, |routing, quiet| {
                 routing.bring(&known);
                 let state = &mut routing.lists[0].1;
                 table.inner.inside(quiet, |inner| {
                     state.refresh(&known, inner);
                     count(state, Some(&mut inner.fleet), kind, choice, wanted);
                 });
-            }
-            quiet.another(&known.strings()[choice.0])
-        })))
+            });
+        }
+        Ok(Some(known.strings()[choice.0].clone_ref(py)))
     }
 
     /// Runs `f` over the candidates of the list in front and their columns.
@@ -242,40 +245,45 @@ impl Router {
     ) -> T {
         match *source {
             Source::Resident(table) | Source::Plain(_, Some(table)) | Source::Own(_, table) => {
-                table.inner.inside(held, |inner| self.view_of(routing, source, Some(inner), f))
+                table.inner.inside(held, |inner| {
+                    self.freshen(routing, inner);
+                    self.fill(routing, source, Some(inner));
+                    let RouterState { router, lists, .. } = routing;
+                    let (known, state) = &mut lists[0];
+                    f(router, known, state, Some(&mut inner.fleet))
+                })
             }
-            Source::Plain(_, None) => self.view_of(routing, source, None, f),
+            Source::Plain(_, None) => {
+                self.fill(routing, source, None);
+                let RouterState { router, lists, .. } = routing;
+                let (known, state) = &mut lists[0];
+                f(router, known, state, None)
+            }
         }
     }
 
-    fn view_of<T>(
-        &self,
-        routing: &mut RouterState,
-        source: &mut Source<'_>,
-        mut inner: Option<&mut Inner>,
-        f: impl FnOnce(
-            &mut routecore::Router,
-            &Arc<EndpointList>,
-            &mut ListState,
-            Option<&mut Fleet>,
-        ) -> T,
-    ) -> T {
-        let RouterState { router, lists, turned, slept, .. } = routing;
+    /// Brings the list in front up to date with the table.
+    #[inline]
+    pub fn freshen(&self, routing: &mut RouterState, inner: &mut Inner) {
+        let RouterState { lists, turned, slept, .. } = routing;
         let (known, state) = &mut lists[0];
-        if let Some(inner) = &mut inner {
-            state.refresh(known, inner);
-            if *turned {
-                *turned = false;
-                state.fell_asleep(known, inner, slept);
-            }
-            if self.own.is_some() {
-                inner.fleet.set_kv_tokens(self.kv_tokens);
-            }
-            if self.windows {
-                let Fleet { table, load, .. } = &mut inner.fleet;
-                load.publish_windows(table, &state.rows);
-            }
+        state.refresh(known, inner);
+        if *turned {
+            *turned = false;
+            state.fell_asleep(known, inner, slept);
         }
+        if self.own.is_some() {
+            inner.fleet.set_kv_tokens(self.kv_tokens);
+        }
+        if self.windows {
+            let Fleet { table, load, .. } = &mut inner.fleet;
+            load.publish_windows(table, &state.rows);
+        }
+    }
+
+    /// Puts values of plain objects into the scratch table of the list in front.
+    fn fill(&self, routing: &mut RouterState, source: &mut Source<'_>, inner: Option<&mut Inner>) {
+        let (_, state) = &mut routing.lists[0];
         let counted = matches!(source, Source::Plain(..));
         if let Source::Plain(columns, _) | Source::Own(columns, _) = source {
             for (stat, column) in columns.iter().flat_map(|columns| columns.iter()) {
@@ -302,7 +310,6 @@ impl Router {
             // What stood there instead is freed by the caller: never under the lock.
             state.columns.swap(columns);
         }
-        f(router, known, state, inner.map(|inner| &mut inner.fleet))
     }
 
     /// Forgets what engines reported of their caches, where these are lost.

@@ -45,6 +45,9 @@ pub struct EndpointList {
 const WHOLE: usize = 256;
 /// Places of a longer list that are looked at each time.
 pub const LOOKS: usize = 16;
+/// Places of a list up to that long whose objects, which may have changed, are looked at each time:
+/// beside those that are out, and the one that is about to be chosen.
+const TURNS: usize = 2;
 
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);
@@ -182,9 +185,6 @@ impl EndpointList {
         Ok(same
             && (self.settled
                 || match care {
-                    Care::Compare if self.len() <= LOOKS => {
-                        self.looked(endpoints, || self.looked_at(endpoints))?
-                    }
                     Care::Compare => self.looked_at(endpoints)?,
                     Care::Read => self.has_values(endpoints)?,
                 }))
@@ -193,22 +193,13 @@ impl EndpointList {
     /// Whether the endpoints have these URLs in the same order, and all say the same of themselves.
     /// Runs Python.
     pub fn has_values(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.looked(endpoints, || self.has_values_each(endpoints))
-    }
-
-    /// Whether a quick look at all says that they are the same; if not, whether `f` says so.
-    fn looked(
-        &self,
-        endpoints: &Bound<'_, PyAny>,
-        f: impl FnOnce() -> PyResult<bool>,
-    ) -> PyResult<bool> {
         let quick = self.looks.load(Ordering::Relaxed);
         if let Some((look, urls)) = self.foreign.look.as_ref().filter(|_| quick)
             && look.sees(endpoints, urls)?
         {
             return Ok(true);
         }
-        let same = f()?;
+        let same = self.has_values_each(endpoints)?;
         if same && quick {
             self.looks.store(false, Ordering::Relaxed); // it sees less, and would be in vain again
         }
@@ -246,18 +237,18 @@ impl EndpointList {
             Given::Tuple(_) => true,
             Given::List(list) => self.stands(list, at, quiet),
         };
-        !stands || (!self.settled && self.len() > LOOKS)
+        !stands || !self.settled
     }
 
-    /// A look at objects that may have changed since they were met: in a short list at those that
-    /// were out, and in any at the next few in turn. Runs Python.
+    /// A look at objects that may have changed since they were met: at the next few in turn, and
+    /// unless the list is long, at those that were out. Runs Python.
     fn looked_at(&self, endpoints: &Bound<'_, PyAny>) -> PyResult<bool> {
         let mut says = Flags::default();
         let from = self.next.load(Ordering::Relaxed);
-        let to = (from + LOOKS).min(self.len());
+        let to = (from + if self.is_long() { LOOKS } else { TURNS }).min(self.len());
         self.next.store(if to == self.len() { 0 } else { to }, Ordering::Relaxed);
         let out = |&at: &usize| self.first_of_url[at] && self.flags[at] != Flag::In;
-        let others = if self.is_long() || self.len() <= LOOKS { 0 } else { self.len() };
+        let others = if self.is_long() { 0 } else { self.len() };
         let rest = (0..others).filter(|at| !(from..to).contains(at)).filter(out);
         for at in (from..to).chain(rest) {
             if !self.still(endpoints, at, &mut says)? {

@@ -20,6 +20,7 @@ pub fn because(py: Python<'_>, error: impl ToString, cause: Option<PyErr>) -> Py
 
 /// What a foreign object gave, or nothing where it raised. What is no `Exception` (an interrupt,
 /// an exit, a task that is cancelled) is nobody's to pass over.
+#[inline]
 pub fn tolerated<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -21,6 +21,7 @@ mod living;
 mod locked;
 mod objects;
 mod prompt;
+mod quick;
 mod replay;
 mod replicas;
 mod router;

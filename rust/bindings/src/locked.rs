@@ -12,7 +12,7 @@ use std::any::Any;
 use std::mem::{swap, take};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -27,29 +27,32 @@ impl<T> Locked<T> {
     }
 
     /// Runs `f` over what is locked, and frees afterwards what was dropped meanwhile.
+    #[inline]
     pub fn with<R: Send>(
         &self,
         py: Python<'_>,
         f: impl FnOnce(&mut T, &Quiet<'_>) -> R + Send,
     ) -> R {
-        let result = self.reach(|value| f(value, &Quiet { py, held: Held(()) }));
+        let result = f(&mut self.open(), &Quiet { py, held: Held(()) });
         free(py);
         result
     }
 
     /// The same for threads that have left the interpreter, and for what has no Python object.
     pub fn apart<R: Send>(&self, f: impl FnOnce(&mut T, &Held) -> R + Send) -> R {
-        self.reach(|value| f(value, &Held(())))
+        f(&mut self.open(), &Held(()))
     }
 
     /// The same under another lock.
+    #[inline]
     pub fn inside<R>(&self, _: &Held, f: impl FnOnce(&mut T) -> R) -> R {
-        self.reach(f)
+        f(&mut self.open())
     }
 
     /// Locks even behind a thread that panicked: counts may be off by one, the router lives.
-    fn reach<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    #[inline]
+    fn open(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,6 +179,7 @@ static ASIDE: Mutex<Vec<Box<dyn Any + Send>>> = Mutex::new(Vec::new());
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Frees what was put aside. Runs anybody's code: a token says that it may.
+#[inline]
 pub fn free(_: Python<'_>) {
     if WAITING.load(Ordering::Relaxed) > 0 {
         free_now();

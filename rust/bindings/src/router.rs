@@ -205,8 +205,7 @@ impl Router {
         request_json: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         let _ = (request, request_json); // the documented call has them, load does not need them
-        let wanted = Wanted::new(Key::None, Vec::new());
-        called(endpoints, engine_stats, request_stats, |call| self.choose(call, &wanted))
+        self.choose_by_load(endpoints, engine_stats, request_stats)
     }
 
     #[pyo3(signature = (endpoints, engine_stats, request_stats, session=None, body=None, ids=None, /))]

@@ -101,6 +101,16 @@ pub fn meet(
     {
         return Ok(Met { known, same: true });
     }
+    meet_other(routing, endpoints, met)
+}
+
+/// The same of endpoints that are not the list in front.
+pub fn meet_other(
+    routing: &Locked<RouterState>,
+    endpoints: &Bound<'_, PyAny>,
+    met: impl FnOnce() -> PyResult<EndpointList>,
+) -> PyResult<Met> {
+    let py = endpoints.py();
     let lists: Vec<Arc<EndpointList>> = routing
         .with(py, |routing, _| routing.lists.iter().map(|(known, _)| Arc::clone(known)).collect());
     // Of objects that may change, several lists may know different values.

@@ -30,6 +30,8 @@ struct Values {
     objects: Vec<Option<Py<PyAny>>>,
     columns: Vec<Vec<f64>>,
     active: Optional,
+    /// A type of objects that may change.
+    thawed: Option<Py<PyType>>,
 }
 
 /// What the plain path knows of a list's endpoints.
@@ -129,13 +131,16 @@ impl Values {
                     break;
                 }
                 if !self.objects[looked_up].as_ref().is_some_and(|kept| object.is(kept.bind(py))) {
+                    if changed.is_empty() {
+                        changed.reserve_exact(strings.len() - looked_up);
+                    }
                     changed.push((looked_up, object));
                 }
                 looked_up += 1;
             }
         }
-        for (at, object) in changed {
-            self.take(at, side, Some(&object))?;
+        for (at, object) in &changed {
+            self.take(*at, side, Some(object))?;
         }
         for (at, url) in strings.iter().enumerate().skip(looked_up) {
             let url = url.bind(py);
@@ -154,7 +159,7 @@ impl Values {
 
     /// Reads one endpoint's object, and keeps it if its values can never change.
     fn take(&mut self, at: usize, side: Side, object: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let mut settled = object.is_some_and(|object| is_frozen(side, object));
+        let mut settled = object.is_some_and(|object| self.is_frozen(side, object));
         let stats = self.stats.iter().zip(&self.names);
         for ((&stat, name), column) in stats.zip(&mut self.columns) {
             column[at] = match object {
@@ -163,26 +168,36 @@ impl Values {
                 None => f64::NAN,
             };
         }
-        self.objects[at] = object.filter(|_| settled).map(|object| object.clone().unbind());
+        if settled || self.objects[at].is_some() {
+            self.objects[at] = object.filter(|_| settled).map(|object| object.clone().unbind());
+        }
         Ok(())
+    }
+
+    /// Whether the object is exactly our Struct, which cannot change.
+    fn is_frozen(&mut self, side: Side, object: &Bound<'_, PyAny>) -> bool {
+        static ENGINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static REQUESTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let kind = object.get_type_ptr().cast();
+        if self.thawed.as_ref().is_some_and(|thawed| thawed.as_ptr() == kind) {
+            return false;
+        }
+        let (cell, name) = match side {
+            Side::Engine => (&ENGINE, "EngineStats"),
+            Side::Requests => (&REQUESTS, "RequestStats"),
+        };
+        let ours = cell.import(object.py(), "routecore.endpoints.stats", name);
+        let frozen = ours.is_ok_and(|ours| ours.as_ptr() == kind);
+        if !frozen {
+            self.thawed = Some(object.get_type().unbind());
+        }
+        frozen
     }
 }
 
 /// Whether an endpoint that no request was sent to has none of it, rather than an unknown number.
 fn is_count(stat: Stat) -> bool {
     !matches!(stat, Stat::Ttft | Stat::AvgLatency)
-}
-
-/// Whether the object is exactly our Struct, which cannot change.
-fn is_frozen(side: Side, object: &Bound<'_, PyAny>) -> bool {
-    static ENGINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static REQUESTS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let (cell, name) = match side {
-        Side::Engine => (&ENGINE, "EngineStats"),
-        Side::Requests => (&REQUESTS, "RequestStats"),
-    };
-    let ours = cell.import(object.py(), "routecore.endpoints.stats", name);
-    ours.is_ok_and(|ours| object.get_type().is(ours))
 }
 
 fn value(
@@ -216,8 +231,12 @@ fn value(
 
 /// A finite number ≥ 0, or not known. Only exact floats and ints cannot change themselves.
 fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> PyResult<f64> {
+    if value.is_exact_instance_of::<PyFloat>() {
+        let read = value.extract::<f64>().unwrap_or(f64::NAN);
+        return Ok(if read.is_finite() && read >= 0.0 { read } else { f64::NAN });
+    }
     let integer = value.is_exact_instance_of::<PyInt>();
-    *settled &= integer || value.is_exact_instance_of::<PyFloat>();
+    *settled &= integer;
     // By way of a float, as Python has it, an int costs an object.
     let small = if integer { value.extract::<i64>().ok() } else { None };
     let read = match small {

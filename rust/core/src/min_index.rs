@@ -39,19 +39,29 @@ impl Block {
     }
 }
 
-/// Place of the `nth` bit that is set: counts byte by byte, all at once, then within one byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes of `counts` are at most `most`; both are less than 128.
+fn at_most(counts: u64, most: u64) -> u64 {
+    let yes = ((ONES * most) | HIGH).wrapping_sub(counts) & HIGH;
+    (yes >> 7).wrapping_mul(ONES) >> 56
+}
+
+/// Place of the `nth` bit that is set, of which there are more than `nth`. Without a branch: which
+/// bit it is cannot be foreseen.
 fn nth_bit(bits: u64, nth: u32) -> usize {
     let pairs = bits - (bits >> 1 & 0x5555_5555_5555_5555);
     let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
     let bytes = (fours + (fours >> 4)) & 0x0F0F_0F0F_0F0F_0F0F;
-    let upto = bytes.wrapping_mul(0x0101_0101_0101_0101).to_le_bytes();
-    let at = upto.iter().position(|&count| u32::from(count) > nth).unwrap_or(7);
-    let before = if at == 0 { 0 } else { u32::from(upto[at - 1]) };
-    let mut byte = bits >> (8 * at);
-    for _ in before..nth {
-        byte &= byte - 1;
-    }
-    8 * at + byte.trailing_zeros() as usize
+    // How many there are up to each byte; then, in the byte where it is, up to each bit.
+    let upto = bytes.wrapping_mul(ONES);
+    let shift = 8 * at_most(upto, u64::from(nth)).min(7);
+    let before = (upto << 8) >> shift & 0xFF;
+    let spread = (bits >> shift & 0xFF).wrapping_mul(ONES) & 0x8040_2010_0804_0201;
+    let each = (spread + !HIGH) >> 7 & ONES;
+    let within = at_most(each.wrapping_mul(ONES), u64::from(nth).wrapping_sub(before) & 7);
+    (shift + within) as usize
 }
 
 /// The least value and how many rows have it.
@@ -156,6 +166,11 @@ impl MinIndex {
         which: impl FnOnce(usize) -> usize,
     ) -> Option<usize> {
         let cut = self.cut(column, rows);
+        if let (0, [block], 0) = (cut.head.1.rows, cut.blocks.1, cut.tail.1.rows) {
+            let equals = block.rows.count_ones();
+            let nth = || which(equals as usize) as u32;
+            return (equals > 0).then(|| cut.blocks.0 + nth_bit(block.rows, nth()));
+        }
         let Least { value, equals } = cut.least();
         if equals == 0 { None } else { cut.nth(value, which(equals)).ok() }
     }
@@ -217,7 +232,14 @@ mod tests {
             for (nth, &row) in same.iter().enumerate() {
                 assert_eq!(min_index.nth(&column, rows.clone(), value, nth), Ok(row));
             }
-            assert_eq!(min_index.nth(&column, rows, value, same.len() + 3), Err(3));
+            assert_eq!(min_index.nth(&column, rows.clone(), value, same.len() + 3), Err(3));
+            for (nth, &row) in same.iter().enumerate() {
+                let drawn = min_index.draw(&column, rows.clone(), |equals| {
+                    assert_eq!(equals, same.len());
+                    nth
+                });
+                assert_eq!(drawn, Some(row));
+            }
         }
         let mut anew = MinIndex::default();
         anew.rebuild(&column);

@@ -44,6 +44,7 @@ impl Router {
     }
 
     /// Position of the chosen candidate; `None` only when there is none.
+    #[inline]
     pub fn pick(&mut self, view: View<'_>, key: &Key) -> Option<usize> {
         self.strategy.select(view, key, &mut self.rng)
     }
