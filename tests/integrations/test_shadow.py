@@ -1,6 +1,9 @@
 """The records of shadow mode: their files, their report, their replay. No host needed."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +48,21 @@ def test_records_fill_two_files_and_no_more(tmp_path: Path) -> None:
     log.write(record(500))  # after it was closed
     log.close()
     assert summarise(files).requests > 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_record_is_there_however_the_process_ends(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from routecore.integrations.shared.shadow import Record, ShadowLog\n"
+        "log = ShadowLog(sys.argv[1])\n"
+        "for n in range(3): log.write(Record(time=n, strategy='s', host='h', ours='o'))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    file = tmp_path / "r.jsonl"
+    done = subprocess.run([sys.executable, "-c", code, file], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert summarise([file]).requests == 3
 
 
 def test_the_report_sums_up_what_is_known(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Shadow:
                 self._failed(error)
 
     def close(self) -> None:
-        """Write what is known of requests that have not ended, and what is buffered."""
+        """Write what is known of requests that have not ended, and close the file."""
         for choice in list(self._open):
             choice.over()
         with suppress(OSError):
