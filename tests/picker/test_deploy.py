@@ -20,9 +20,54 @@ def objects() -> dict[str, dict[str, Any]]:
     found = {}
     for name in yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())["resources"]:
         for made in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()):
-            assert made["kind"] not in found
-            found[made["kind"]] = made
+            found.setdefault(made["kind"], made)
     return found
+
+
+def every() -> list[dict[str, Any]]:
+    return [
+        made
+        for file in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+        for made in yaml.safe_load_all(file.read_text())
+        if made["kind"] != "Kustomization"
+    ]
+
+
+# Python's model of each kind: what the cluster's API knows, by its generated client.
+MODELS = {
+    "ConfigMap": "V1ConfigMap",
+    "Deployment": "V1Deployment",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+    "Role": "V1Role",
+    "RoleBinding": "V1RoleBinding",
+    "Service": "V1Service",
+    "ServiceAccount": "V1ServiceAccount",
+}
+
+
+def well_formed(made: dict[str, Any]) -> None:
+    """The object survives the way through the API's own types: no field is misspelt or lacking."""
+    client = pytest.importorskip("kubernetes_asyncio.client")
+    if made["kind"] not in MODELS:
+        return
+    api = client.ApiClient.__new__(client.ApiClient)
+    api.configuration = client.Configuration()
+    api.client_side_validation = True
+    read = api._ApiClient__deserialize(made, MODELS[made["kind"]])
+    assert api.sanitize_for_serialization(read) == made
+
+
+@pytest.mark.parametrize("made", every(), ids=lambda made: made["metadata"]["name"])
+def test_each_object_is_one_that_a_cluster_knows(made: dict[str, Any]) -> None:
+    well_formed(made)
+
+
+def test_a_misspelt_field_would_be_seen() -> None:
+    pytest.importorskip("kubernetes_asyncio.client")
+    service = next(made for made in every() if made["kind"] == "Service")
+    for spec in ({**service["spec"], "selectr": {}}, {**service["spec"], "ports": [{"prt": 1}]}):
+        with pytest.raises((AssertionError, ValueError, TypeError)):
+            well_formed({**service, "spec": spec})
 
 
 def test_the_manifests_name_each_other(tmp_path: Path) -> None:
@@ -35,9 +80,15 @@ def test_the_manifests_name_each_other(tmp_path: Path) -> None:
     text = found["ConfigMap"]["data"]["picker.yaml"]
     (tmp_path / "picker.yaml").write_text(text)
     settings = load({}, {"ROUTECORE_CONFIG": str(tmp_path / "picker.yaml")})
-    assert ports == {"grpc": listening(settings.listen)[1], "metrics": settings.metrics_port}
-    (mount,) = container["volumeMounts"]
-    assert container["args"] == ["picker", "--config", f"{mount['mountPath']}/picker.yaml"]
+    peers = next(made for made in every() if made["metadata"]["name"].endswith("-peers"))
+    (peer,) = peers["spec"]["ports"]
+    own = {"grpc": listening(settings.listen)[1], "metrics": settings.metrics_port}
+    assert ports == {**own, "peers": peer["port"]}
+    assert settings.replicas == f"zmq://{peers['metadata']['name']}:{peer['port']}"
+    assert (peers["spec"]["clusterIP"], peers["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert container["args"] == ["picker", "--config", f"{mounts['config']}/picker.yaml"]
+    assert {volume["name"] for volume in template["spec"]["volumes"]} == mounts.keys()
 
     pool = found["InferencePool"]
     assert settings.source() == InferencePool(pool["metadata"]["name"], None)

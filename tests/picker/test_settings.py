@@ -51,6 +51,29 @@ FIXED = {"endpoints": "10.0.0.1:8000"}
         ({**FIXED, "tls_key": "key.pem"}, "tls_certificate"),
         ({**FIXED, "fallback": 1}, "did you mean `fallbacks`"),
         ({**FIXED, "drain_delay": float("nan")}, "drain_delay"),
+        ({"endpoints": "0.0.0.0:8000"}, "nobody is reached there"),
+        ({"endpoints": "10.0.0.1:80 10.0.0.2:80"}, "10.0.0.1:80 10.0.0.2:80"),
+        ({"endpoints": "dns:http://engines:8000"}, "without http://"),
+        ({"endpoints": "pool:a/b/c"}, "pool:[NAMESPACE/]NAME"),
+        ({"endpoints": "pool:Llama_3"}, "pool:[NAMESPACE/]NAME"),
+        ({"endpoints": "pool:Prod/llama"}, "'Prod' is no name of a namespace"),
+        ({"endpoints": "service:x:99999"}, "port from 1 to 65535"),
+        ({"endpoints": "pods:/app=x:80"}, "namespace"),
+        ({**FIXED, "metrics_port": 9002}, "port 9002 is that of listen"),
+        ({**FIXED, "metrics_port": 9001, "workers": 2}, "port 9002 is that of listen"),
+        ({**FIXED, "metrics_port": 65535, "workers": 2}, "worker 1 would be 65536"),
+        ({**FIXED, "health_port": 9002}, "port 9002 is that of listen"),
+        ({**FIXED, "health_port": 9090}, "port 9090 is that of metrics_port"),
+        ({**FIXED, "workers": 2, "replicas": "zmq://peers:5570"}, "not of 2 workers"),
+        ({**FIXED, "strategy": "round_robin", "kv_events_port": 5557}, "round_robin reads none"),
+        ({**FIXED, "tokenizer": "/models/m"}, "only KV events"),
+        ({**FIXED, "kv_replay_port": 5558}, "only KV events"),
+        ({**FIXED, "metrics_path": "metrics"}, "expected /"),
+        ({**FIXED, "mode": "shadow", "shadow_file": "/nowhere/x.jsonl"}, "cannot write into"),
+        ({**FIXED, "strategy": "expected-latency"}, "unknown 'expected-latency'"),
+        ({**FIXED, "params": {"load_factor": "high"}}, "load_factor"),
+        ({**FIXED, "hold": True, "hold_limits": {"max_wait": 1}}, "did you mean `max_wait_s`"),
+        ({**FIXED, "chunk_bytes": "62kB"}, "chunk_bytes"),
     ],
 )
 def test_a_setting_that_is_refused(given: dict[str, Any], expected: str) -> None:
@@ -81,6 +104,26 @@ def test_sources(text: str, found: Any) -> None:
     assert (len(made.addresses) if isinstance(made, source.Fixed) else made) == found
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("WORKER", "2", "did you mean ROUTECORE_WORKERS"),
+        ("WORKERS", "two", "Expected `int`"),
+        ("HOLD", "maybe", "Expected `bool`"),
+        ("REPLICAS", "kafka://a", "expected redis://"),
+        ("KV_EVENTS_PORT", "0", "port from 1 to 65535"),
+    ],
+)
+def test_a_variable_that_is_refused(name: str, value: str, expected: str) -> None:
+    from prometheus_client import CollectorRegistry
+    from routecore.integrations.envoy.server import Server
+
+    with pytest.raises(RouteError) as error:
+        Server(load(FIXED, {f"ROUTECORE_{name}": value}), CollectorRegistry())
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_variables_and_file_and_command_line(tmp_path: Path) -> None:
     file = tmp_path / "picker.yaml"
     file.write_text("endpoints: ['10.0.0.1:80']\nfallbacks: 5\nworkers: 3\nstrategy: random\n")
@@ -96,12 +139,19 @@ def test_variables_and_file_and_command_line(tmp_path: Path) -> None:
         ["--endpoints", "10.0.0.1:80", "--strategy", "fastest"],
         ["--endpoints", "10.0.0.1:80", "--param", "nonsense"],
         ["--endpoints", "pool:llama", "--print-envoy", "8080"],
+        ["--endpoints", "10.0.0.1:80", "--print-envoy", "9002"],
+        ["--endpoints", "10.0.0.1:80", "--print-envoy", "8080", "--listen", "127.0.0.1:0"],
+        ["--endpoints", "10.0.0.1:80", "--buffered"],
+        ["--endpoints", "10.0.0.1:80", "--config", "nowhere.yaml"],
+        ["--endpoints", "10.0.0.1:80", "--listen", "example.invalid:9002"],
+        ["--endpoints", "10.0.0.1:80", "--listen", "192.0.2.1:9002"],
+        ["--endpoints", "10.0.0.1:80", "--param", "load_factor=-1"],
         [],
     ],
 )
 def test_the_command_refuses_in_a_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    result = CliRunner().invoke(main, ["picker", *words])
+    result = CliRunner().invoke(main, ["picker", "--quiet", "--metrics-port", "0", *words])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1

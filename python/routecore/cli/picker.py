@@ -76,6 +76,8 @@ def picker(
                 named |= parameters(text, "--param")
             chosen["params"] = named
         settings = load(chosen, environ)
+        if buffered and envoy_port is None:
+            raise RouteError("--buffered: Envoy's, and so only with --print-envoy")
         if envoy_port is not None:
             from routecore.integrations.envoy.bootstrap import bootstrap
 

@@ -34,8 +34,13 @@ def bootstrap(
         buffered: Hand the picker whole bodies in one message, instead of the standard's streams.
 
     Raises:
-        RouteError: The endpoints are a cluster's, whose gateway has its own configuration.
+        RouteError: The endpoints are a cluster's, whose gateway has its own configuration; or the
+            picker has no port, or Envoy's.
     """
+    if listening(settings.listen)[1] in (0, port):
+        raise RouteError(
+            f"print-envoy: the picker's listen {settings.listen!r} needs a port of its own"
+        )
     made: dict[str, Any] = {
         "static_resources": {
             "listeners": [_listener(settings, address, port, buffered)],

@@ -77,6 +77,7 @@ class Picker:
         self.router: CompiledRouter = self.fleet.router
         watch(self.monitor)
         self.pool: Pool = Pool(self.fleet.table.remove)
+        self.pool.on_change(self._add_rows)
         self.reads_headers: bool = bool(self.router.session_key)
         if settings.hold:
             self.router.set_hold(settings.limits())
@@ -99,13 +100,21 @@ class Picker:
             self.scraper.start()
 
     def close(self) -> None:
-        """Scrape and hear KV events no longer."""
+        """Scrape, and hear KV events and other pickers, no longer."""
         if self.scraper is not None:
             self.scraper.close()
         if self.fleet.caches is not None:
             self.fleet.caches.close()
         if self.fleet.shadow is not None:
             self.fleet.shadow.close()
+        if self.fleet.replicas is not None:
+            self.fleet.replicas.close()
+
+    def _add_rows(self) -> None:
+        """So that the first choice knows what other pickers have there."""
+        if self.fleet.replicas is not None:
+            for url in self.pool.addresses():
+                self.fleet.table.add(url)
 
     async def pick(
         self,

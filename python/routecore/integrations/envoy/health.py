@@ -14,12 +14,13 @@ class Health:
     """`liveness` always serves; `readiness` and the picker's own name do once endpoints are known.
 
     Args:
-        server: The gRPC server, before its start.
+        servers: gRPC servers, before their start.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, *servers: Any) -> None:
         self._servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        for server in servers:
+            health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
         self.is_ready: bool | None = None
 
     async def start(self) -> None:

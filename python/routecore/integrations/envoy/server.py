@@ -5,7 +5,6 @@ import contextlib
 import logging
 import signal
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,12 +12,13 @@ import grpc
 from routecore.errors import RouteError
 from routecore.integrations.envoy.decision import Picker
 from routecore.integrations.envoy.endpoints import dns, file
-from routecore.integrations.envoy.endpoints.address import listening
+from routecore.integrations.envoy.endpoints.address import listening, probe
 from routecore.integrations.envoy.endpoints.source import File, Fixed, Name
 from routecore.integrations.envoy.exchange import Exchange
 from routecore.integrations.envoy.health import EXT_PROC, Health
 from routecore.integrations.envoy.metrics import Counters
 from routecore.integrations.envoy.settings import Settings
+from routecore.integrations.envoy.tls import checked_pair
 
 _log = logging.getLogger("routecore.picker")
 OPTIONS: tuple[tuple[str, Any], ...] = (
@@ -45,6 +45,7 @@ class Server:
     Attributes:
         picker: Chooses and counts.
         port: Where it listens, once started.
+        health_port: Where the health services listen in plain text, if they do.
 
     Raises:
         RouteError: A setting is refused.
@@ -55,6 +56,10 @@ class Server:
         self.picker: Picker = Picker(settings)
         self.counters: Counters = Counters(self.picker.pool, registry)
         self.port: int = 0
+        self.health_port: int = 0
+        self._server: Any = None
+        self._plain: Any = None
+        self._closed = False
         self._exchanges: set[Exchange] = set()
         self._watching: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
@@ -70,35 +75,50 @@ class Server:
         source = self.settings.source()
         if isinstance(source, File):
             file.load(source.path)  # a mistake shows now
-        self._server = grpc.aio.server(
-            options=[*OPTIONS, ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0)]
-        )
+        reuse = ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0)
+        self._server = grpc.aio.server(options=[*OPTIONS, reuse])
+        if self.settings.health_port is not None:
+            self._plain = grpc.aio.server(options=[reuse])
         handler = grpc.stream_stream_rpc_method_handler(self._process)
         service = grpc.method_handlers_generic_handler(EXT_PROC, {"Process": handler})
         self._server.add_generic_rpc_handlers((service,))
-        self.health: Health = Health(self._server)
+        servers = [server for server in (self._server, self._plain) if server is not None]
+        self.health: Health = Health(*servers)
         await self.health.start()
         self._listen()
         self.picker.pool.on_change(self._endpoints_changed)
         self._watching = asyncio.create_task(self._watch(source))
         self.picker.start()
-        await self._server.start()
+        for server in servers:
+            await server.start()
         _log.info("picker listens on port %d", self.port)
 
     def _listen(self) -> None:
-        host, port = listening(self.settings.listen)
+        host, _ = listening(self.settings.listen)
+        pair = checked_pair(self.settings.tls_certificate, self.settings.tls_key)
+        credentials = None if pair is None else grpc.ssl_server_credentials([pair])
+        self.port = self._bound(self._server, "listen", self.settings.listen, credentials)
+        if self._plain is not None:
+            where = f"[{host}]" if ":" in host else host
+            where = f"{where}:{self.settings.health_port}"
+            self.health_port = self._bound(self._plain, "health_port", where, None)
+
+    def _bound(self, server: Any, name: str, given: str, credentials: Any) -> int:
+        """The port on which the server listens.
+
+        Raises:
+            RouteError: It cannot; says why.
+        """
+        host, port = listening(given)
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            if self.settings.tls_certificate and self.settings.tls_key:
-                pair = (_pem(self.settings.tls_key), _pem(self.settings.tls_certificate))
-                credentials = grpc.ssl_server_credentials([pair])
-                self.port = self._server.add_secure_port(where, credentials)
-            else:
-                self.port = self._server.add_insecure_port(where)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise RouteError(f"listen {self.settings.listen!r}: cannot; is the port taken?")
+            probe(host, port, shared=self.settings.workers > 1)
+            if credentials is not None:
+                return int(server.add_secure_port(where, credentials))
+            return int(server.add_insecure_port(where))
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or "cannot"
+            raise RouteError(f"{name} {given!r}: {why}") from None
 
     async def _process(self, _requests: Any, context: Any) -> None:
         exchange = Exchange(self.picker, self.counters, context)
@@ -183,21 +203,19 @@ class Server:
         await stopping
 
     async def close(self) -> None:
-        """End at once; requests that are open leave the load."""
+        """End at once; requests that are open leave the load. A second call changes nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._watching is not None:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._watching
-        await self._server.stop(0)
+        for server in (self._server, self._plain):
+            if server is not None:
+                await server.stop(0)
         self.picker.close()
         self.counters.close()
-
-
-def _pem(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise RouteError(f"tls {path!r}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from routecore.errors import RouteError
 from routecore.hold import HoldLimits
 from routecore.integrations.envoy.endpoints.address import listening
 from routecore.integrations.envoy.endpoints.source import Source, parse
+from routecore.integrations.envoy.tls import checked_pair
 from routecore.integrations.shared import defaults, misspelt, settings
 
 MAX_FALLBACKS = 8
@@ -39,6 +41,8 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
             service says that no more should come.
         drain_timeout: Seconds after that until what is still open is let go of.
         dns_every: Seconds between two look-ups of a name in DNS.
+        health_port: Port of the health services alone, in plain text, beside those of `listen`: for
+            Kubernetes' probes, which speak no TLS.
         tls_certificate: PEM file of the server's certificate chain; plain text without.
         tls_key: PEM file of its key.
     """
@@ -59,6 +63,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
     drain_delay: float = 5.0
     drain_timeout: float = 20.0
     dns_every: float = 5.0
+    health_port: int | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
 
@@ -93,13 +98,19 @@ def load(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> S
     found.checked()
     found.source()
     _ranges(found)
+    _ports(found)
+    _in_vain(found)
     if found.hold_limits and not found.hold:
         raise RouteError("hold_limits: need hold = true")
     found.limits()
     if found.hold and found.mode == "shadow":
         raise RouteError("hold: in shadow mode the gateway chooses, and nothing waits")
-    if (found.tls_certificate is None) != (found.tls_key is None):
-        raise RouteError("tls_certificate and tls_key: expected both or neither")
+    if found.workers > 1 and found.replicas is not None and found.replicas.startswith("zmq:"):
+        raise RouteError(
+            f"replicas {found.replicas!r}: one port is of one process, not of {found.workers} "
+            "workers; use redis://…, or leave it out: workers share by themselves"
+        )
+    checked_pair(found.tls_certificate, found.tls_key)
     return found
 
 
@@ -113,6 +124,7 @@ def _ranges(found: Settings) -> None:
         ("max_body_bytes", found.max_body_bytes, 1024, 1 << 30),
         ("chunk_bytes", found.chunk_bytes, 1024, 1 << 20),
         ("metrics_port", found.metrics_port or 0, 0, 65535),
+        ("health_port", found.health_port or 0, 0, 65535),
         ("drain_delay", found.drain_delay, 0, 3600),
         ("drain_timeout", found.drain_timeout, 0, 86_400),
         ("dns_every", found.dns_every, 0.1, 3600),
@@ -126,3 +138,38 @@ def _ranges(found: Settings) -> None:
             "scrape_every: expected seconds from 0.05 to 3600, or 0 for never, "
             f"got {found.scrape_every:g}"
         )
+
+
+def _ports(found: Settings) -> None:
+    """No port twice, and none beyond the last."""
+    _, port = listening(found.listen)
+    taken = {port: "listen"} if port else {}
+    wanted = []
+    if found.metrics_port:
+        last = found.metrics_port + found.workers - 1
+        if last > 65535:
+            raise RouteError(f"metrics_port: that of worker {found.workers - 1} would be {last}")
+        wanted += [("metrics_port", number) for number in range(found.metrics_port, last + 1)]
+    if found.health_port:
+        wanted.append(("health_port", found.health_port))
+    for name, number in wanted:
+        if number in taken:
+            raise RouteError(f"{name}: port {number} is that of {taken[number]}")
+        taken[number] = name
+
+
+def _in_vain(found: Settings) -> None:
+    """Settings that would change nothing."""
+    hears = bool(found.kv_events) or found.kv_events_port is not None
+    if hears and "kv_index" not in found.accepts():
+        raise RouteError(
+            f"kv_events: {found.strategy} reads none; expected prefix_cache or expected_latency"
+        )
+    for name in ("tokenizer", "kv_replay_port"):
+        if getattr(found, name) is not None and not hears:
+            raise RouteError(f"{name}: only KV events need it; set kv_events or kv_events_port")
+    if not found.metrics_path.startswith("/"):
+        raise RouteError(f"metrics_path: expected /…, got {found.metrics_path!r}")
+    folder = Path(found.shadow_file).parent
+    if found.mode == "shadow" and not os.access(folder, os.W_OK | os.X_OK):
+        raise RouteError(f"shadow_file {found.shadow_file!r}: cannot write into {str(folder)!r}")

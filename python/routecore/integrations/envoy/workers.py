@@ -73,12 +73,13 @@ async def run(settings: Settings, number: int = 0, *, with_parent: bool = False)
     if parent is not None:
         loop = asyncio.get_running_loop()
         loop.add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
-    await server.start()
-    gc.collect()
-    gc.freeze()  # what is there now stays: the collector need not look through it again and again
     try:
+        await server.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look at it again and again
         await server.serve()
     finally:
+        await server.close()
         if settings.metrics_port:
             metrics.shutdown()
             metrics.server_close()

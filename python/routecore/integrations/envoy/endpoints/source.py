@@ -1,5 +1,6 @@
 """What the setting `endpoints` says: where a picker's endpoints come from."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,11 @@ Source: TypeAlias = Fixed | File | Name | InferencePool | Service | Pods
 Cluster: TypeAlias = InferencePool | Service | Pods
 
 
+_HOST = re.compile(r"[\w.:%-]+|\[[\w.:%]+\]")
+# Of objects in Kubernetes.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
 def parse(given: str | list[str]) -> Source:
     """The source that the setting names.
 
@@ -79,14 +85,16 @@ def parse(given: str | list[str]) -> Source:
         raise RouteError(f"endpoints: expected {_FORMS}")
     if colon and kind == "dns":
         host, _, port = rest.rpartition(":")
-        if not host:
-            raise RouteError(f"endpoints {given!r}: expected dns:HOST:PORT")
+        if not _HOST.fullmatch(host):
+            raise RouteError(f"endpoints {given!r}: expected dns:HOST:PORT, without http://")
         return Name(host.strip("[]"), _port(port, given))
     if colon and kind in ("pool", "service", "pods"):
         slash = rest.partition("/")
         # A label's own name may have a slash as well, after a domain; namespaces have no dots.
         spaced = bool(slash[1]) and "=" not in slash[0] and "." not in slash[0]
         namespace, name = (slash[0], slash[2]) if spaced else (None, rest)
+        if namespace is not None and not _NAME.fullmatch(namespace):
+            raise RouteError(f"endpoints {given!r}: {namespace!r} is no name of a namespace")
         return _cluster(kind, name, namespace, given)
     if Path(given).suffix in (".yaml", ".yml", ".json"):
         return File(Path(given))
@@ -95,16 +103,18 @@ def parse(given: str | list[str]) -> Source:
 
 def _cluster(kind: str, name: str, namespace: str | None, given: str) -> Cluster:
     if kind == "pool":
-        if not name or ":" in name or namespace == "":
+        if not _NAME.fullmatch(name):
             raise RouteError(f"endpoints {given!r}: expected pool:[NAMESPACE/]NAME")
         return InferencePool(name, namespace)
     head, colon, port = name.rpartition(":")
     if kind == "service":
         name = head if colon else name
-        if not name or namespace == "":
+        if not _NAME.fullmatch(name):
             raise RouteError(f"endpoints {given!r}: expected service:[NAMESPACE/]NAME[:PORT]")
+        if port.isdecimal():
+            _port(port, given)
         return Service(name, namespace, port if colon else None)
-    if "=" not in head or namespace == "":
+    if "=" not in head:
         raise RouteError(f"endpoints {given!r}: expected pods:[NAMESPACE/]LABEL=VALUE,…:PORT")
     return Pods(head, namespace, _port(port, given))
 
