@@ -76,12 +76,12 @@ def test_at_its_end_answers_go_on_and_new_requests_are_still_taken() -> None:
 
 
 @contextlib.asynccontextmanager
-async def process(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(*words: str, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
     made = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "routecore", "picker", "--metrics-port", "0", *words),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "ROUTECORE_DRAIN_DELAY": "0"},
+        env={**os.environ, "ROUTECORE_DRAIN_DELAY": "0", **variables},
     )
     try:
         yield made
