@@ -141,3 +141,30 @@ def test_the_configurations_ask_for_the_picker_s_own_service(name: str) -> None:
     }
     (check,) = clusters["picker"]["health_checks"]
     assert check["grpc_health_check"]["service_name"] == EXT_PROC
+
+
+def test_the_image_has_what_it_copies_and_installs() -> None:
+    """Without a container runtime: the recipe's files and extras are there, its ports are ours."""
+    import tomllib
+
+    root = DEPLOY.parent
+    lines = (DEPLOY / "image/Containerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    copied: set[str] = set()
+    for word, rest in steps:
+        if word == "COPY" and not rest.startswith("--from"):
+            *sources, _ = rest.split()
+            assert all((root / source).exists() for source in sources)
+            copied.update(sources)
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    named = {project["readme"], *project["license-files"], "pyproject.toml", "Cargo.lock"}
+    assert named <= copied
+    members = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["members"]
+    assert {member.split("/")[0] for member in members} <= copied
+    (install,) = [rest for word, rest in steps if word == "RUN" and "pip install" in rest]
+    extras = install.partition("'.[")[2].partition("]'")[0].split(",")
+    assert set(extras) <= project["optional-dependencies"].keys()
+    (exposed,) = [rest.split() for word, rest in steps if word == "EXPOSE"]
+    settings = load({"endpoints": "10.0.0.1:80"}, {})
+    assert {str(listening(settings.listen)[1]), str(settings.metrics_port)} <= set(exposed)
+    assert steps[-1] == ["CMD", '["picker"]']
