@@ -140,7 +140,7 @@ def test_the_first_sentence_names_the_best_and_its_gain() -> None:
     assert text(words.verdict(figures)).startswith("prefix_affinity serves this traffic best: ")
     best = figures.ranked[0]
     gain = round(100 * (1 - best.against["ttft_ms.mean"].ratio))
-    assert f"{gain} % sooner than round_robin" in text(words.verdict(figures))
+    assert f"{gain} % faster than round_robin" in text(words.verdict(figures))
     assert "more than noise (5 seeds" in words.certainty(figures)
 
 

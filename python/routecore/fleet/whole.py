@@ -247,7 +247,8 @@ def _router(strategy: "str | CompiledRouter", params: Mapping[str, Any]) -> Comp
     kind = ROUTERS.get(strategy)
     if kind is None:
         raise RouteError(f"strategy: unknown {unknown(strategy, ROUTERS)}")
-    try:
-        return new_instance(kind, **params)
-    except TypeError as error:
-        raise RouteError(f"{strategy}: {error}") from None
+    known = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    for name in params:
+        if name not in known:
+            raise RouteError(f"{strategy} takes no parameter {unknown(name, known)}")
+    return new_instance(kind, **params)

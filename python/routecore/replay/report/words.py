@@ -52,7 +52,7 @@ def _names(names: list[str]) -> str:
 
 def _by(found: Difference) -> str:
     off = 100 * (found.ratio - 1)
-    return f"{abs(off):.0f}{_GAP}% {'sooner' if off < 0 else 'later'}"
+    return f"{abs(off):.0f}{_GAP}% {'faster' if off < 0 else 'slower'}"
 
 
 def verdict(figures: Figures) -> list[tuple[str, bool]]:
