@@ -284,7 +284,7 @@ def test_fresh_dicts_are_known_by_their_ids(
     group = callback._groups["m"]
     met: list[Any] = []
     monkeypatch.setattr(
-        group, "meet", lambda found: met.append(found) or type(group).meet(group, found)
+        group, "read", lambda found: met.append(found) or type(group).read(group, found)
     )
     assert {ask(host, deployments(3))[0] for _ in range(6)} == {"d0", "d1", "d2"}
     assert met == []

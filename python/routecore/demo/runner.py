@@ -19,7 +19,7 @@ from routecore import (
     RequestStatsMonitor,
     SingletonABCMeta,
 )
-from routecore.demo import hearing
+from routecore.demo import cache_events
 from routecore.demo.block_log import BlockLog
 from routecore.demo.engine import Engine
 from routecore.demo.envoy import BehindEnvoy, behind_envoy
@@ -138,7 +138,7 @@ async def run(
     try:
         async with contextlib.AsyncExitStack() as stack:
             publishers = (
-                stack.enter_context(hearing.publishers(endpoints * ranks)) if kv_events else []
+                stack.enter_context(cache_events.publishers(endpoints * ranks)) if kv_events else []
             )
             logs: list[BlockLog | None] = [publisher.log() for publisher in publishers]
             logs = logs or [None] * (endpoints * ranks)
@@ -158,8 +158,8 @@ async def run(
             gateway = Gateway(infos, session, hold=hold)
             index = None
             if kv_events:
-                index = stack.enter_context(hearing.listening(infos, publishers))
-                gateway.held = functools.partial(hearing.held, index)
+                index = stack.enter_context(cache_events.listening(infos, publishers))
+                gateway.held = functools.partial(cache_events.held, index)
             url = await stack.enter_async_context(serve(gateway.app))
             for name in strategies:
                 if stop.is_set():
@@ -211,7 +211,7 @@ def _installed(
         monitor = RequestStatsMonitor(60.0, table=table)
         options: dict[str, Any] = {"seed": seed}
         if index is not None and issubclass(ROUTERS[name], CacheRouter):
-            options |= {"kv_index": index, "prompt_tokens": hearing.token_ids}
+            options |= {"kv_index": index, "prompt_tokens": cache_events.token_ids}
         router = ROUTERS[name](**options)
         gateway.use(router, monitor, scraper.get_engine_stats)
         scraper.start()

@@ -124,9 +124,9 @@ class Hold:
                 self._settle(waiter.number, error)
             return
         for verdict in verdicts:
-            self._hear(verdict, sources[2])
+            self._act_on(verdict, sources[2])
 
-    def _hear(self, verdict: tuple[Any, ...], request_stats: Any) -> None:
+    def _act_on(self, verdict: tuple[Any, ...], request_stats: Any) -> None:
         number, url, waited, reason, retry_after = verdict
         if url is not None:
             with self._lock:
@@ -184,7 +184,7 @@ class Hold:
 
     def _round(self) -> None:
         for verdict in self._core.expired(time.monotonic()):
-            self._hear(verdict, None)
+            self._act_on(verdict, None)
         numbers = self._core.due()
         with self._lock:
             due = [self._waiters[number] for number in numbers if number in self._waiters]

@@ -25,7 +25,7 @@ impl Fleet {
         }
         if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
             if seen.waited_ms < QUICK * seen.work.prefill_us as f64 / 1e3 {
-                self.load.put_by(row, request, seen);
+                self.load.defer_first_token(row, request, seen);
             } else if self.is_typical(row) {
                 self.speed.first_token(&mut self.table, row, &seen, self.load.time_of(time));
             }
@@ -45,7 +45,7 @@ impl Fleet {
         let done = outcome == Outcome::Served;
         let over = self.load.observed(&mut self.table, row, time);
         let is_answer = done && found.is_some_and(|found| is_answer(&found, over));
-        if let Some(seen) = self.load.take_by(row, request) {
+        if let Some(seen) = self.load.take_deferred(row, request) {
             // Where no time passes it says nothing; who left says nothing against the endpoint.
             let stands = found.is_some_and(|found| over <= found.start);
             let left = matches!(outcome, Outcome::Failed(Reason::Client, _));

@@ -38,8 +38,8 @@ class Group:
         self._look = 0
         self._behind: dict[str, tuple[str, str]] = {}
 
-    def knows(self, deployments: list[Any]) -> bool:
-        """Whether these are the deployments that were met last, as far as a look at some tells.
+    def is_current(self, deployments: list[Any]) -> bool:
+        """Whether these are the deployments that were read last, as far as a look at some tells.
 
         LiteLLM up to 1.108 hands the same dicts out until one changes; since then it makes them
         anew for each request. Of those both ends and one more, in turn, are compared by their ids,
@@ -60,7 +60,7 @@ class Group:
             and id_of(deployments[look]) == ids[look]
         )
 
-    def meet(self, deployments: list[Any]) -> tuple[str, ...]:
+    def read(self, deployments: list[Any]) -> tuple[str, ...]:
         """Read them; gives their ids."""
         ids = ids_of(deployments)
         if ids != self.ids:
@@ -77,7 +77,7 @@ class Group:
         return ids
 
     def named(self, name: str, deployments: Sequence[Deployment]) -> Deployment | None:
-        """The deployment of that id where it was when they were met; None if another is there."""
+        """The deployment of that id where it was when they were read; None if another is there."""
         at = self._places.get(name, len(deployments))
         if at >= len(deployments) or id_of(deployments[at]) != name:
             return None

@@ -92,8 +92,8 @@ class RoutecoreCallback(CustomLogger):
             if group is None:
                 return healthy_deployments
             fleet, kwargs = group.fleet, request_kwargs or {}
-            if not group.knows(healthy_deployments):
-                self._calls.know(group.meet(healthy_deployments), fleet)
+            if not group.is_current(healthy_deployments):
+                self._calls.know(group.read(healthy_deployments), fleet)
             candidates: Sequence[Any] = healthy_deployments
             ids, endpoints = group.ids, group.endpoints
             if group.narrows or failed_before(kwargs):
@@ -118,7 +118,7 @@ class RoutecoreCallback(CustomLogger):
                 return [candidates[ids.index(ours)]]
             found = group.named(ours, healthy_deployments)
             if found is None:  # it is not among these, which are others than those known
-                self._calls.know(group.meet(healthy_deployments), fleet)
+                self._calls.know(group.read(healthy_deployments), fleet)
                 ours = fleet.choose(group.endpoints, headers, body)
                 found = healthy_deployments[group.ids.index(ours)]
             return [found]

@@ -16,7 +16,7 @@ from routecore.integrations.shared.retry_after import seconds_of
 _BUSY = (429, 503)
 
 
-class Heard:
+class TracedWrapper:
     """Stands for the host's client wrapper; each session that it hands out is traced.
 
     Args:
@@ -93,5 +93,5 @@ _trace = _made()
 def listen(app: Any) -> None:
     """Hear the requests of the host's application. Again: no change."""
     wrapper = getattr(app.state, "aiohttp_client_wrapper", None)
-    if wrapper is not None and not isinstance(wrapper, Heard):
-        app.state.aiohttp_client_wrapper = Heard(wrapper)
+    if wrapper is not None and not isinstance(wrapper, TracedWrapper):
+        app.state.aiohttp_client_wrapper = TracedWrapper(wrapper)

@@ -128,7 +128,7 @@ class Decision:
             raise RouteError(f"{self.strategy}: needs at least one endpoint")
         began = time.perf_counter()
         try:
-            self._hear(endpoints)
+            self._follow_events(endpoints)
             lifecycle = follow(request)
             given = lifecycle.body if body is None else body
             route = self.router.route_request if rule is None else rule
@@ -155,7 +155,7 @@ class Decision:
         )
         return None
 
-    def _hear(self, endpoints: Sequence[Any]) -> None:
+    def _follow_events(self, endpoints: Sequence[Any]) -> None:
         """Keep up with whose KV events there are to hear."""
         if self.caches is None:
             return
@@ -180,7 +180,7 @@ class Decision:
             HTTPException: 429, too many wait or for too long.
         """
         try:
-            self._hear(endpoints)
+            self._follow_events(endpoints)
             lifecycle = follow(request)
             given = lifecycle.body if body is None else body
             asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
@@ -200,7 +200,7 @@ class Decision:
         url: str = go.url
         return url if self.ranks is None else send(url, lifecycle)
 
-    def beside(
+    def record_beside(
         self,
         url: str,
         endpoints: Sequence[Any],
@@ -223,7 +223,7 @@ class Decision:
         if shadow is None:
             return
         try:
-            self._hear(endpoints)
+            self._follow_events(endpoints)
             lifecycle = follow(request)
             given = lifecycle.body if body is None else body
             asked = (endpoints, engine_stats, _shadow_stats(), request, given)

@@ -95,7 +95,7 @@ class _Called(Routed):
         url: str = super().route_request(  # type: ignore[misc]
             endpoints, engine_stats, request_stats, request
         )
-        self.decision.beside(url, endpoints, engine_stats, request, request_json)
+        self.decision.record_beside(url, endpoints, engine_stats, request, request_json)
         return url
 
 
@@ -126,7 +126,7 @@ class _Awaited(Routed):
             endpoints, engine_stats, request_stats, request, request_json
         )
         rule = self._rule()
-        self.decision.beside(url, endpoints, engine_stats, request, request_json, rule)
+        self.decision.record_beside(url, endpoints, engine_stats, request, request_json, rule)
         return url
 
 

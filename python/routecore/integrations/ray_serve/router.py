@@ -24,7 +24,7 @@ from routecore.integrations.ray_serve.prompt import body_of
 from routecore.integrations.ray_serve.replica_state import PENDING, Accepted, ReplicaState
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
-from routecore.integrations.shared.older_routers import beside
+from routecore.integrations.shared.older_routers import warn_of_older
 from routecore.integrations.shared.ray_telemetry import RayTelemetry
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice
@@ -86,7 +86,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             if read.hold:
                 _log.warning("routecore %r: hold has no effect in Ray Serve", name)
             self._telemetry.chosen(read.mode)
-            beside(name, self)
+            warn_of_older(name, self)
         except (RouteError, TypeError) as error:
             _log.error("routecore %r: %s. Power of two routes until this is mended.", name, error)
 

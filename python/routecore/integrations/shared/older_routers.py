@@ -12,7 +12,7 @@ _log = logging.getLogger("ray.serve.routecore")
 _living: dict[str, WeakSet[Any]] = {}
 
 
-def beside(name: str, new: Any) -> None:
+def warn_of_older(name: str, new: Any) -> None:
     """Say that handles made before go on with a router of other settings."""
     known = _living.setdefault(name, WeakSet())
     assert new._fleet is not None

@@ -164,23 +164,23 @@ impl Load {
         Some(flights[next_to_end(flights, row)?].glimpse())
     }
 
-    /// Its first token, reported just now, is put by: nobody has learned from it, nor does the index
+    /// Its first token, reported just now, is deferred: nothing was learned from it, nor does the index
     /// take the prompt for computed.
-    pub fn put_by(&mut self, row: u32, request: u128, seen: FirstToken) {
+    pub fn defer_first_token(&mut self, row: u32, request: u128, seen: FirstToken) {
         self.settled.retain(|&(at, pin, fate)| {
             (at, Some(pin), fate) != (row, seen.work.pin, Fate::Computed)
         });
         let Some(flights) = self.flights.get_mut(&request) else { return };
         if let Some(at) = next_to_end(flights, row) {
-            flights[at].put_by = Some(seen);
+            flights[at].deferred = Some(seen);
         }
     }
 
-    /// Takes the first token that was put by.
-    pub fn take_by(&mut self, row: u32, request: u128) -> Option<FirstToken> {
+    /// Takes the first token that was deferred.
+    pub fn take_deferred(&mut self, row: u32, request: u128) -> Option<FirstToken> {
         let flights = self.flights.get_mut(&request)?;
         let at = next_to_end(flights, row)?;
-        flights[at].put_by.take()
+        flights[at].deferred.take()
     }
 
     /// The engine has computed what was pinned.

@@ -28,7 +28,7 @@ pub(super) struct Flight {
     /// The row's generation when it was sent; see [`crate::health`].
     pub generation: u32,
     /// Its first token, as long as nothing was learned from it.
-    pub put_by: Option<FirstToken>,
+    pub deferred: Option<FirstToken>,
 }
 
 impl Flight {

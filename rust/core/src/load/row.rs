@@ -184,7 +184,7 @@ impl RowLoad {
             mark: Meter::default(),
             generated: None,
             generation: self.generation,
-            put_by: None,
+            deferred: None,
         }
     }
 

@@ -1,4 +1,4 @@
-"""What a live demo hears of its engines' caches: their event sockets, and who listens."""
+"""What a live demo receives of its engines' caches: their event sockets, and who listens."""
 
 import contextlib
 from collections.abc import Iterator
