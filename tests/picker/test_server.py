@@ -176,7 +176,6 @@ def test_workers_share_a_port_and_come_back() -> None:
                         lines.append((await made.stderr.readline()).decode())
 
             await read(2)
-            assert any("counts its own requests" in line for line in lines)
             (child, *_) = await children(made.pid)
             os.kill(child, signal.SIGKILL)
             await read(3)

@@ -1,13 +1,18 @@
 """Several processes on one port: each is a picker, and one process keeps them running."""
 
 import asyncio
+import atexit
 import contextlib
 import gc
+import importlib.util
 import logging
 import multiprocessing
+import shutil
 import signal
+import tempfile
 import time
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -109,11 +114,7 @@ class Workers:
         """
         for wanted in (signal.SIGTERM, signal.SIGINT):
             signal.signal(wanted, self._stop)
-        _log.warning(
-            "%d workers share the port; each counts its own requests and keeps its own index, and "
-            "sees an n-th of the load",
-            self._settings.workers,
-        )
+        self._settings = _as_one(self._settings)
         try:
             for number in range(self._settings.workers):
                 self._start(number)
@@ -135,6 +136,7 @@ class Workers:
             if process.is_alive():
                 continue
             process.join()
+            self._clear(process.pid)
             if self._stopping:
                 del self._running[number]
             elif process.exitcode == 2:  # it would refuse them again
@@ -145,8 +147,30 @@ class Workers:
                     time.sleep(1.0)
                 self._start(number)
 
+    def _clear(self, pid: int) -> None:
+        """Nobody need look for the socket of a worker that is no more."""
+        address = self._settings.replicas or ""
+        if address.startswith("zmq+ipc://"):
+            for path in Path(address.removeprefix("zmq+ipc://")).glob(f"{pid}-*.sock"):
+                path.unlink(missing_ok=True)
+
     def _stop(self, _number: int, _frame: Any) -> None:
         self._stopping += 1
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 process.terminate() if self._stopping < 3 else process.kill()
+
+
+def _as_one(settings: Settings) -> Settings:
+    """The settings with which workers hear each other, in a folder that the user alone can read.
+
+    Raises:
+        ImportError: pyzmq is missing; names the extra.
+    """
+    if settings.replicas is not None:
+        return settings
+    if importlib.util.find_spec("zmq") is None:
+        raise ImportError("several workers need pyzmq: pip install 'routecore[envoy]'")
+    folder = tempfile.mkdtemp(prefix="routecore-workers-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return msgspec.structs.replace(settings, replicas=f"zmq+ipc://{folder}")
