@@ -45,9 +45,9 @@ pub struct EndpointList {
 const WHOLE: usize = 256;
 /// Places of a longer list that are looked at each time.
 pub const LOOKS: usize = 16;
-/// Places of a list up to that long whose objects, which may have changed, are looked at each time:
-/// beside those that are out, and the one that is about to be chosen.
-const TURNS: usize = 2;
+/// Places of a list up to that long whose objects may have changed, and that are looked at each
+/// time: beside those that are out, and the one that is about to be chosen.
+const TURNS: usize = 1;
 
 /// Lists met so far.
 static LISTS: AtomicU64 = AtomicU64::new(0);

@@ -8,6 +8,7 @@ mod choice;
 mod chosen;
 mod columns;
 mod decide;
+mod eight;
 mod endpoint_list;
 mod errors;
 mod fallbacks;

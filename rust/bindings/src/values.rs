@@ -12,12 +12,13 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyType};
 use routecore::Stat;
 
 use crate::attribute::Optional;
+use crate::eight::{Eight, Placed};
 use crate::endpoint_list::EndpointList;
 use crate::errors::tolerated;
 
 /// Whose objects: the engines' own stats, or the router's count of their requests.
 #[derive(Clone, Copy, PartialEq)]
-enum Side {
+pub enum Side {
     Engine,
     Requests,
 }
@@ -32,6 +33,7 @@ struct Values {
     active: Optional,
     /// A type of objects that may change.
     thawed: Option<Py<PyType>>,
+    eight: Option<Eight>,
 }
 
 /// What the plain path knows of a list's endpoints.
@@ -139,9 +141,6 @@ impl Values {
                 looked_up += 1;
             }
         }
-        for (at, object) in &changed {
-            self.take(*at, side, Some(object))?;
-        }
         for (at, url) in strings.iter().enumerate().skip(looked_up) {
             let url = url.bind(py);
             let object = match dict {
@@ -150,11 +149,39 @@ impl Values {
                 None => tolerated(py, mapping.get_item(url))?,
             };
             let kept = self.objects[at].as_ref().map(|kept| kept.bind(py));
-            if object.is_none() || !object.as_ref().is_some_and(|o| kept.is_some_and(|k| o.is(k))) {
-                self.take(at, side, object.as_ref())?;
+            match object {
+                Some(object) if kept.is_some_and(|kept| object.is(kept)) => {}
+                Some(object) => changed.push((at, object)),
+                None => self.take(at, side, None)?,
             }
         }
+        let done = self.take_eights(side, &changed)?;
+        for (at, object) in &changed[done..] {
+            self.take(*at, side, Some(object))?;
+        }
         Ok(())
+    }
+
+    /// Reads as many of these as can be read eight at once; how many.
+    fn take_eights(&mut self, side: Side, changed: &[Placed<'_>]) -> PyResult<usize> {
+        let Some((_, object)) = changed.first().filter(|_| changed.len() >= 8) else {
+            return Ok(0);
+        };
+        if self.is_frozen(side, object) {
+            return Ok(0);
+        }
+        let eight = match self.eight.take().filter(|eight| eight.fits(object)) {
+            Some(eight) => eight,
+            None => Eight::of(side, &self.stats, object)?,
+        };
+        let eight = self.eight.insert(eight);
+        let done = eight.read(changed, &mut self.columns)?;
+        for (at, _) in &changed[..done] {
+            if self.objects[*at].is_some() {
+                self.objects[*at] = None;
+            }
+        }
+        Ok(done)
     }
 
     /// Reads one endpoint's object, and keeps it if its values can never change.
@@ -230,7 +257,7 @@ fn value(
 }
 
 /// A finite number ≥ 0, or not known. Only exact floats and ints cannot change themselves.
-fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> PyResult<f64> {
+pub fn number(value: &Bound<'_, PyAny>, settled: &mut bool) -> PyResult<f64> {
     if value.is_exact_instance_of::<PyFloat>() {
         let read = value.extract::<f64>().unwrap_or(f64::NAN);
         return Ok(if read.is_finite() && read >= 0.0 { read } else { f64::NAN });
