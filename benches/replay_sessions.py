@@ -2,11 +2,13 @@
 
 A script: `python benches/replay_sessions.py [--seeds 3]`. The circle of the failure modes: 96
 sessions of some 16,000 tokens and 25 turns on 8 engines, whose caches hold them all, a half or a
-third. Prints Markdown: output tokens a second, mean TTFT and mean E2E in seconds without a hold,
-with one of requests, and with one of sessions.
+third; between two turns of a session passes one second on average, as with agents' tools, or five.
+Prints Markdown: output tokens a second, mean TTFT and mean E2E in seconds without a hold, with one
+of requests, and with one of sessions.
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +24,7 @@ ENGINES = (
     "dynamo-polynomial",
 )
 SETS = (0.5, 1.0, 2.0, 3.0)
+PAUSES_S = (1.0, 5.0)
 HOLDS = {"none": False, "requests": True, "sessions": HoldLimits(sessions="session")}
 
 
@@ -50,12 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    print(f"| engine | contexts / KV | {' | '.join(HOLDS)} |")
-    print("|---" * (len(HOLDS) + 2) + "|")
-    for engine in ENGINES:
-        for size in SETS:
-            row = [replays(_circle(), engine, size, hold, args.seeds) for hold in HOLDS.values()]
-            print(f"| {engine} | {size:g} | {' | '.join(row)} |", flush=True)
+    print(f"| engine | pause s | contexts / KV | {' | '.join(HOLDS)} |")
+    print("|---" * (len(HOLDS) + 3) + "|")
+    for engine, pause, size in itertools.product(ENGINES, PAUSES_S, SETS):
+        trace = _circle(1e3 * pause)
+        row = [replays(trace, engine, size, hold, args.seeds) for hold in HOLDS.values()]
+        print(f"| {engine} | {pause:g} | {size:g} | {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,31 @@ class Pending:
             internal_request_id=f"r{number}", session_id=session, multiplexed_model_id=model
         )
         self.routing_context = SimpleNamespace(should_backoff=False)
+        self.future = Future()
+
+
+class Future:
+    """As much of the request's future as an adapter may touch."""
+
+    error: BaseException | None = None
+
+    def done(self) -> bool:
+        return self.error is not None
+
+    def set_exception(self, error: BaseException) -> None:
+        self.error = error
+
+
+class BackPressureError(Exception):
+    def __init__(
+        self,
+        num_queued_requests: int,
+        max_queued_requests: int,
+        status_code: int = 503,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(num_queued_requests, max_queued_requests, status_code, retry_after_s)
+        self.status_code, self.retry_after_s = status_code, retry_after_s
 
 
 class LocalityMixin:
@@ -109,7 +134,10 @@ def install(patch: pytest.MonkeyPatch) -> dict[str, float]:
     for kind in ("Counter", "Gauge", "Histogram"):
         setattr(metrics, kind, _Metric)
     modules["ray.util"].metrics = metrics  # type: ignore[attr-defined]
+    errors = ModuleType("ray.serve.exceptions")
+    errors.BackPressureError = BackPressureError  # type: ignore[attr-defined]
     modules |= {"ray.serve.request_router": surface, "ray.util.metrics": metrics}
+    modules["ray.serve.exceptions"] = errors
     for name, module in modules.items():
         patch.setitem(sys.modules, name, module)
     for name in [m for m in sys.modules if m.startswith("routecore.integrations.ray_serve")]:

@@ -436,3 +436,106 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ImportError, match=r"pip install 'routecore\[ray\]'"):
         # The class is what Ray Serve asks for; the package alone can be imported without it.
         _ = importlib.import_module("routecore.integrations.ray_serve").RoutecoreRequestRouter
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if happened():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never happened")
+
+
+# A prompt of some 6,000 tokens on replicas taken to hold 8,000: one fits, a second does not.
+HELD = {"strategy": "prefix_cache", "hold": True, "kv_tokens": 8_000.0}
+
+
+def held(number: int) -> Pending:
+    return Pending(number, SimpleNamespace(prompt=f"{number:05d} of its own " * 1_200))
+
+
+def send(router: Any, pending: Pending, rank: list[list[Any]]) -> Any:
+    replica_id = rank[0][0].replica_id
+    router.on_send_request(replica_id)
+    router.on_request_routed(pending, replica_id, None)
+    return replica_id
+
+
+def test_with_a_hold_requests_wait_until_a_replica_has_room(
+    make: Any, metrics: dict[str, float]
+) -> None:
+    router = make(replicas=2, **HELD)
+
+    async def inside() -> None:
+        def choose(pending: Pending) -> asyncio.Task[Any]:
+            return asyncio.create_task(
+                router.choose_replicas(list(router._replicas.values()), pending)
+            )
+
+        first, second, third, fourth = (held(number) for number in range(4))
+        home = send(router, first, await choose(first))
+        before = await choose(second)
+        assert await choose(second) == before, "asked again, it does not wait for its own place"
+        other = send(router, second, before)
+        assert {home.unique_id, other.unique_id} == {"r0", "r1"}
+        hold, waits, leaves = router._fleet.router.hold, choose(third), choose(fourth)
+        await _until(lambda: hold.counts.waiting == 2)
+        router._tick()
+        assert metrics["routecore_waiting_requests"] == 2
+        leaves.cancel()  # as Serve does when the caller leaves
+        await _until(leaves.done)
+        assert (hold.counts.waiting, waits.done()) == (1, False)
+        router.on_request_completed(other, second.metadata.internal_request_id)
+        assert (await waits)[0][0].replica_id == other
+        assert (hold.counts.held, hold.counts.left, hold.counts.waiting) == (1, 1, 0)
+
+    asyncio.run(inside())
+
+
+def test_who_waits_finds_a_replica_that_came_meanwhile_and_nobody_where_all_left(
+    make: Any,
+) -> None:
+    router = make(replicas=1, **HELD)
+
+    async def inside() -> None:
+        def choose(pending: Pending) -> asyncio.Task[Any]:
+            return asyncio.create_task(
+                router.choose_replicas(list(router._replicas.values()), pending)
+            )
+
+        first, second, third = (held(number) for number in range(3))
+        home = send(router, first, await choose(first))
+        hold, waits = router._fleet.router.hold, choose(second)
+        await _until(lambda: hold.counts.waiting == 1)
+        router.update_replicas([*router._replicas.values(), Replica("r9")])
+        hold.pump()
+        found = (await waits)[0]
+        assert [replica.replica_id.unique_id for replica in found] == ["r9"]
+        send(router, second, [found])
+        last = choose(third)
+        await _until(lambda: hold.counts.waiting == 1)
+        router.update_replicas([])
+        hold.pump()
+        assert (await last, third.future.done(), router._fleet.faults) == ([[]], False, 0)
+        assert home.unique_id == "r0"
+
+    asyncio.run(inside())
+
+
+def test_beyond_the_bounds_of_a_hold_serves_own_error_says_when_to_come_again(
+    make: Any, metrics: dict[str, float]
+) -> None:
+    router = make(replicas=1, hold_limits={"max_requests": 0}, **HELD)
+
+    async def inside() -> None:
+        first, second = held(0), held(1)
+        send(router, first, await router.choose_replicas(list(router._replicas.values()), first))
+        ranks = await router.choose_replicas(list(router._replicas.values()), second)
+        assert [len(rank) for rank in ranks] == [1]  # so that Serve looks at the request, and stops
+        assert isinstance(second.future.error, ray_stand_in.BackPressureError)
+        assert (second.future.error.status_code, second.future.error.retry_after_s) == (429, 1.0)
+        router._tick()
+        assert metrics["routecore_rejected_requests requests"] == 1
+        assert router._fleet.faults == 0
+
+    asyncio.run(inside())

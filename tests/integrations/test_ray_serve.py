@@ -22,6 +22,7 @@ pytest.importorskip("ray.serve", reason="Ray Serve is not installed: make test-h
 import ray
 from ray import serve
 from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import BackPressureError
 from routecore.integrations.shared.shadow import summarise
 
 pytestmark = [
@@ -60,7 +61,8 @@ class Engine:
         self._sick = self._sick or sick
         if self._sick:
             raise ValueError("sick")
-        await asyncio.sleep(wait)
+        query = getattr(request, "query_params", {})  # over HTTP
+        await asyncio.sleep(float(query.get("wait", wait)))
         return os.getpid()
 
     async def stream(self, request: Any = None) -> AsyncIterator[int]:
@@ -254,6 +256,48 @@ def test_shadow_mode_changes_nothing_and_records(tmp_path: Any) -> None:
     assert found.hit_rate["ours"] > 0.7  # new to each of two replicas once, at most
     assert found.hit_rate["host"] is not None and found.latency_ms["ours"] is not None
     assert found.took_ms is not None
+
+
+def test_with_a_hold_calls_wait_and_beyond_its_bounds_the_caller_is_told_when_to_come() -> None:
+    settings = {"strategy": "prefix_cache", "hold": True, "kv_tokens": 1_000.0}
+    handle = deploy("held", 1, **settings)
+    calls = [handle.remote(Chat(text), wait=0.3) for text in TEXTS[:3]]
+    assert len({call.result() for call in calls}) == 1
+    hold = router_of(handle)._fleet.router.hold
+    # Serve asks again where a replica is slow to say how many requests it has.
+    assert hold.counts.admitted >= 3 and hold.counts.held >= 1 and hold.counts.waiting == 0
+    assert settled(handle) == 0
+    shut = deploy("shut", 1, hold_limits={"max_requests": 0}, **settings)
+    assert shut.remote(Chat(TEXTS[2])).result() and settled(shut) == 0
+    first = shut.remote(Chat(TEXTS[0]), wait=5.0)
+    while not router_of(shut)._fleet.monitor.in_flight:
+        time.sleep(0.02)
+    with pytest.raises(BackPressureError) as refused:
+        shut.remote(Chat(TEXTS[1])).result()
+    assert (refused.value.status_code, refused.value.retry_after_s) == (429, 1.0)
+    assert first.result()
+    assert shut.remote(Chat(TEXTS[1])).result()
+
+
+def test_the_http_proxy_answers_429_where_a_hold_refuses() -> None:
+    deploy(
+        *("busy", 1),
+        route="/busy",
+        strategy="prefix_cache",
+        kv_tokens=100.0,
+        hold=True,
+        hold_limits={"max_requests": 0},
+    )
+    url = f"http://127.0.0.1:{PORT}/busy"
+
+    def get(number: int) -> httpx.Response:
+        return httpx.get(url, params={"wait": 3.0, "number": number}, timeout=60)
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(get, range(4)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.headers["retry-after"] for answer in refused} == {"1"}
 
 
 def test_the_http_proxy_keeps_sessions_together() -> None:

@@ -214,7 +214,7 @@ def goes_back(strategy: str, seed: int) -> bool:
 
 
 @cache
-def _circle() -> Trace:
+def _circle(pause_ms: float = 5e3) -> Trace:
     """96 sessions of some 16,000 tokens, 25 turns each, five seconds between them."""
     draws, trace, fresh = np.random.default_rng(7), Trace(BLOCK, "circle"), 0
     for session in range(96):
@@ -226,7 +226,7 @@ def _circle() -> Trace:
             length = prompt + output
             after = [last] if last >= 0 else []
             needed = ids[: -(-length // BLOCK)]
-            delay = float(draws.exponential(5e3))
+            delay = float(draws.exponential(pause_ms))
             last = trace.add(
                 start, prompt, output, needed, session=session, after=after, delay_ms=delay
             )

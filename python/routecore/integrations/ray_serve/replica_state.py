@@ -59,3 +59,10 @@ class Accepted:
         self.state, self.token = state, token
         self.is_heard = self.is_over = False
         self.outcome: Reason | Literal["pending"] | None = PENDING
+
+
+def put(into: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
+    """Add to a dict that forgets its oldest above a limit."""
+    into[key] = value
+    if len(into) > limit:
+        del into[next(iter(into))]

@@ -12,16 +12,18 @@ import asyncio
 import heapq
 import itertools
 import logging
-import random
 import time
 from typing import Any
 
 from routecore.endpoints.health import Reason
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
+from routecore.hold.queue import Sources
+from routecore.integrations.ray_serve.hold import Room
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
-from routecore.integrations.ray_serve.replica_state import PENDING, Accepted, ReplicaState
+from routecore.integrations.ray_serve.replica_state import PENDING, Accepted, ReplicaState, put
+from routecore.integrations.ray_serve.serves_rule import two_of
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.fleet import Fleet
 from routecore.integrations.shared.older_routers import warn_of_older
@@ -51,9 +53,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     """Serve's request router with a routecore strategy.
 
     `request_router_kwargs`: `strategy` (a key of `ROUTERS`), `mode` ("active" or "shadow"),
-    `lease_timeout` (seconds); all others are parameters of the strategy. Settings that are
-    refused are logged, and Serve's power of two chooses; so it does, request by request, when a
-    strategy fails.
+    `lease_timeout` (seconds), `hold` and `hold_limits` (requests wait until a replica has room);
+    all others are parameters of the strategy. Settings that are refused are logged, and Serve's
+    power of two chooses; so it does, request by request, when a strategy fails.
     """
 
     _fleet: Fleet | None = None
@@ -83,8 +85,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             self._telemetry = RayTelemetry(read.strategy, tags)
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
-            if read.hold:
-                _log.warning("routecore %r: hold has no effect in Ray Serve", name)
+            if self._fleet.holds:
+                self._telemetry.holds(self._fleet.router.hold)
+                self._room = Room(self._fleet, self._now)
             self._telemetry.chosen(read.mode)
             warn_of_older(name, self)
         except (RouteError, TypeError) as error:
@@ -96,6 +99,9 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Ranks, best first: our choice, then the least loaded of the rest."""
         if pending_request is not None and pending_request.metadata.multiplexed_model_id:
             ids = self.apply_multiplex_routing(pending_request=pending_request)
+        elif pending_request is not None and self._fleet is not None and self._fleet.holds:
+            ids = self._replica_id_set  # who waits, waits for any: not for those nearby alone
+            pending_request.routing_context.should_backoff = True
         else:
             ids = self.apply_locality_routing(pending_request=pending_request)
         if len(ids) == len(candidate_replicas):
@@ -104,7 +110,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             candidates = [r for r in candidate_replicas if r.replica_id in ids]
         fleet = self._fleet
         if fleet is None or pending_request is None or not candidates:
-            return _two(candidates)
+            return two_of(candidates)
         self._loop = asyncio.get_running_loop()
         self._tick_later()
         try:
@@ -124,12 +130,19 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             asked = self._asked(fleet, candidates, metadata, body)
             if fleet.shadow is not None:
                 choice = fleet.compare(*asked)
-                _put(self._shadowed, metadata.internal_request_id, choice, _MAX_SHADOWED)
-                return _two(candidates)
-            state = self._by_url[fleet.choose(*asked)]
+                put(self._shadowed, metadata.internal_request_id, choice, _MAX_SHADOWED)
+                return two_of(candidates)
+            if fleet.holds:
+                url = await self._room.wait(asked, pending_request)
+                candidates = [r for r in candidates if r.replica_id in self._replica_states]
+                if url not in self._by_url:  # refused, or nobody is there any more
+                    return [candidates[:1]]
+                state = self._by_url[url]
+            else:
+                state = self._by_url[fleet.choose(*asked)]
         except Exception as error:
             fleet.fault(error)
-            return _two(candidates)
+            return two_of(candidates)
         rest = [r for r in candidates if r is not state.replica]
         if len(rest) > _SPILL:
             rest = heapq.nsmallest(_SPILL, rest, key=lambda r: self._load(r.replica_id))
@@ -149,6 +162,11 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         session = getattr(metadata, "session_id", "") if key else ""
         headers = {key: session} if key and session else None
         return endpoints, headers, body
+
+    def _now(self) -> Sources:
+        """All replicas as they are now, for those who wait."""
+        assert self._fleet is not None
+        return self._all, None, self._fleet.monitor.get_request_stats(time.time())
 
     def _load(self, replica_id: Any) -> int:
         state = self._replica_states.get(replica_id)
@@ -213,7 +231,7 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
                 else:
                     self._end(accepted)
         elif state.unanswered:  # else it was a reserved slot, which Serve sends without a word
-            _put(self._over, key, None, _MAX_OVER)
+            put(self._over, key, None, _MAX_OVER)
             state.open -= 1
             # A rejection follows at once, so it is the last one sent. It says that the replica
             # is full, or that Serve is about to call it unavailable: not that it fails.
@@ -326,17 +344,3 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         for replica_id in self._replica_states:
             self._reported(replica_id, cache.get(replica_id))
         self._telemetry.report()
-
-
-def _two(candidates: list[Any]) -> list[list[Any]]:
-    """Serve's own rule: of two random replicas it takes the one with the shorter queue."""
-    if not candidates:
-        return []
-    return [random.sample(candidates, min(2, len(candidates)))]
-
-
-def _put(into: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
-    """Add to a dict that forgets its oldest above a limit."""
-    into[key] = value
-    if len(into) > limit:
-        del into[next(iter(into))]

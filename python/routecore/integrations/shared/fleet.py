@@ -165,20 +165,24 @@ class Fleet:
 
     async def acquire(
         self,
-        endpoints: tuple[EndpointInfo, ...],
+        endpoints: tuple[EndpointInfo, ...] | Source,
         headers: Mapping[str, str] | None,
         body: Mapping[str, Any] | None,
     ) -> str:
         """`choose`, once there is room on the endpoint.
+
+        Args:
+            endpoints: Those that it may go to, or what says at each try which these are.
+            headers: As of `choose`.
+            body: As of `choose`.
 
         Raises:
             Rejected: The request may not wait, or not any longer.
         """
         start = time.perf_counter()
         asked = None if headers is None else Asked(headers)
-        go = await self.router.acquire(
-            self.source(endpoints), request=asked, request_json=body, ticket=False
-        )
+        source = endpoints if callable(endpoints) else self.source(endpoints)
+        go = await self.router.acquire(source, request=asked, request_json=body, ticket=False)
         self.telemetry.decided(max(0.0, time.perf_counter() - start - go.waited_s))
         return go.url
 

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from routecore.hold import REJECT_REASONS, Hold, HoldCounts
 from routecore.integrations.shared.telemetry import Monitor
 
 _SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
@@ -19,7 +20,7 @@ class RayTelemetry:
 
     def __init__(self, strategy: str, tags: Mapping[str, str]) -> None:
         metrics: Any = importlib.import_module("ray.util.metrics")
-        self._gauge = metrics.Gauge
+        self._gauge, self._counter = metrics.Gauge, metrics.Counter
         self._tags = {"strategy": strategy, **tags}
         self._decisions = self._made(
             metrics.Counter, "routecore_decisions", "Requests routed.", ("outcome",)
@@ -41,6 +42,7 @@ class RayTelemetry:
         self._outcomes = {name: {"outcome": name} for name in ("strategy", "fallback", "shadow")}
         self._monitor: Monitor | None = None
         self._reported = 0
+        self._hold: Hold | None = None
 
     def _made(
         self, kind: Any, name: str, text: str, tags: tuple[str, ...] = (), **options: Any
@@ -71,8 +73,34 @@ class RayTelemetry:
         """The monitor whose figures `report` brings up to date."""
         self._monitor, self._reported = monitor, monitor.leases_expired
 
+    def holds(self, hold: Hold) -> None:
+        """The hold whose figures `report` brings up to date."""
+        self._hold = hold
+        self._waiting = self._made(
+            self._gauge,
+            "routecore_waiting_requests",
+            "Requests that wait at the router until there is room for them.",
+        )
+        self._rejected = self._made(
+            self._counter,
+            "routecore_rejected_requests",
+            "Requests that were not let wait, or not any longer, by the bound that was reached.",
+            ("reason",),
+        )
+        self._refused: dict[str, int] = dict.fromkeys(REJECT_REASONS, 0)
+
+    def _report_hold(self, counts: HoldCounts) -> None:
+        self._waiting.set(counts.waiting)
+        for reason, count in counts.rejected.items():
+            more = count - self._refused[reason]
+            if more > 0:
+                self._rejected.inc(more, tags={"reason": reason})
+                self._refused[reason] = count
+
     def report(self) -> None:
-        """Bring requests in flight and expired leases up to date."""
+        """Bring requests in flight and expired leases up to date, and who waits in a hold."""
+        if self._hold is not None:
+            self._report_hold(self._hold.counts)
         if self._monitor is None:
             return
         self._in_flight.set(self._monitor.in_flight)

@@ -7,6 +7,9 @@ use super::queue::micros;
 
 /// Sessions that are known at most; those beyond go as requests without one.
 const MOST: usize = 1 << 16;
+/// Share of the room up to which sessions are let in: contexts grow from turn to turn, and where those
+/// that live outgrow a cache by a little, each turn drives out the context that is needed next.
+const LET_IN: f64 = 0.9;
 /// Seconds between two looks at whether the last request of a session is still in flight.
 const LOOK: f64 = 1.0;
 
@@ -77,7 +80,7 @@ impl Sessions {
         }
         let tokens = tokens + floor.engine.output_tokens;
         let need = |row: u32| (self.tokens(row) + tokens) / floor.capacity(row);
-        let fits = |row: u32| need(row) <= room || self.tokens(row) <= 0.0;
+        let fits = |row: u32| need(row) <= LET_IN * room || self.tokens(row) <= 0.0;
         if rows.clone().nth(picked).is_some_and(fits) {
             return Some(picked);
         }

@@ -153,7 +153,7 @@ fn turns_of_a_session_that_lives_go_home_and_a_new_one_waits_for_room_for_its_co
     assert_eq!(turn(&mut fleet, 2, 600.0, 0, 0.0), Some(1), "no room beside the first");
     assert_eq!(turn(&mut fleet, 1, 800.0, 1, 1.0), Some(0), "home, whatever is picked");
     assert_eq!(turn(&mut fleet, 3, 500.0, 0, 2.0), None);
-    assert_eq!(turn(&mut fleet, 4, 100.0, 0, 2.0), None, "behind the one that came before it");
+    assert_eq!(turn(&mut fleet, 4, 90.0, 0, 2.0), None, "behind the one that came before it");
     assert_eq!(turn(&mut fleet, 2, 650.0, 0, 3.0), Some(1), "those that live wait for nobody");
     let mut due = Vec::new();
     fleet.hold.due(&mut due);
@@ -167,6 +167,16 @@ fn turns_of_a_session_that_lives_go_home_and_a_new_one_waits_for_room_for_its_co
     due.clear();
     fleet.hold.due(&mut due);
     assert_eq!(fleet.offer(due[0], 0, 34.0), Some(0));
+}
+
+#[test]
+fn sessions_that_are_let_in_have_room_to_grow() {
+    for (tokens, goes) in [(590.0, true), (610.0, false)] {
+        let mut fleet = of_sessions();
+        assert_eq!(turn(&mut fleet, 1, 300.0, 0, 0.0), Some(0));
+        assert_eq!(turn(&mut fleet, 2, 950.0, 1, 0.0), Some(1));
+        assert_eq!(turn(&mut fleet, 3, tokens, 0, 0.0).is_some(), goes, "{tokens}");
+    }
 }
 
 #[test]
