@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use routecore::fleet::Prefixes;
 use routecore::hash::endpoint_id;
 use routecore::register::{Field, Register};
 use routecore::replicas::{self, Heard, Ignored, Settings};
@@ -28,6 +29,7 @@ pub struct Replicas {
 struct Inner {
     replicas: replicas::Replicas,
     own: Vec<(u64, Register)>,
+    placed: Prefixes,
 }
 
 #[pymethods]
@@ -51,7 +53,14 @@ impl Replicas {
         let rows = Arc::clone(&table.get().inner);
         guarded(|| {
             rows.apart(|rows, _| replicas.begin(&mut rows.fleet));
-            Ok(Self { inner: Locked::new(Inner { replicas, own: Vec::new() }), rows })
+            Ok(Self {
+                inner: Locked::new(Inner {
+                    replicas,
+                    own: Vec::new(),
+                    placed: Prefixes::default(),
+                }),
+                rows,
+            })
         })
     }
 
@@ -59,14 +68,17 @@ impl Replicas {
     fn tell<'py>(&self, py: Python<'py>, now: f64) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let message = guarded(|| {
             Ok(self.inner.apart(|inner, held| {
-                let Inner { replicas, own } = inner;
+                let Inner { replicas, own, placed } = inner;
                 if !replicas.is_due(now) {
                     return None;
                 }
                 own.clear();
-                self.rows.inside(held, |rows| replicas::own(&mut rows.fleet, own));
+                self.rows.inside(held, |rows| {
+                    replicas::own(&mut rows.fleet, own);
+                    rows.fleet.take_placed(placed);
+                });
                 let mut bytes = Vec::new();
-                replicas.tell(own.iter().copied(), now, &mut bytes).then_some(bytes)
+                replicas.tell(own.iter().copied(), placed, now, &mut bytes).then_some(bytes)
             }))
         })?;
         Ok(message.map(|bytes| PyBytes::new(py, &bytes)))

@@ -4,6 +4,7 @@
 //! other), a pick over the [`View`](crate::View), then [`Fleet::chosen`]. The host's reports follow.
 
 mod forget;
+mod placed;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -16,6 +17,8 @@ use crate::sizes::{Belief, Sizes};
 use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
 use crate::trust::Verdict;
+use placed::Placed;
+pub use placed::Prefixes;
 
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
@@ -68,6 +71,8 @@ pub struct Fleet {
     block_tokens: f64,
     pub(crate) beliefs: Vec<Belief>,
     predictions: Predictions,
+    /// Prefixes to be told to other routers; none where there are none.
+    placed: Option<Box<Placed>>,
 }
 
 impl Fleet {
@@ -84,6 +89,7 @@ impl Fleet {
             block_tokens: 0.0,
             beliefs: Vec::new(),
             predictions: Predictions::default(),
+            placed: None,
         }
     }
 
@@ -173,6 +179,9 @@ impl Fleet {
             let (_, block) = self.tokens(prompt);
             self.belief(row).events.chosen(reported, learned, block);
         }
+        if let Some(placed) = &mut self.placed {
+            placed.set_exact(row, told.is_some_and(|(told, _)| told.exact));
+        }
         self.health.chosen(row);
         let (tokens, _) = self.tokens(prompt);
         // A cache's room is in blocks of text, whatever this prompt is made of.
@@ -218,6 +227,9 @@ impl Fleet {
             let mut index = self.index.write();
             index.confirm(row, pin);
             index.release(row, pin);
+            if let Some(placed) = &mut self.placed {
+                placed.computed(row, pin);
+            }
         }
     }
 
@@ -327,7 +339,12 @@ impl Fleet {
         let mut index = self.index.write();
         for (row, pin, fate) in settled {
             match fate {
-                Fate::Computed => index.confirm(row, pin),
+                Fate::Computed => {
+                    index.confirm(row, pin);
+                    if let Some(placed) = &mut self.placed {
+                        placed.computed(row, pin);
+                    }
+                }
                 Fate::Over => {
                     index.release(row, pin);
                     let tokens = f64::from(index.pinned(row)) * self.block_tokens;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use routecore::fleet::Prefixes;
 use routecore::register::{Field, Register};
 use routecore::replicas::{GONE_AFTER, Heard, Ignored, Replicas, Settings, own};
 use routecore::rng::Rng;
@@ -24,7 +25,12 @@ fn register(requests: u64) -> Register {
 
 fn said(router: &mut Replicas, rows: &[(u64, u64)], now: f64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    router.tell(rows.iter().map(|&(id, n)| (id, register(n))), now, &mut bytes);
+    router.tell(
+        rows.iter().map(|&(id, n)| (id, register(n))),
+        &Prefixes::default(),
+        now,
+        &mut bytes,
+    );
     bytes
 }
 
@@ -261,7 +267,9 @@ fn fleet(ids: &[u64]) -> Fleet {
 fn speak(fleet: &mut Fleet, router: &mut Replicas, now: f64) -> Vec<u8> {
     let (mut registers, mut bytes) = (Vec::new(), Vec::new());
     own(fleet, &mut registers);
-    router.tell(registers.into_iter(), now, &mut bytes);
+    let mut placed = Prefixes::default();
+    fleet.take_placed(&mut placed);
+    router.tell(registers.into_iter(), &placed, now, &mut bytes);
     bytes
 }
 

@@ -1,6 +1,7 @@
 //! A simulated router among those beside it.
 
 use routecore::Fleet;
+use routecore::fleet::Prefixes;
 use routecore::register::Register;
 use routecore::replicas::{Replicas, Settings, own};
 
@@ -9,13 +10,18 @@ use routecore::replicas::{Replicas, Settings, own};
 pub(crate) struct Beside {
     replicas: Replicas,
     registers: Vec<(u64, Register)>,
+    placed: Prefixes,
 }
 
 impl Beside {
-    /// Router number `origin`, which speaks every so many milliseconds at most.
-    pub fn new(origin: u64, every: f64) -> Self {
-        let settings = Settings { group: 0, grain: 0, origin, epoch: 0, every: every * 1e-3 };
-        Self { replicas: Replicas::new(settings), registers: Vec::new() }
+    /// Router number `origin`, which speaks every so many milliseconds at most; of prefixes, too,
+    /// unless the engines do.
+    pub fn new(origin: u64, every: f64, prefixes: bool, fleet: &mut Fleet) -> Self {
+        let grain = u64::from(prefixes);
+        let settings = Settings { group: 0, grain, origin, epoch: 0, every: every * 1e-3 };
+        let mut replicas = Replicas::new(settings);
+        replicas.begin(fleet);
+        Self { replicas, registers: Vec::new(), placed: Prefixes::default() }
     }
 
     pub fn tell(&mut self, fleet: &mut Fleet, now: f64, into: &mut Vec<u8>) {
@@ -24,7 +30,8 @@ impl Beside {
         self.replicas.expire(time);
         self.replicas.merge(fleet, usize::MAX);
         own(fleet, &mut self.registers);
-        self.replicas.tell(self.registers.drain(..), time, into);
+        fleet.take_placed(&mut self.placed);
+        self.replicas.tell(self.registers.drain(..), &self.placed, time, into);
     }
 
     pub fn hear(&mut self, fleet: &mut Fleet, now: f64, message: &[u8]) {

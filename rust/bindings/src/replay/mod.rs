@@ -140,11 +140,14 @@ pub fn replay<'py>(
                 Some(limits) => router.with_hold(limits),
                 None => router,
             };
-            let router = match share {
-                Some(share) => router.with_replicas(origin as u64, share.every),
+            let router = match kv_event_delay {
+                Some(_) => router.with_kv_events(),
                 None => router,
             };
-            Ok(if kv_event_delay.is_some() { router.with_kv_events() } else { router })
+            Ok(match share {
+                Some(share) => router.with_replicas(origin as u64, share.every),
+                None => router,
+            })
         };
         let routers = seeds.iter().enumerate().map(live).collect::<Result<Vec<_>, _>>();
         let routers = routers.map_err(|error: routecore::RouteError| to_py(error))?;

@@ -13,6 +13,7 @@
 //! nothing for it. Until then they come on top, and all that is pinned is no more than fits.
 //! Read next: `runs.rs` (the forest of runs), `row_cache.rs` (what one row holds, in order of leaving).
 
+mod placed;
 mod row_cache;
 mod runs;
 mod saved;

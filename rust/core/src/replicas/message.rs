@@ -19,6 +19,10 @@ const MAGIC: &[u8; 3] = b"rcL";
 const SOME_ROWS: u8 = 1;
 const ALL_ROWS: u8 = 2;
 const BYE: u8 = 3;
+const PLACED: u8 = 4;
+
+/// Keys of one message at most.
+const MOST_KEYS: usize = 1 << 16;
 
 /// Who says it, and when in the order of what is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,8 +39,19 @@ pub struct Head {
     pub sequence: u64,
 }
 
+/// A prefix that an endpoint's engine has computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The endpoint.
+    pub id: u64,
+    /// Key of the last block that was known before; 0 for none.
+    pub parent: u64,
+    /// Keys of the blocks behind it.
+    pub keys: Vec<u64>,
+}
+
 /// What is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
     /// Endpoint ids and their registers.
     pub rows: Vec<(u64, Register)>,
@@ -44,6 +59,10 @@ pub struct Message {
     pub whole: bool,
     /// Whether the router leaves.
     pub bye: bool,
+    /// Prefixes that were computed, oldest first.
+    pub placed: Vec<Placement>,
+    /// Tokens of one of their blocks.
+    pub block_tokens: f64,
 }
 
 impl Message {
@@ -63,6 +82,12 @@ impl Message {
         }
         if self.bye {
             put_section(into, BYE, |_| {});
+        }
+        if !self.placed.is_empty() {
+            put_section(into, PLACED, |body| {
+                put_u64(body, self.block_tokens.to_bits());
+                self.placed.iter().for_each(|placement| put_placement(body, placement));
+            });
         }
     }
 
@@ -85,10 +110,26 @@ impl Message {
                     }
                 }
                 BYE => found.bye = true,
+                PLACED => found.take_placed(&mut body)?,
                 _ => {}
             }
         }
         Ok(found)
+    }
+
+    fn take_placed(&mut self, body: &mut Reader<'_>) -> Result<(), Ignored> {
+        let tokens = body.u64().map(f64::from_bits).filter(|&tokens| tokens > 0.0 && tokens < 1e6);
+        self.block_tokens = tokens.ok_or(Ignored::Malformed)?;
+        let mut keys = 0;
+        while !body.is_done() {
+            let placement = placement(body).ok_or(Ignored::Malformed)?;
+            keys += 1 + placement.keys.len();
+            if keys > MOST_KEYS {
+                return Err(Ignored::TooLarge);
+            }
+            self.placed.push(placement);
+        }
+        Ok(())
     }
 }
 
@@ -131,6 +172,20 @@ fn put_row(into: &mut Vec<u8>, id: u64, register: &Register) {
     values.iter().filter(|&&value| value != 0).for_each(|&value| put_varint(into, value));
 }
 
+fn put_placement(into: &mut Vec<u8>, placement: &Placement) {
+    put_u64(into, placement.id);
+    put_u64(into, placement.parent);
+    put_varint(into, placement.keys.len() as u64);
+    placement.keys.iter().for_each(|&key| put_u64(into, key));
+}
+
+fn placement(from: &mut Reader<'_>) -> Option<Placement> {
+    let (id, parent, count) = (from.u64()?, from.u64()?, usize::try_from(from.varint()?).ok()?);
+    let keys = from.take(count.checked_mul(8)?)?;
+    let keys = keys.as_chunks::<8>().0.iter().map(|&key| u64::from_le_bytes(key)).collect();
+    Some(Placement { id, parent, keys })
+}
+
 fn row(from: &mut Reader<'_>) -> Option<(u64, Register)> {
     let id = from.u64()?;
     let mask = from.varint()?;
@@ -157,7 +212,11 @@ mod tests {
         register.set(Field::Requests, 7);
         register.set(Field::QueuedPairs, 1 << 40);
         let rows = vec![(u64::MAX, register), (5, Register::default())];
-        (head, Message { rows, whole: true, bye: false })
+        let placed = vec![
+            Placement { id: 5, parent: 0, keys: vec![1, u64::MAX, 3] },
+            Placement { id: 6, parent: 3, keys: Vec::new() },
+        ];
+        (head, Message { rows, whole: true, bye: false, placed, block_tokens: 27.5 })
     }
 
     #[test]
@@ -165,10 +224,16 @@ mod tests {
         let (head, said) = message();
         let mut bytes = Vec::new();
         said.encode(&head, &mut bytes);
-        let (found, sections) = open(&bytes).unwrap();
-        assert_eq!((found, Message::decode(sections)), (head, Ok(said)));
-        let whole = 3 + 1 + 32 + 2; // a head alone is a message that says nothing
-        for end in (0..bytes.len()).filter(|&end| end != whole) {
+        let (found, read) = open(&bytes).unwrap();
+        assert_eq!((found, Message::decode(read)), (head, Ok(said.clone())));
+        // A head alone says nothing, and whole sections say something.
+        let sections = |end: usize| {
+            let cut = Message { placed: Vec::new(), ..said.clone() };
+            let mut bytes = Vec::new();
+            cut.encode(&head, &mut bytes);
+            end == 3 + 1 + 32 + 2 || end == bytes.len()
+        };
+        for end in (0..bytes.len()).filter(|&end| !sections(end)) {
             let part = open(&bytes[..end]).and_then(|(_, sections)| Message::decode(sections));
             assert_eq!(part, Err(Ignored::Malformed), "{end}");
         }

@@ -8,13 +8,15 @@
 //! what others' clocks say counts for nothing but the order of restarts.
 //!
 //! Read next: `register.rs` (what is sent), `outbox.rs` (when), `message.rs` (as bytes), `peers.rs`
-//! (what was heard), `merge.rs` (how it reaches the strategies).
+//! (what was heard), `placements.rs` (prefixes), `merge.rs` (how it reaches the strategies).
 
+mod chains;
 mod ignored;
 mod merge;
 mod message;
 mod outbox;
 mod peers;
+mod placements;
 mod wire;
 
 use std::collections::HashMap;
@@ -27,8 +29,10 @@ pub use outbox::HEARTBEAT;
 use outbox::Outbox;
 use peers::Peers;
 pub use peers::{GONE_AFTER, MOST_PEERS, Seen};
+pub use placements::PlacementCounts;
+use placements::Placements;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Prefixes};
 use crate::register::Register;
 
 /// Seconds between two messages that say what changed, at least, unless it is set.
@@ -90,6 +94,7 @@ pub struct Replicas {
     settings: Settings,
     outbox: Outbox,
     peers: Peers,
+    placements: Placements,
     counts: Counts,
     /// Seconds that messages are under way, by those of this router that come back to it.
     delay: f64,
@@ -107,6 +112,7 @@ impl Replicas {
             settings,
             outbox: Outbox::new(settings.every),
             peers: Peers::default(),
+            placements: Placements::default(),
             counts: Counts::default(),
             delay: 0.0,
             logged: Vec::new(),
@@ -119,6 +125,9 @@ impl Replicas {
     /// it that it was forked off one that was not.
     pub fn begin(&mut self, fleet: &mut Fleet) {
         fleet.table.share();
+        if self.settings.grain != 0 {
+            fleet.keep_placed();
+        }
         for row in 0..fleet.table.rows() as u32 {
             merge::others(fleet, row, &Register::default());
         }
@@ -133,10 +142,16 @@ impl Replicas {
     pub fn tell(
         &mut self,
         own: impl Iterator<Item = (u64, Register)>,
+        placed: &Prefixes,
         now: f64,
         into: &mut Vec<u8>,
     ) -> bool {
-        let Some((sequence, message)) = self.outbox.next(own, now) else { return false };
+        let more = !placed.is_empty();
+        let Some((sequence, mut message)) = self.outbox.next(own, more, now) else { return false };
+        if more && self.settings.grain != 0 {
+            message.placed = self.placements.tell(placed, now);
+            message.block_tokens = placed.block_tokens;
+        }
         self.write(sequence, &message, into);
         true
     }
@@ -195,10 +210,14 @@ impl Replicas {
         if head.grain != grain && head.grain != 0 && grain != 0 {
             return Err(Ignored::Grain);
         }
-        let message = Message::decode(sections)?;
+        let mut message = Message::decode(sections)?;
+        let (placed, block_tokens) = (std::mem::take(&mut message.placed), message.block_tokens);
         let is_new = !self.peers.knows(head.origin);
         self.peers.hear(&head, message, now - self.delay)?;
         self.counts.heard += 1;
+        if head.grain == grain && grain != 0 {
+            self.placements.hear(placed, block_tokens);
+        }
         if is_new {
             self.outbox.again(); // it has not heard of this one either
         }
@@ -215,8 +234,8 @@ impl Replicas {
         self.peers.clear();
     }
 
-    /// Lets the fleet know what changed of others' sums, at most so many endpoints at once. Whether
-    /// there are more.
+    /// Lets the fleet know what changed of others' sums, at most so many endpoints at once, and as
+    /// many of the prefixes that they placed. Whether there are more.
     pub fn merge(&mut self, fleet: &mut Fleet, most: usize) -> bool {
         fleet.table.share();
         let epoch = fleet.table.epoch();
@@ -231,7 +250,8 @@ impl Replicas {
                 merge::others(fleet, row, &sum);
             }
         }
-        self.peers.has_changed()
+        let more = self.placements.apply(fleet, &self.rows, most);
+        more || self.peers.has_changed()
     }
 
     /// What all others have on the endpoint.
@@ -247,6 +267,11 @@ impl Replicas {
     /// Messages and bytes since the start.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Placements since the start.
+    pub fn placement_counts(&self) -> PlacementCounts {
+        self.placements.counts()
     }
 
     /// Seconds that messages are under way, as far as that is known.

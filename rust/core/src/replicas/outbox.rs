@@ -41,10 +41,12 @@ impl Outbox {
         now - self.last >= self.every * (1.0 - 1e-9) || now < self.last
     }
 
-    /// What is to be said of the router's own registers, and the number of that message.
+    /// What is to be said of the router's own registers, and the number of that message. `more`:
+    /// whether there is something to be said beside them.
     pub fn next(
         &mut self,
         own: impl Iterator<Item = (u64, Register)>,
+        more: bool,
         now: f64,
     ) -> Option<(u64, Message)> {
         let whole = now - self.last_whole >= HEARTBEAT * (1.0 - 1e-9) || now < self.last_whole;
@@ -61,12 +63,12 @@ impl Outbox {
                     rows.push((id, register));
                 }
             }
-            if rows.is_empty() {
+            if rows.is_empty() && !more {
                 return None;
             }
         }
         self.last = now;
-        Some((self.number(now), Message { rows, whole, bye: false }))
+        Some((self.number(now), Message { rows, whole, ..Message::default() }))
     }
 
     /// The number of a message that is sent now.

@@ -39,10 +39,11 @@ impl LiveRouter {
     }
 
     /// Tells the others what it has in flight, as router number `origin`, every so many
-    /// milliseconds at most.
+    /// milliseconds at most; and where prefixes are, unless it goes by the engines' KV events.
     #[must_use]
     pub fn with_replicas(mut self, origin: u64, every: f64) -> Self {
-        self.beside = Some(Beside::new(origin, every));
+        let prefixes = self.held.is_empty() && self.router.needs_prompt();
+        self.beside = Some(Beside::new(origin, every, prefixes, &mut self.fleet));
         self
     }
 }
