@@ -19,6 +19,7 @@ from routecore.fleet.request import FleetRequest
 from routecore.hold import HoldLimits
 from routecore.hold.queue import Sources
 from routecore.interface import Endpoint
+from routecore.replicas.keys import seed_of
 from routecore.routers import ROUTERS
 from routecore.routers.compiled import CompiledRouter
 from routecore.routers.explanation import Explanation
@@ -44,6 +45,8 @@ class Fleet:
         scrape_every: Seconds between two scrapes of each engine's `/metrics`; None for never.
         replicas: What carries load between routers in front of the same engines, or its
             address: `redis://…`, `zmq://…`, `ray`; see `routecore.replicas`. None: it is alone.
+        replicas_secret: Of all routers of the group: keeps the keys by which they name prompts
+            unguessable for those who send requests.
         hold: Whether requests wait until the endpoint chosen for them has room in its KV cache, or
             the bounds of their waiting.
 
@@ -63,11 +66,13 @@ class Fleet:
         health: HealthPolicy | None = None,
         scrape_every: float | None = None,
         replicas: "Channel | str | None" = None,
+        replicas_secret: str | None = None,
         hold: bool | HoldLimits = False,
     ) -> None:
         self.table: EndpointTable = EndpointTable()
         self._made_of = (strategy, dict(params or {}), hold)
-        self.router: CompiledRouter = self._made_router()
+        self._shared_seed = None if replicas is None else seed_of(replicas_secret)
+        self.router: CompiledRouter = self._made_router(self._shared_seed)
         self._holds = hold is not False
         self.monitor: RequestStatsMonitor = new_instance(
             RequestStatsMonitor,
@@ -159,7 +164,7 @@ class Fleet:
         before, seed = self.router, saved.hash_seed(path)
         if seed is None:
             return False
-        self.router = self._made_router(seed)
+        self.router = self._made_router(seed if self._shared_seed is None else self._shared_seed)
         try:
             return self.table.load(path, self.router)
         except BaseException:
@@ -184,7 +189,7 @@ class Fleet:
 
         for endpoint in self._endpoints:  # so that the first choice knows what is there
             self.table.add(endpoint.url)
-        return Replicas(replicas, table=self.table)
+        return Replicas(replicas, table=self.table, router=self.router)
 
     def close(self) -> None:
         """End the threads that scrape engines and hear other routers, if there are any."""

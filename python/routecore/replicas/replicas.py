@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,7 @@ from routecore.errors import RouteError
 from routecore.process import watch
 from routecore.replicas.address import channel_of
 from routecore.replicas.channel import Channel
+from routecore.replicas.keys import grain_of
 
 _LOG = logging.getLogger("routecore.replicas")
 _TURN = 0.25
@@ -68,6 +70,15 @@ class Traffic(msgspec.Struct, frozen=True):
     ignored: dict[str, int]
 
 
+class HasHashing(Protocol):
+    """A router, as far as it matters how it names prompts."""
+
+    @property
+    def shared_hashing(self) -> tuple[int, int, int] | None:
+        """Seed, bytes and token ids of a block; None where others do not know the seed."""
+        ...
+
+
 class Replicas:
     """Lets this router know what the others of its group have in flight.
 
@@ -81,6 +92,8 @@ class Replicas:
         table: Where load is kept; the one that all parts share unless they are given one.
         group: Routers with the same endpoints have the same; others on the same server another.
         name: Of this router; drawn at random if left out. Two routers must not share one.
+        router: Routes by the table: the prefixes that it sent where are shared, too, if its
+            `hash_seed` was given (`seed_of` makes one of a secret). Left out: load alone is.
 
     Raises:
         RouteError: An address that is none.
@@ -94,7 +107,9 @@ class Replicas:
         table: EndpointTable | None = None,
         group: str = "default",
         name: str | None = None,
+        router: HasHashing | None = None,
     ) -> None:
+        self._grain = grain_of(None if router is None else router.shared_hashing)
         self.table: EndpointTable = default_table() if table is None else table
         self.group = group
         self._name = name
@@ -109,6 +124,7 @@ class Replicas:
         self._core = _core.Replicas(
             self.table.core,
             group=self.group,
+            grain=self._grain,
             origin=origin,
             epoch=time.time_ns(),
             every=self._channel.every,

@@ -146,6 +146,11 @@ class CacheRouter(KeyedRouter):
         self._build(chosen["seed"], **params)
 
     @property
+    def shared_hashing(self) -> tuple[int, int, int] | None:
+        """`hashing`; None with the seed of the process, which no other router has."""
+        return None if self._hash_seed == _PROCESS_SEED else self.hashing
+
+    @property
     def prompts_without_ids(self) -> int:
         """Prompts that `prompt_tokens` failed for, or returned no token ids of."""
         return self._no_ids.count

@@ -57,6 +57,13 @@ class CompiledRouter(Holding, RoutingInterface):
         """What a prefix index is hashed with: the seed, bytes and token ids of a block."""
         return self._hash_seed, self._block_chars, self._block_tokens
 
+    @property
+    def shared_hashing(self) -> tuple[int, int, int] | None:
+        """`hashing`, where other routers may know prompts by the same keys; None where this one
+        reads no prompts, or names them by a seed of its process alone.
+        """
+        return None
+
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
         """What identifies a request: its session, body and token ids; nothing for load alone."""
         return ()

@@ -76,6 +76,7 @@ impl Replicas {
                 self.rows.inside(held, |rows| {
                     replicas::own(&mut rows.fleet, own);
                     rows.fleet.take_placed(placed);
+                    replicas.answer(&rows.fleet);
                 });
                 let mut bytes = Vec::new();
                 replicas.tell(own.iter().copied(), placed, now, &mut bytes).then_some(bytes)

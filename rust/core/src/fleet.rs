@@ -12,13 +12,13 @@ use crate::health::{Health, Policy};
 use crate::index::PrefixIndex;
 use crate::load::{Fate, Load, Work};
 pub use crate::lookup::{Lookup, Reported};
+use crate::placed::Placed;
+pub use crate::placed::Prefixes;
 use crate::prompt::{Prompt, Unit};
 use crate::sizes::{Belief, Sizes};
 use crate::speed::{KV_TOKENS, Profile, Speed};
 use crate::stats::{Stat, StatTable};
 use crate::trust::Verdict;
-use placed::Placed;
-pub use placed::Prefixes;
 
 /// Share of a KV cache in use up to which nobody should have to wait for room.
 const ROOMY: f64 = 0.8;
@@ -323,7 +323,7 @@ impl Fleet {
         (blocks as u32).min(1 << 30).next_multiple_of(16)
     }
 
-    fn belief(&mut self, row: u32) -> &mut Belief {
+    pub(crate) fn belief(&mut self, row: u32) -> &mut Belief {
         if self.beliefs.len() <= row as usize {
             self.beliefs.resize(row as usize + 1, Belief::default());
         }

@@ -24,6 +24,7 @@ pub mod load;
 pub mod lookup;
 pub mod media;
 pub mod min_index;
+mod placed;
 pub mod prompt;
 pub mod register;
 pub mod replicas;

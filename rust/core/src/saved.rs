@@ -51,7 +51,8 @@ pub fn hashing(bytes: &[u8]) -> Result<Hashing, RouteError> {
 }
 
 /// What is read before anything is changed.
-struct Learned {
+#[derive(Debug)]
+pub(crate) struct Learned {
     speed: Speed,
     sizes: Sizes,
     beliefs: Vec<Belief>,
@@ -61,6 +62,11 @@ struct Learned {
 impl Fleet {
     /// What was learned, of the endpoints in `rows`, in their order.
     pub fn save(&self, rows: &[u32], hashing: Hashing) -> Vec<u8> {
+        self.save_within(rows, hashing, MOST_BLOCKS)
+    }
+
+    /// [`Fleet::save`] without an index of more than so many blocks.
+    pub(crate) fn save_within(&self, rows: &[u32], hashing: Hashing, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
         MAGIC.put(&mut out);
         VERSION.put(&mut out);
@@ -71,7 +77,7 @@ impl Fleet {
         let belief = |&row: &u32| self.beliefs.get(row as usize).copied().unwrap_or_default();
         rows.iter().map(belief).collect::<Vec<_>>().put(&mut out);
         let index = self.index.read();
-        let is_kept = hashing.block_chars > 0 && index.blocks() <= MOST_BLOCKS;
+        let is_kept = hashing.block_chars > 0 && index.blocks() <= most;
         is_kept.put(&mut out);
         if is_kept {
             index.put(rows, &mut out);
@@ -106,23 +112,49 @@ impl Fleet {
         let Some(found) = Learned::read(bytes, rows, theirs == hashing, capacity) else {
             fail!("saved state is damaged: it does not add up");
         };
-        self.sizes = found.sizes;
-        let most = rows.iter().max().map_or(0, |&row| row as usize + 1);
-        if self.beliefs.len() < most {
-            self.beliefs.resize(most, Belief::default());
-        }
-        for (&row, belief) in rows.iter().zip(found.beliefs) {
-            self.beliefs[row as usize] = belief;
-        }
-        self.speed.restore(&mut self.table, found.speed, rows);
-        let Some(index) = found.index else { return Ok(0) };
+        let index = self.take_over(found, rows);
+        let Some(index) = index else { return Ok(0) };
         let blocks = index.blocks();
         *self.index.write() = index;
         Ok(blocks)
     }
+
+    /// Takes over what another router has learned of these rows, at any time: where it has seen
+    /// more than this one. A row that is not there is passed over.
+    pub(crate) fn warm(&mut self, found: Learned, rows: &[u32]) -> bool {
+        let is_more = found.speed.samples() > self.speed.samples();
+        if is_more {
+            self.take_over(found, rows);
+        }
+        is_more
+    }
+
+    fn take_over(&mut self, found: Learned, rows: &[u32]) -> Option<PrefixIndex> {
+        let Learned { speed, sizes, beliefs, index } = found;
+        self.sizes = sizes;
+        for (&row, belief) in rows.iter().zip(beliefs) {
+            if self.table.id(row).is_some() {
+                *self.belief(row) = belief;
+            }
+        }
+        self.speed.restore(&mut self.table, speed, rows);
+        index
+    }
 }
 
 impl Learned {
+    /// What was written of so many endpoints. In error: whether it is of another version.
+    pub(crate) fn of(bytes: &[u8], count: usize, hashing: Hashing) -> Result<Self, bool> {
+        let theirs = self::hashing(bytes).map_err(|_| bytes.starts_with(&MAGIC))?;
+        let rows: Vec<u32> = (0..count as u32).collect();
+        Self::read(bytes, &rows, theirs == hashing, 0).ok_or(false)
+    }
+
+    /// Takes the prefixes that are in it: by endpoint, in the order in which they leave.
+    pub(crate) fn take_chains(&mut self) -> Vec<(u32, Vec<u64>)> {
+        self.index.take().map_or_else(Vec::new, |index| index.chains())
+    }
+
     fn read(bytes: &[u8], rows: &[u32], alike: bool, capacity: u32) -> Option<Self> {
         let (body, sum) = bytes.split_last_chunk::<8>()?;
         (digest(body, 0) == u64::from_le_bytes(*sum)).then_some(())?;

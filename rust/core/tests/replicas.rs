@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use routecore::fleet::Prefixes;
+use routecore::fleet::{Prefixes, Told};
+use routecore::index::Depths;
+use routecore::prompt::{Prompt, Unit};
 use routecore::register::{Field, Register};
 use routecore::replicas::{GONE_AFTER, Heard, Ignored, Replicas, Settings, own};
 use routecore::rng::Rng;
@@ -323,4 +325,165 @@ fn what_the_endpoint_says_of_others_counts_beside_these_only_once() {
     two.hear(&speak(&mut a, &mut one, 0.0), 0.0);
     two.merge(&mut b, 64);
     assert_eq!(b.table.get(Stat::InFlight, 0), 4.0);
+}
+
+/// A fleet and its router, which knows how prompts are cut.
+fn among(origin: u64, ids: &[u64]) -> (Fleet, Replicas) {
+    let (mut fleet, mut router) = (fleet(ids), router(origin));
+    router.begin(&mut fleet);
+    (fleet, router)
+}
+
+/// A prompt that starts with these block keys goes to the row, and is answered.
+fn serve(fleet: &mut Fleet, row: u32, id: u128, chain: &[u64], now: f64) {
+    let size = 16 * chain.len() as u64;
+    fleet.advance(now);
+    fleet.chosen_for(row, &Prompt::new(chain.to_vec(), size, 16, Unit::Tokens), 0.0);
+    fleet.sent(row, id, now);
+    fleet.first_token(row, id, now + 0.5);
+    fleet.usage(row, id, Some(size), Some(0), Some(30));
+    fleet.end(row, id, now + 1.0, true);
+}
+
+fn held(fleet: &Fleet, row: u32, chain: &[u64]) -> u32 {
+    let mut depths = Depths::default();
+    fleet.index().read().match_into(chain, &mut depths);
+    depths.of(row)
+}
+
+fn turn(turns: u64) -> Vec<u64> {
+    (100..100 + 10 * turns).collect()
+}
+
+#[test]
+fn a_prefix_that_one_router_placed_is_known_to_the_others_by_its_new_blocks_alone() {
+    let ((mut a, mut one), (mut b, mut two)) = (among(1, &[5, 6]), among(2, &[6, 5]));
+    let mut sizes = Vec::new();
+    for turns in 1..=6 {
+        let now = 1_000.0 + 2.0 * turns as f64;
+        serve(&mut a, 0, u128::from(turns), &turn(turns), now);
+        let bytes = speak(&mut a, &mut one, now);
+        sizes.push(bytes.len());
+        assert_eq!(two.hear(&bytes, now), Heard::News);
+        two.merge(&mut b, 64);
+        assert_eq!(held(&b, 1, &turn(turns)), 10 * turns as u32);
+        assert_eq!(held(&b, 0, &turn(turns)), 0);
+    }
+    // A later turn costs what is new of it.
+    assert!(sizes[5] < sizes[1] + 20, "{sizes:?}");
+    // Who goes on from there says so by the key that both know.
+    serve(&mut b, 0, 99, &turn(7), 2_000.0);
+    one.hear(&speak(&mut b, &mut two, 2_000.0), 2_000.0);
+    one.merge(&mut a, 64);
+    assert_eq!((held(&a, 1, &turn(7)), held(&a, 0, &turn(7))), (70, 60));
+    assert_eq!(one.placement_counts().unknown, 0);
+}
+
+#[test]
+fn what_continues_an_unknown_prefix_is_left_out_until_it_is_told_whole() {
+    let ((mut a, mut one), (mut b, mut two)) = (among(1, &[5]), among(2, &[5]));
+    let mut known = 0;
+    for turns in 1..=40 {
+        let now = 1_000.0 + 2.0 * turns as f64;
+        serve(&mut a, 0, u128::from(turns), &turn(turns), now);
+        let bytes = speak(&mut a, &mut one, now);
+        if turns > 1 {
+            two.hear(&bytes, now); // the first is lost
+        }
+        two.merge(&mut b, 64);
+        known = held(&b, 0, &turn(turns));
+    }
+    let counts = two.placement_counts();
+    assert_eq!((known, counts.heard), (400, 39));
+    assert!((1..=16).contains(&counts.unknown), "{counts:?}");
+}
+
+#[test]
+fn prefixes_are_left_to_themselves_where_prompts_are_not_cut_alike_or_engines_tell() {
+    let (mut a, mut one) = among(1, &[5]);
+    serve(&mut a, 0, 1, &turn(1), 1_000.0);
+    let bytes = speak(&mut a, &mut one, 1_000.0);
+    let mut b = fleet(&[5]);
+    let mut none = Replicas::new(Settings { grain: 0, ..router(2).settings() });
+    none.begin(&mut b);
+    assert_eq!(none.hear(&bytes, 1.0), Heard::News);
+    none.merge(&mut b, 64);
+    assert_eq!(held(&b, 0, &turn(1)), 0);
+    // By KV events every router knows it from the engine itself.
+    let told = Some((Told { tokens: 0.0, exact: true }, 0.0));
+    let size = 16 * 10;
+    a.chosen_by(0, &Prompt::new(turn(1), size, 16, Unit::Tokens), 0.0, told);
+    a.sent(0, 2, 1_010.0);
+    a.first_token(0, 2, 1_011.0);
+    let mut placed = Prefixes::default();
+    a.take_placed(&mut placed);
+    assert!(placed.is_empty());
+}
+
+#[test]
+fn more_than_a_router_may_tell_a_second_is_told_by_its_head() {
+    let (mut a, mut one) = among(1, &[5]);
+    let long: Vec<u64> = (1_000..200_000).collect();
+    a.table.set(Stat::KvCapacity, 0, 1e9);
+    serve(&mut a, 0, 1, &long, 1_000.0);
+    let bytes = speak(&mut a, &mut one, 1_000.0);
+    assert!(bytes.len() < 140_000, "{}", bytes.len());
+    assert_eq!(one.placement_counts().lost, 1);
+    let (mut b, mut two) = among(2, &[5]);
+    b.table.set(Stat::KvCapacity, 0, 1e9);
+    two.hear(&bytes, 1.0);
+    two.merge(&mut b, 64);
+    assert_eq!(held(&b, 0, &long), 16_384);
+}
+
+#[test]
+fn a_router_that_joins_takes_over_what_another_has_learned() {
+    let ((mut a, mut one), (mut b, mut two)) = (among(1, &[5, 6]), among(2, &[7, 6, 5]));
+    for request in 0..40_u64 {
+        let (chain, now) = (turn(1 + request % 4), 1_000.0 + 2.0 * request as f64);
+        serve(&mut a, (request % 2) as u32, u128::from(request), &chain, now);
+    }
+    let cold = b.engine();
+    assert_ne!(a.engine().prefill, cold.prefill);
+    // The newcomer hears the other, asks, and is answered.
+    let mut now = 1_100.0;
+    for _ in 0..4 {
+        now += EVERY;
+        one.answer(&a);
+        let bytes = speak(&mut a, &mut one, now);
+        two.hear(&bytes, now);
+        two.merge(&mut b, 64);
+        let bytes = speak(&mut b, &mut two, now);
+        one.hear(&bytes, now);
+    }
+    assert!(two.has_joined());
+    assert_eq!(b.engine().prefill, a.engine().prefill);
+    assert_eq!(b.engine().output_tokens, a.engine().output_tokens);
+    assert_eq!((held(&b, 2, &turn(4)), held(&b, 0, &turn(4))), (held(&a, 0, &turn(4)), 0));
+    assert!(held(&b, 2, &turn(4)) > 0);
+    // And goes on from there: what it tells is known to the other.
+    serve(&mut b, 0, 99, &turn(5), 1_200.0);
+    one.hear(&speak(&mut b, &mut two, 1_200.0), 1_200.0);
+    assert_eq!(one.placement_counts().unknown, 0);
+}
+
+#[test]
+fn who_knows_more_takes_nothing_over_and_who_knows_nothing_says_nothing() {
+    let ((mut a, mut one), (mut b, mut two)) = (among(1, &[5]), among(2, &[5]));
+    for request in 0..30_u64 {
+        serve(&mut b, 0, u128::from(request), &turn(1), 1_000.0 + 2.0 * request as f64);
+    }
+    let before = b.engine();
+    let mut now = 1_100.0;
+    for _ in 0..100 {
+        now += EVERY;
+        one.answer(&a);
+        two.answer(&b);
+        let (said, answer) = (speak(&mut a, &mut one, now), speak(&mut b, &mut two, now));
+        two.hear(&said, now);
+        one.hear(&answer, now);
+        two.merge(&mut b, 64);
+    }
+    assert_eq!((b.engine().prefill, two.has_joined()), (before.prefill, false));
+    assert!(one.has_joined());
 }

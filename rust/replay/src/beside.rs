@@ -31,6 +31,7 @@ impl Beside {
         self.replicas.merge(fleet, usize::MAX);
         own(fleet, &mut self.registers);
         fleet.take_placed(&mut self.placed);
+        self.replicas.answer(fleet);
         self.replicas.tell(self.registers.drain(..), &self.placed, time, into);
     }
 

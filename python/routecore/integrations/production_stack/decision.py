@@ -17,6 +17,7 @@ from routecore.integrations.production_stack.settings import EQUAL, Settings
 from routecore.integrations.shared import defaults
 from routecore.integrations.shared.engine_caches import EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
+from routecore.integrations.shared.replicas import replicas_of_process
 from routecore.integrations.shared.shadow import Shadow
 from routecore.integrations.shared.telemetry import Telemetry
 from routecore.routers.compiled import CompiledRouter
@@ -64,6 +65,7 @@ class Decision:
         self.caches: EngineCaches | None = engine_caches(chosen, _log)
         caches = {} if self.caches is None else self.caches.params()
         self.router: Any = chosen.router(**caches)
+        replicas_of_process(settings, self.router)
         if logic not in _SPLIT:
             _check_labels(self.router, host.labels())
         self.telemetry: Telemetry = Telemetry("production_stack", self.strategy)

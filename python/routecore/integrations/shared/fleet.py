@@ -97,7 +97,7 @@ class Fleet:
                 table=self.table,
             ),
         )
-        self.replicas: Replicas | None = replicas(settings, self.table, name)
+        self.replicas: Replicas | None = replicas(settings, self.table, name, self.router)
         self.shadow: Shadow | None = None
         self.moved: MovedRequests | None = None
         if settings.mode == "shadow":

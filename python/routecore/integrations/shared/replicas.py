@@ -1,13 +1,19 @@
 """The other routers of a fleet, where the settings say how they are heard."""
 
+from typing import NamedTuple
+
 from routecore.endpoints.table import EndpointTable, default_table
 from routecore.integrations.shared.settings import Settings
 from routecore.replicas import Replicas
+from routecore.routers import CompiledRouter
 
-_of_process: dict[tuple[str, str], Replicas] = {}
+_Wanted = tuple[str, str, tuple[int, int, int] | None]
+_of_process: dict[_Wanted, Replicas] = {}
 
 
-def replicas(settings: Settings, table: EndpointTable, name: str) -> Replicas | None:
+def replicas(
+    settings: Settings, table: EndpointTable, name: str, router: CompiledRouter
+) -> Replicas | None:
     """Those of one deployment or model group, whose load is kept in the table.
 
     Raises:
@@ -16,20 +22,37 @@ def replicas(settings: Settings, table: EndpointTable, name: str) -> Replicas | 
     if settings.replicas is None:
         return None
     group = f"{settings.replicas_group}/{name}"
-    return Replicas(settings.replicas, table=table, group=group)
+    return Replicas(settings.replicas, table=table, group=group, router=router)
 
 
-def replicas_of_process(settings: Settings) -> Replicas | None:
+def replicas_of_process(settings: Settings, router: object = None) -> Replicas | None:
     """Those of the process, whose monitor and routers share one table. Repeatable.
+
+    Args:
+        settings: Where they are heard.
+        router: Routes by that table: then prefixes are shared, too. Left out: whatever was said of
+            it before stands.
 
     Raises:
         RouteError: The address is none.
+        ImportError: The channel needs a package that is missing; names the extra to install.
     """
-    wanted = (settings.replicas or "", settings.replicas_group)
+    where = (settings.replicas or "", settings.replicas_group)
+    hashing = getattr(router, "shared_hashing", None)
+    wanted = (*where, hashing)
+    if router is None:
+        wanted = next((known for known in _of_process if known[:2] == where), wanted)
     for known in [known for known in _of_process if known != wanted]:
         _of_process.pop(known).close()
     if settings.replicas is not None and wanted not in _of_process:
         _of_process[wanted] = Replicas(
-            settings.replicas, table=default_table(), group=settings.replicas_group
+            settings.replicas,
+            table=default_table(),
+            group=settings.replicas_group,
+            router=None if hashing is None else _Named(hashing),
         )
     return _of_process.get(wanted)
+
+
+class _Named(NamedTuple):
+    shared_hashing: tuple[int, int, int]

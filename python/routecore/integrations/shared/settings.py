@@ -13,6 +13,7 @@ from routecore.errors import RouteError
 from routecore.hold import HoldLimits
 from routecore.integrations.shared import defaults, misspelt
 from routecore.interface import RoutingInterface
+from routecore.replicas.keys import seed_of
 from routecore.routers import ROUTERS
 
 _PREFIX = "ROUTECORE_"
@@ -42,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         replicas: What carries load between the routers of a fleet: `redis://host:6379`,
             `zmq://router-headless:5570`, `zmq+ipc:///folder`, or `ray`. None: each is on its own.
         replicas_group: Routers in front of the same engines have the same; others another.
+        replicas_secret: The same in all of them: keeps the keys by which they name prompts
+            unguessable for those who send requests.
         tokenizer: Folder of the model, whose tokenizer and chat template KV events need.
     """
 
@@ -60,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kv_replay_port: int | None = None
     replicas: str | None = None
     replicas_group: str = "default"
+    replicas_secret: str | None = None
     tokenizer: str | None = None
 
     @classmethod
@@ -178,6 +182,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """
         self.limits()
         params = self.checked() | more
+        if self.replicas is not None and "hash_seed" in self.accepts():
+            params.setdefault("hash_seed", seed_of(self.replicas_secret))
         # type.__call__ goes round the singleton metaclass: a process serves several fleets.
         return type.__call__(self.known[self.strategy], **params)
 

@@ -1,72 +1,7 @@
-//! Prefixes that engines have computed: those that other routers are to be told of, and theirs.
-
-use std::collections::VecDeque;
+//! Prefixes that engines have computed: told to other routers, and heard of them.
 
 use super::Fleet;
-use crate::index::Pin;
-
-/// Prefixes that wait to be told, at most; above it the oldest are not told.
-const MOST_WAITING: usize = 1 << 12;
-
-/// Where which prefixes were computed, to be told.
-#[derive(Debug, Default)]
-pub(crate) struct Placed {
-    waiting: VecDeque<(u32, Pin)>,
-    /// Whether the row's engine tells of its cache itself, to every router.
-    exact: Vec<bool>,
-    /// Prefixes that were not told: there were too many.
-    lost: u64,
-}
-
-impl Placed {
-    pub(super) fn computed(&mut self, row: u32, pin: Pin) {
-        if self.is_exact(row) {
-            return;
-        }
-        if self.waiting.len() >= MOST_WAITING {
-            self.waiting.pop_front();
-            self.lost += 1;
-        }
-        self.waiting.push_back((row, pin));
-    }
-
-    pub(super) fn set_exact(&mut self, row: u32, exact: bool) {
-        let at = row as usize;
-        if self.exact.len() <= at {
-            self.exact.resize(at + 1, false);
-        }
-        self.exact[at] = exact;
-    }
-
-    fn is_exact(&self, row: u32) -> bool {
-        self.exact.get(row as usize).copied().unwrap_or(false)
-    }
-}
-
-/// Endpoint ids and prefixes, in one piece of memory that is used again.
-#[derive(Debug, Default)]
-pub struct Prefixes {
-    keys: Vec<u64>,
-    /// Endpoint, and where its prefix ends.
-    ends: Vec<(u64, usize)>,
-    /// Tokens of a block.
-    pub block_tokens: f64,
-    /// Prefixes that are missing, so far: there were too many.
-    pub lost: u64,
-}
-
-impl Prefixes {
-    /// Each endpoint's id with the block keys that it holds.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u64])> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
-        self.ends.iter().zip(starts).map(|(&(id, end), start)| (id, &self.keys[start..end]))
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-}
+use crate::placed::Prefixes;
 
 impl Fleet {
     /// Prefixes are kept to be told, from now on.
@@ -102,8 +37,11 @@ impl Fleet {
         if exact || self.table.id(row).is_none() {
             return;
         }
-        let known = self.block_tokens > 0.0;
-        let capacity = self.capacity(row, if known { self.block_tokens } else { block_tokens });
+        let tokens = if self.block_tokens > 0.0 { self.block_tokens } else { block_tokens };
+        if tokens <= 0.0 {
+            return;
+        }
+        let capacity = self.capacity(row, tokens);
         let shared = self.index.clone();
         let mut index = shared.write();
         if index.capacity(row) != capacity {
@@ -116,6 +54,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placed::MOST_WAITING;
     use crate::prompt::{Prompt, Unit};
 
     fn fleet() -> Fleet {

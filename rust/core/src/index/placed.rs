@@ -23,6 +23,23 @@ impl PrefixIndex {
         true
     }
 
+    /// The prefixes that rows hold: row by row, each in the order in which they leave.
+    pub(crate) fn chains(&self) -> Vec<(u32, Vec<u64>)> {
+        let mut found = Vec::new();
+        for (row, cache) in self.row_caches.iter().enumerate() {
+            let entries = cache.idle.iter(&self.runs.entries);
+            let mut inner = std::collections::HashSet::new();
+            let runs: Vec<u32> = entries.map(|entry| entry.run).collect();
+            inner.extend(runs.iter().map(|&run| self.runs.run(run).parent));
+            for &run in runs.iter().filter(|run| !inner.contains(run)) {
+                let mut chain = Vec::new();
+                self.append_chain(row as u32, Pin(run), &mut chain);
+                found.push((row as u32, chain));
+            }
+        }
+        found
+    }
+
     /// The row's engine has computed the prefix: as a request does that is over at once.
     pub(crate) fn place(&mut self, row: u32, chain: &[u64]) {
         if let Some(pin) = self.pin(row, chain) {

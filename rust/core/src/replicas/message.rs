@@ -20,6 +20,8 @@ const SOME_ROWS: u8 = 1;
 const ALL_ROWS: u8 = 2;
 const BYE: u8 = 3;
 const PLACED: u8 = 4;
+const QUESTION: u8 = 5;
+const SNAPSHOT: u8 = 6;
 
 /// Keys of one message at most.
 const MOST_KEYS: usize = 1 << 16;
@@ -50,6 +52,17 @@ pub struct Placement {
     pub keys: Vec<u64>,
 }
 
+/// What a router has learned, for one that asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Who asked.
+    pub to: u64,
+    /// The endpoints that it has learned of.
+    pub ids: Vec<u64>,
+    /// Their state, as `saved.rs` has it.
+    pub state: Vec<u8>,
+}
+
 /// What is said.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
@@ -63,6 +76,10 @@ pub struct Message {
     pub placed: Vec<Placement>,
     /// Tokens of one of their blocks.
     pub block_tokens: f64,
+    /// The router that is asked what it has learned.
+    pub question: Option<u64>,
+    /// The answer to another router's question.
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Message {
@@ -83,7 +100,19 @@ impl Message {
         if self.bye {
             put_section(into, BYE, |_| {});
         }
-        if !self.placed.is_empty() {
+        if let Some(asked) = self.question {
+            put_section(into, QUESTION, |body| put_u64(body, asked));
+        }
+        if let Some(Snapshot { to, ids, state }) = &self.snapshot {
+            put_section(into, SNAPSHOT, |body| {
+                put_u64(body, *to);
+                put_varint(body, ids.len() as u64);
+                ids.iter().for_each(|&id| put_u64(body, id));
+                body.extend_from_slice(state);
+            });
+        }
+        let with_prefixes = !self.placed.is_empty() || self.snapshot.is_some();
+        if with_prefixes && self.block_tokens > 0.0 {
             put_section(into, PLACED, |body| {
                 put_u64(body, self.block_tokens.to_bits());
                 self.placed.iter().for_each(|placement| put_placement(body, placement));
@@ -111,6 +140,8 @@ impl Message {
                 }
                 BYE => found.bye = true,
                 PLACED => found.take_placed(&mut body)?,
+                QUESTION => found.question = Some(body.u64().ok_or(Ignored::Malformed)?),
+                SNAPSHOT => found.snapshot = Some(snapshot(body).ok_or(Ignored::Malformed)?),
                 _ => {}
             }
         }
@@ -172,6 +203,16 @@ fn put_row(into: &mut Vec<u8>, id: u64, register: &Register) {
     values.iter().filter(|&&value| value != 0).for_each(|&value| put_varint(into, value));
 }
 
+fn snapshot(mut from: Reader<'_>) -> Option<Snapshot> {
+    let (to, count) = (from.u64()?, usize::try_from(from.varint()?).ok()?);
+    let ids = keys(from.take(count.checked_mul(8)?)?);
+    Some(Snapshot { to, ids, state: from.0.to_vec() })
+}
+
+fn keys(bytes: &[u8]) -> Vec<u64> {
+    bytes.as_chunks::<8>().0.iter().map(|&key| u64::from_le_bytes(key)).collect()
+}
+
 fn put_placement(into: &mut Vec<u8>, placement: &Placement) {
     put_u64(into, placement.id);
     put_u64(into, placement.parent);
@@ -181,8 +222,7 @@ fn put_placement(into: &mut Vec<u8>, placement: &Placement) {
 
 fn placement(from: &mut Reader<'_>) -> Option<Placement> {
     let (id, parent, count) = (from.u64()?, from.u64()?, usize::try_from(from.varint()?).ok()?);
-    let keys = from.take(count.checked_mul(8)?)?;
-    let keys = keys.as_chunks::<8>().0.iter().map(|&key| u64::from_le_bytes(key)).collect();
+    let keys = keys(from.take(count.checked_mul(8)?)?);
     Some(Placement { id, parent, keys })
 }
 
@@ -216,7 +256,10 @@ mod tests {
             Placement { id: 5, parent: 0, keys: vec![1, u64::MAX, 3] },
             Placement { id: 6, parent: 3, keys: Vec::new() },
         ];
-        (head, Message { rows, whole: true, bye: false, placed, block_tokens: 27.5 })
+        let snapshot = Some(Snapshot { to: 9, ids: vec![4, 5], state: b"learned".to_vec() });
+        let question = Some(8);
+        let whole = true;
+        (head, Message { rows, whole, bye: false, placed, block_tokens: 27.5, question, snapshot })
     }
 
     #[test]
@@ -227,12 +270,16 @@ mod tests {
         let (found, read) = open(&bytes).unwrap();
         assert_eq!((found, Message::decode(read)), (head, Ok(said.clone())));
         // A head alone says nothing, and whole sections say something.
-        let sections = |end: usize| {
-            let cut = Message { placed: Vec::new(), ..said.clone() };
+        let mut ends = vec![3 + 1 + 32 + 2];
+        let mut cut = Message { placed: Vec::new(), block_tokens: 0.0, ..said.clone() };
+        for _ in 0..3 {
             let mut bytes = Vec::new();
             cut.encode(&head, &mut bytes);
-            end == 3 + 1 + 32 + 2 || end == bytes.len()
-        };
+            ends.push(bytes.len());
+            cut.question = cut.question.filter(|_| cut.snapshot.is_some());
+            cut.snapshot = None;
+        }
+        let sections = |end: usize| ends.contains(&end);
         for end in (0..bytes.len()).filter(|&end| !sections(end)) {
             let part = open(&bytes[..end]).and_then(|(_, sections)| Message::decode(sections));
             assert_eq!(part, Err(Ignored::Malformed), "{end}");

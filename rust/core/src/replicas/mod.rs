@@ -12,6 +12,7 @@
 
 mod chains;
 mod ignored;
+mod joining;
 mod merge;
 mod message;
 mod outbox;
@@ -22,6 +23,7 @@ mod wire;
 use std::collections::HashMap;
 
 pub use ignored::Ignored;
+use joining::Joining;
 pub use merge::own;
 pub use message::{Head, LONGEST, VERSION};
 use message::{Message, open};
@@ -95,6 +97,7 @@ pub struct Replicas {
     outbox: Outbox,
     peers: Peers,
     placements: Placements,
+    joining: Joining,
     counts: Counts,
     /// Seconds that messages are under way, by those of this router that come back to it.
     delay: f64,
@@ -113,6 +116,7 @@ impl Replicas {
             outbox: Outbox::new(settings.every),
             peers: Peers::default(),
             placements: Placements::default(),
+            joining: Joining::default(),
             counts: Counts::default(),
             delay: 0.0,
             logged: Vec::new(),
@@ -133,6 +137,16 @@ impl Replicas {
         }
     }
 
+    /// Puts together what another router asked for, if one did. Before [`Self::tell`].
+    pub fn answer(&mut self, fleet: &Fleet) {
+        self.joining.prepare(fleet, self.settings.grain);
+    }
+
+    /// Whether what another router had learned was taken over.
+    pub fn has_joined(&self) -> bool {
+        self.joining.is_taken()
+    }
+
     /// Whether it is time to ask for [own] registers and to [tell](Self::tell) them.
     pub fn is_due(&self, now: f64) -> bool {
         self.outbox.is_due(now)
@@ -146,11 +160,13 @@ impl Replicas {
         now: f64,
         into: &mut Vec<u8>,
     ) -> bool {
-        let more = !placed.is_empty();
+        let more = !placed.is_empty() || self.joining.has_something();
         let Some((sequence, mut message)) = self.outbox.next(own, more, now) else { return false };
-        if more && self.settings.grain != 0 {
+        message.question = self.joining.take_question();
+        message.snapshot = self.joining.take_answer();
+        message.block_tokens = placed.block_tokens;
+        if self.settings.grain != 0 {
             message.placed = self.placements.tell(placed, now);
-            message.block_tokens = placed.block_tokens;
         }
         self.write(sequence, &message, into);
         true
@@ -212,14 +228,22 @@ impl Replicas {
         }
         let mut message = Message::decode(sections)?;
         let (placed, block_tokens) = (std::mem::take(&mut message.placed), message.block_tokens);
+        let (question, snapshot) = (message.question, message.snapshot.take());
         let is_new = !self.peers.knows(head.origin);
         self.peers.hear(&head, message, now - self.delay)?;
         self.counts.heard += 1;
         if head.grain == grain && grain != 0 {
             self.placements.hear(placed, block_tokens);
         }
-        if is_new {
-            self.outbox.again(); // it has not heard of this one either
+        // Who is new has not heard of this one either.
+        let asks = self.joining.meet(head.origin, now);
+        let is_asked = question == Some(own) && self.joining.ask(head.origin, now);
+        if is_new || asks || is_asked {
+            self.outbox.again();
+        }
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.to == own) {
+            let known = self.joining.hear(snapshot, grain)?;
+            self.placements.join(known, block_tokens);
         }
         Ok(Heard::News)
     }
@@ -249,6 +273,11 @@ impl Replicas {
             if let Some(&row) = self.rows.get(&id) {
                 merge::others(fleet, row, &sum);
             }
+        }
+        if let Some((ids, learned)) = self.joining.take_learned() {
+            let row = |id: &u64| self.rows.get(id).copied().unwrap_or(u32::MAX);
+            let rows: Vec<u32> = ids.iter().map(row).collect();
+            fleet.warm(*learned, &rows);
         }
         let more = self.placements.apply(fleet, &self.rows, most);
         more || self.peers.has_changed()

@@ -90,13 +90,25 @@ impl Placements {
             }
             self.chains.learn(parent, &keys);
             chain.extend(keys);
-            if self.waiting_keys + chain.len() > MOST_WAITING {
-                self.counts.lost += 1;
-                continue;
-            }
-            self.waiting_keys += chain.len();
-            self.waiting.push_back(Waiting { id, chain, block_tokens });
+            self.wait(Waiting { id, chain, block_tokens });
         }
+    }
+
+    /// Another router had these before this one came.
+    pub fn join(&mut self, known: Vec<(u64, Vec<u64>)>, block_tokens: f64) {
+        for (id, chain) in known {
+            self.chains.learn(ROOT, &chain);
+            self.wait(Waiting { id, chain, block_tokens });
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        if self.waiting_keys + waiting.chain.len() > MOST_WAITING {
+            self.counts.lost += 1;
+            return;
+        }
+        self.waiting_keys += waiting.chain.len();
+        self.waiting.push_back(waiting);
     }
 
     /// Lets the fleet know of so many of them, at most. Whether there are more.

@@ -30,12 +30,20 @@ impl Speed {
         (is_sane && found.rows.len() == count).then_some(found)
     }
 
+    /// First tokens that were learned from, as far as they are remembered.
+    pub(crate) fn samples(&self) -> f64 {
+        self.prefill.samples()
+    }
+
     /// Takes the constants over, and of each row what is its own.
     pub(crate) fn restore(&mut self, table: &mut StatTable, saved: Self, rows: &[u32]) {
         let (known, overlap) = (std::mem::take(&mut self.rows), self.overlap);
         let (theirs, traffic) = (saved.rows.clone(), saved.traffic.since(&self.traffic));
         *self = Self { rows: known, overlap, traffic, ..saved };
         for (&row, speed) in rows.iter().zip(theirs) {
+            if table.id(row).is_none() {
+                continue;
+            }
             let seen = std::mem::take(&mut self.row(row).seen);
             self.overlap.forget(seen);
             *self.row(row) = speed;
