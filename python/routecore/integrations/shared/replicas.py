@@ -1,11 +1,21 @@
 """The other routers of a fleet, where the settings say how they are heard."""
 
-from typing import NamedTuple
+import atexit
+import logging
+from importlib.util import find_spec
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import NamedTuple, TypeVar
+
+from msgspec import structs
 
 from routecore.endpoints.table import EndpointTable, default_table
 from routecore.integrations.shared.settings import Settings
 from routecore.replicas import Replicas
 from routecore.routers import CompiledRouter
+
+_log = logging.getLogger("routecore.replicas")
+S = TypeVar("S", bound=Settings)
 
 _Wanted = tuple[str, str, tuple[int, int, int] | None]
 _of_process: dict[_Wanted, Replicas] = {}
@@ -23,6 +33,27 @@ def replicas(
         return None
     group = f"{settings.replicas_group}/{name}"
     return Replicas(settings.replicas, table=table, group=group, router=router)
+
+
+def among_workers(settings: S) -> S:
+    """The settings with which the worker processes of one machine route as one, by their own sockets.
+
+    Call it once, in the process that starts them. Settings that name an address stay as they are.
+    Without pyzmq they do, too, and the log says so.
+
+    Returns:
+        Settings with `replicas` set to a folder that the user alone can read.
+    """
+    if settings.replicas is not None:
+        return settings
+    if find_spec("zmq") is None:
+        _log.warning(
+            "workers do not know of each other's load: pip install 'routecore[replicas]' for that"
+        )
+        return settings
+    folder = mkdtemp(prefix="routecore-workers-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return structs.replace(settings, replicas=f"zmq+ipc://{folder}")
 
 
 def replicas_of_process(settings: Settings, router: object = None) -> Replicas | None:
