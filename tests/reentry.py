@@ -316,6 +316,8 @@ CASES: dict[str, Callable[[World], Any]] = {
     "Replicas.clear": lambda w: w.replicas.clear(),
     "Replicas.peers": lambda w: w.replicas.peers(Number(1)),
     "Replicas.counts": lambda w: w.replicas.counts(),
+    "own_and_others": lambda w: _core.own_and_others(w.stats, [Name("p")]),
+    "Replicas.has_joined": lambda w: w.replicas.has_joined(),
     "Replicas.others": lambda w: w.replicas.others(Name("p")),
     "Hold.arrive": lambda w: w.hold.arrive(Name("s"), body(), None, Name("r"), 0.0, None, 0.0),
     "Hold.retry": lambda w: _route(w, lambda *a: w.hold.retry(*a, w.hold.due(), 0.0, 0.0, True)),

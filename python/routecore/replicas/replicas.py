@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import Protocol
+from weakref import WeakSet
 
 import msgspec
 
@@ -58,6 +59,12 @@ class Traffic(msgspec.Struct, frozen=True):
         sent_bytes: Their bytes.
         heard: Messages of others that counted.
         heard_bytes: Bytes of all that came, own messages that came back among them.
+        conflicts: Messages under the name of a router that is another one, or started later: two
+            routers have one name.
+        placements_sent: Prefixes that others were told of.
+        placements_heard: Prefixes that others told of.
+        placements_unknown: Of these, those that continue one that was never heard; not used.
+        placements_lost: Prefixes not sent whole, or not used, because there were too many.
         delay: Seconds that a message is under way; 0 where own messages do not come back.
         ignored: Messages that did not count, by reason.
     """
@@ -66,8 +73,17 @@ class Traffic(msgspec.Struct, frozen=True):
     sent_bytes: int
     heard: int
     heard_bytes: int
+    conflicts: int
+    placements_sent: int
+    placements_heard: int
+    placements_unknown: int
+    placements_lost: int
     delay: float
     ignored: dict[str, int]
+
+
+LIVING: "WeakSet[Replicas]" = WeakSet()
+"""Those of this process, for metrics to be read of."""
 
 
 class HasHashing(Protocol):
@@ -118,6 +134,7 @@ class Replicas:
         self._is_down = False
         self._start()
         watch(self)
+        LIVING.add(self)
 
     def _start(self) -> None:
         origin = secrets.randbits(64) if self._name is None else hash_of(self._name)
@@ -151,8 +168,13 @@ class Replicas:
     @property
     def traffic(self) -> Traffic:
         """Messages and bytes since the start."""
-        sent, sent_bytes, heard, heard_bytes, delay, ignored = self._core.counts()
-        return Traffic(sent, sent_bytes, heard, heard_bytes, delay, dict(ignored))
+        counts, delay, ignored = self._core.counts()
+        return Traffic(**dict(counts), delay=delay, ignored=dict(ignored))
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether this router took over what another had learned before it came."""
+        return self._core.has_joined()
 
     @property
     def is_down(self) -> bool:
@@ -178,6 +200,7 @@ class Replicas:
         with suppress(Exception):
             self._channel.close()
         self._core.clear()
+        LIVING.discard(self)
 
     def _hear(self) -> None:
         pause = 0.1

@@ -145,6 +145,11 @@ class CompiledRouter(Holding, RoutingInterface):
         """
         keys = self._keys(request, request_json)
         url, rows = self._core.explain(endpoints, engine_stats, request_stats, *keys)
+        shares: list[tuple[int, int] | None] = [None] * len(rows)
+        if isinstance(request_stats, _core.ResidentRequestStats):
+            known = _core.own_and_others(request_stats, [row[0] for row in rows])
+            if known is not None:
+                shares = [(round(own), round(others)) for own, others in known]
         scores = tuple(
             CandidateScore(
                 url=row_url,
@@ -152,8 +157,9 @@ class CompiledRouter(Holding, RoutingInterface):
                 score=score,
                 terms=tuple(Term(*t) for t in terms),
                 standing=standing_of(standing),
+                in_flight=parts,
             )
-            for row_url, eligible, score, terms, standing in rows
+            for (row_url, eligible, score, terms, standing), parts in zip(rows, shares, strict=True)
         )
         waits = None
         if self._hold is not None and isinstance(request_stats, _core.ResidentRequestStats):

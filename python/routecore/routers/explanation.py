@@ -34,6 +34,8 @@ class CandidateScore(msgspec.Struct, frozen=True):
         terms: The parts of the score; an endpoint that could not be chosen has none.
         standing: Why, since when and until when it is left alone, where its requests fail; None
             where nothing is held against it.
+        in_flight: This router's requests there, and those of all other routers; None for a router
+            on its own.
     """
 
     url: str
@@ -41,6 +43,7 @@ class CandidateScore(msgspec.Struct, frozen=True):
     score: float
     terms: tuple[Term, ...]
     standing: Standing | None = None
+    in_flight: tuple[int, int] | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -111,12 +114,19 @@ class Explanation(msgspec.Struct, frozen=True):
         moving = {t.name for c in self.candidates for t in c.terms if t.value}
         return [name for name in named if name in moving]
 
+    def _shares(self) -> list[str]:
+        """Headings of whose requests are in flight, where there are other routers."""
+        alone = all(candidate.in_flight is None for candidate in self.candidates)
+        return [] if alone else ["own", "others"]
+
     def _rows(self) -> Iterator[list[str]]:
         columns = self._columns()
         for candidate in self.ranked():
             values = {term.name: term.value for term in candidate.terms}
             mark = "*" if candidate.url == self.url else " " if candidate.eligible else "-"
             cells = [_figure(values[name]) if name in values else "" for name in columns]
+            if self._shares():
+                cells += map(str, candidate.in_flight or ("", ""))
             held = candidate.standing
             about = f" ({held.state}: {held.reason})" if held is not None else ""
             yield [f"{mark} {candidate.url}{about}", _figure(candidate.score), *cells]
@@ -126,7 +136,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
         A line above it says what the request would wait for, if it would.
         """
-        rows = [["", "score", *self._columns()], *self._rows()]
+        rows = [["", "score", *self._columns(), *self._shares()], *self._rows()]
         widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
         lines = (
             "  ".join(
@@ -139,7 +149,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ["", "score", *self._columns()])
+        names = ["", "score", *self._columns(), *self._shares()]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self._rows()

@@ -56,7 +56,7 @@ mod _core {
     #[pymodule_export]
     use crate::replay::{Trace, prompt_blocks, replay};
     #[pymodule_export]
-    use crate::replicas::Replicas;
+    use crate::replicas::{Replicas, own_and_others};
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use routecore::Stat;
 use routecore::fleet::Prefixes;
 use routecore::hash::endpoint_id;
 use routecore::register::{Field, Register};
@@ -14,6 +15,7 @@ use crate::errors::{guarded, to_py};
 use crate::locked::Locked;
 use crate::rows::Inner as Rows;
 use crate::table::Table;
+use crate::views::ResidentRequestStats;
 
 /// Endpoints whose sums are brought up to date under one turn of the table's lock: a pick waits
 /// for no more than these.
@@ -102,7 +104,7 @@ impl Replicas {
     fn pass_time(&self, now: f64) -> PyResult<()> {
         guarded(|| {
             self.inner.apart(|inner, _| inner.replicas.expire(now));
-            self.merge();
+            self.merge(now);
             Ok(())
         })
     }
@@ -121,7 +123,7 @@ impl Replicas {
     fn clear(&self) -> PyResult<()> {
         guarded(|| {
             self.inner.apart(|inner, _| inner.replicas.clear());
-            self.merge();
+            self.merge(0.0);
             Ok(())
         })
     }
@@ -138,19 +140,36 @@ impl Replicas {
         })
     }
 
-    /// Messages sent, their bytes, messages that counted, bytes of all that came, seconds that one
-    /// is under way, and ignored messages by reason.
+    /// By name: messages sent, their bytes, messages that counted, bytes of all that came, conflicts,
+    /// placements sent, heard, unknown and lost; seconds that a message is under way; and ignored
+    /// messages by reason.
     #[allow(clippy::type_complexity)]
-    fn counts(&self) -> PyResult<(u64, u64, u64, u64, f64, Vec<(&'static str, u64)>)> {
+    fn counts(&self) -> PyResult<(Vec<(&'static str, u64)>, f64, Vec<(&'static str, u64)>)> {
         guarded(|| {
             Ok(self.inner.apart(|inner, _| {
                 let (counts, delay) = (inner.replicas.counts(), inner.replicas.delay());
+                let placed = inner.replicas.placement_counts();
                 let ignored =
                     Ignored::ALL.iter().map(|&why| (why.name(), counts.ignored[why as usize]));
-                let replicas::Counts { sent, sent_bytes, heard, heard_bytes, .. } = counts;
-                (sent, sent_bytes, heard, heard_bytes, delay, ignored.collect())
+                let named = vec![
+                    ("sent", counts.sent),
+                    ("sent_bytes", counts.sent_bytes),
+                    ("heard", counts.heard),
+                    ("heard_bytes", counts.heard_bytes),
+                    ("conflicts", counts.conflicts),
+                    ("placements_sent", placed.sent),
+                    ("placements_heard", placed.heard),
+                    ("placements_unknown", placed.unknown),
+                    ("placements_lost", placed.lost),
+                ];
+                (named, delay, ignored.collect())
             }))
         })
+    }
+
+    /// Whether what another router had learned was taken over.
+    fn has_joined(&self) -> PyResult<bool> {
+        guarded(|| Ok(self.inner.apart(|inner, _| inner.replicas.has_joined())))
     }
 
     /// What others reported that they have on an endpoint: requests, of these without a first token,
@@ -169,9 +188,27 @@ impl Replicas {
 }
 
 impl Replicas {
-    fn merge(&self) {
+    fn merge(&self, now: f64) {
         while self.inner.apart(|inner, held| {
-            self.rows.inside(held, |rows| inner.replicas.merge(&mut rows.fleet, AT_ONCE))
+            self.rows.inside(held, |rows| inner.replicas.merge(&mut rows.fleet, now, AT_ONCE))
         }) {}
     }
+}
+
+/// Requests in flight on each endpoint: this router's own, and all others'. None where the table is
+/// of a router on its own.
+#[pyfunction]
+pub fn own_and_others(
+    stats: &Bound<'_, ResidentRequestStats>,
+    urls: Vec<String>,
+) -> PyResult<Option<Vec<(f64, f64)>>> {
+    let table = stats.get().table.get();
+    guarded(|| {
+        Ok(table.inner.apart(|inner, _| {
+            let known = &inner.fleet.table;
+            let parts = |row| (known.own(Stat::InFlight, row), known.others(Stat::InFlight, row));
+            let of = |url: &String| inner.row(url).map_or((0.0, 0.0), parts);
+            known.is_shared().then(|| urls.iter().map(of).collect())
+        }))
+    })
 }

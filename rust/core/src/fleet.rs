@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::health::{Health, Policy};
 use crate::index::PrefixIndex;
-use crate::load::{Fate, Load, Work};
+use crate::load::{Load, Work};
 pub use crate::lookup::{Lookup, Reported};
 use crate::placed::Placed;
 pub use crate::placed::Prefixes;
@@ -180,7 +180,7 @@ impl Fleet {
             self.belief(row).events.chosen(reported, learned, block);
         }
         if let Some(placed) = &mut self.placed {
-            placed.set_exact(row, told.is_some_and(|(told, _)| told.exact));
+            placed.set_exact(row, reported.is_some_and(|(reported, _)| reported.exact));
         }
         self.health.chosen(row);
         let (tokens, _) = self.tokens(prompt);
@@ -328,29 +328,5 @@ impl Fleet {
             self.beliefs.resize(row as usize + 1, Belief::default());
         }
         &mut self.beliefs[row as usize]
-    }
-
-    /// Tells the index what became of the pins of requests.
-    pub(crate) fn settle(&mut self) {
-        let mut settled = self.load.settled().peekable();
-        if settled.peek().is_none() {
-            return;
-        }
-        let mut index = self.index.write();
-        for (row, pin, fate) in settled {
-            match fate {
-                Fate::Computed => {
-                    index.confirm(row, pin);
-                    if let Some(placed) = &mut self.placed {
-                        placed.computed(row, pin);
-                    }
-                }
-                Fate::Over => {
-                    index.release(row, pin);
-                    let tokens = f64::from(index.pinned(row)) * self.block_tokens;
-                    self.table.set(Stat::KvTokens, row, tokens);
-                }
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use routecore::fleet::{Prefixes, Told};
+use routecore::fleet::{Prefixes, Reported};
 use routecore::index::Depths;
 use routecore::prompt::{Prompt, Unit};
 use routecore::register::{Field, Register};
@@ -13,6 +13,8 @@ use routecore::rng::Rng;
 use routecore::{Fleet, Stat};
 
 const EVERY: f64 = 0.05;
+/// When sums are looked at whose age does not matter.
+const LATER: f64 = 0.0;
 
 fn router(origin: u64) -> Replicas {
     Replicas::new(Settings { group: 1, grain: 7, origin, epoch: 100, every: EVERY })
@@ -286,13 +288,13 @@ fn a_fleet_has_its_own_requests_and_what_others_reported_and_keeps_these_apart()
     b.chosen(1);
     b.sent(1, 9, 1_000.0);
     two.hear(&speak(&mut a, &mut one, 0.0), 0.0);
-    while two.merge(&mut b, 1) {}
+    while two.merge(&mut b, LATER, 1) {}
     let column = |fleet: &Fleet| fleet.table.column(Stat::InFlight).to_vec();
     assert_eq!(column(&b), [0.0, 4.0, 0.0]);
     assert_eq!((b.table.own(Stat::InFlight, 1), b.table.others(Stat::InFlight, 1)), (1.0, 3.0));
     // What is reported of its own does not come back as others'.
     one.hear(&speak(&mut b, &mut two, 0.0), 0.0);
-    one.merge(&mut a, 64);
+    one.merge(&mut a, LATER, 64);
     assert_eq!(column(&a), [4.0, 0.0]);
     // Own changes count at once, and on top.
     b.end(1, 9, 1_001.0, true);
@@ -302,13 +304,13 @@ fn a_fleet_has_its_own_requests_and_what_others_reported_and_keeps_these_apart()
     // An endpoint that is new here is known by then, and one that is gone leaves nothing behind.
     b.remove(1);
     b.add(8);
-    two.merge(&mut b, 64);
+    two.merge(&mut b, LATER, 64);
     assert_eq!(column(&b), [0.0, 0.0, 0.0]);
     b.add(5);
-    two.merge(&mut b, 64);
+    two.merge(&mut b, LATER, 64);
     assert_eq!(column(&b), [0.0, 0.0, 0.0, 3.0]);
     two.expire(GONE_AFTER);
-    two.merge(&mut b, 64);
+    two.merge(&mut b, LATER, 64);
     assert_eq!(column(&b), [0.0; 4]);
 }
 
@@ -323,7 +325,7 @@ fn what_the_endpoint_says_of_others_counts_beside_these_only_once() {
     let Fleet { load, table, .. } = &mut b;
     load.elsewhere(table, 0, 4);
     two.hear(&speak(&mut a, &mut one, 0.0), 0.0);
-    two.merge(&mut b, 64);
+    two.merge(&mut b, LATER, 64);
     assert_eq!(b.table.get(Stat::InFlight, 0), 4.0);
 }
 
@@ -365,7 +367,7 @@ fn a_prefix_that_one_router_placed_is_known_to_the_others_by_its_new_blocks_alon
         let bytes = speak(&mut a, &mut one, now);
         sizes.push(bytes.len());
         assert_eq!(two.hear(&bytes, now), Heard::News);
-        two.merge(&mut b, 64);
+        two.merge(&mut b, LATER, 64);
         assert_eq!(held(&b, 1, &turn(turns)), 10 * turns as u32);
         assert_eq!(held(&b, 0, &turn(turns)), 0);
     }
@@ -374,7 +376,7 @@ fn a_prefix_that_one_router_placed_is_known_to_the_others_by_its_new_blocks_alon
     // Who goes on from there says so by the key that both know.
     serve(&mut b, 0, 99, &turn(7), 2_000.0);
     one.hear(&speak(&mut b, &mut two, 2_000.0), 2_000.0);
-    one.merge(&mut a, 64);
+    one.merge(&mut a, LATER, 64);
     assert_eq!((held(&a, 1, &turn(7)), held(&a, 0, &turn(7))), (70, 60));
     assert_eq!(one.placement_counts().unknown, 0);
 }
@@ -390,7 +392,7 @@ fn what_continues_an_unknown_prefix_is_left_out_until_it_is_told_whole() {
         if turns > 1 {
             two.hear(&bytes, now); // the first is lost
         }
-        two.merge(&mut b, 64);
+        two.merge(&mut b, LATER, 64);
         known = held(&b, 0, &turn(turns));
     }
     let counts = two.placement_counts();
@@ -407,10 +409,10 @@ fn prefixes_are_left_to_themselves_where_prompts_are_not_cut_alike_or_engines_te
     let mut none = Replicas::new(Settings { grain: 0, ..router(2).settings() });
     none.begin(&mut b);
     assert_eq!(none.hear(&bytes, 1.0), Heard::News);
-    none.merge(&mut b, 64);
+    none.merge(&mut b, LATER, 64);
     assert_eq!(held(&b, 0, &turn(1)), 0);
     // By KV events every router knows it from the engine itself.
-    let told = Some((Told { tokens: 0.0, exact: true }, 0.0));
+    let told = Some((Reported { tokens: 0.0, exact: true }, 0.0));
     let size = 16 * 10;
     a.chosen_by(0, &Prompt::new(turn(1), size, 16, Unit::Tokens), 0.0, told);
     a.sent(0, 2, 1_010.0);
@@ -432,7 +434,7 @@ fn more_than_a_router_may_tell_a_second_is_told_by_its_head() {
     let (mut b, mut two) = among(2, &[5]);
     b.table.set(Stat::KvCapacity, 0, 1e9);
     two.hear(&bytes, 1.0);
-    two.merge(&mut b, 64);
+    two.merge(&mut b, LATER, 64);
     assert_eq!(held(&b, 0, &long), 16_384);
 }
 
@@ -452,7 +454,7 @@ fn a_router_that_joins_takes_over_what_another_has_learned() {
         one.answer(&a);
         let bytes = speak(&mut a, &mut one, now);
         two.hear(&bytes, now);
-        two.merge(&mut b, 64);
+        two.merge(&mut b, LATER, 64);
         let bytes = speak(&mut b, &mut two, now);
         one.hear(&bytes, now);
     }
@@ -482,7 +484,7 @@ fn who_knows_more_takes_nothing_over_and_who_knows_nothing_says_nothing() {
         let (said, answer) = (speak(&mut a, &mut one, now), speak(&mut b, &mut two, now));
         two.hear(&said, now);
         one.hear(&answer, now);
-        two.merge(&mut b, 64);
+        two.merge(&mut b, LATER, 64);
     }
     assert_eq!((b.engine().prefill, two.has_joined()), (before.prefill, false));
     assert!(one.has_joined());

@@ -28,7 +28,7 @@ impl Beside {
         let time = now * 1e-3;
         fleet.advance(time);
         self.replicas.expire(time);
-        self.replicas.merge(fleet, usize::MAX);
+        self.replicas.merge(fleet, time, usize::MAX);
         own(fleet, &mut self.registers);
         fleet.take_placed(&mut self.placed);
         self.replicas.answer(fleet);
@@ -39,6 +39,7 @@ impl Beside {
         let time = now * 1e-3;
         fleet.advance(time);
         self.replicas.hear(message, time);
-        self.replicas.merge(fleet, usize::MAX);
+        self.replicas.expire(time);
+        self.replicas.merge(fleet, time, usize::MAX);
     }
 }

@@ -36,7 +36,7 @@ def replicas(
 
 
 def among_workers(settings: S) -> S:
-    """The settings with which the worker processes of one machine route as one, by their own sockets.
+    """The settings with which the worker processes of one machine route as one.
 
     Call it once, in the process that starts them. Settings that name an address stay as they are.
     Without pyzmq they do, too, and the log says so.

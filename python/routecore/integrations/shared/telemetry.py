@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from routecore.endpoints.health import REASONS
 from routecore.hold import REJECT_REASONS, Hold, RejectReason
 from routecore.integrations.shared.decision_counts import AllDecisionCounts, all_decision_counts
+from routecore.integrations.shared.replica_metrics import ReplicaMetrics
 
 # Of waits for room: from none at all to the longest that there is by default.
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -112,6 +113,7 @@ def _families(registry: CollectorRegistry) -> _Families:
     labels = ["host", "strategy"]
     load = _Load()
     registry.register(load)
+    registry.register(ReplicaMetrics())
     return _Families(
         all_decision_counts(registry),
         Counter(

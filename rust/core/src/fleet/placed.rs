@@ -1,9 +1,35 @@
 //! Prefixes that engines have computed: told to other routers, and heard of them.
 
 use super::Fleet;
+use crate::load::Fate;
 use crate::placed::Prefixes;
+use crate::stats::Stat;
 
 impl Fleet {
+    /// Tells the index what became of the pins of requests.
+    pub(crate) fn settle(&mut self) {
+        let mut settled = self.load.settled().peekable();
+        if settled.peek().is_none() {
+            return;
+        }
+        let mut index = self.index.write();
+        for (row, pin, fate) in settled {
+            match fate {
+                Fate::Computed => {
+                    index.confirm(row, pin);
+                    if let Some(placed) = &mut self.placed {
+                        placed.computed(row, pin);
+                    }
+                }
+                Fate::Over => {
+                    index.release(row, pin);
+                    let tokens = f64::from(index.pinned(row)) * self.block_tokens;
+                    self.table.set(Stat::KvTokens, row, tokens);
+                }
+            }
+        }
+    }
+
     /// Prefixes are kept to be told, from now on.
     pub fn keep_placed(&mut self) {
         if self.placed.is_none() {

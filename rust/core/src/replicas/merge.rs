@@ -20,9 +20,19 @@ pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
     }
 }
 
-/// All other routers have this on the row from now on.
-pub fn others(fleet: &mut Fleet, row: u32, sum: &Register) {
+/// All other routers have this on the row from now on, and should have sent so many milliseconds of
+/// prefill there since.
+pub fn others(fleet: &mut Fleet, row: u32, sum: &Register, unsaid_ms: f64) {
     fleet.load.hear_others(&mut fleet.table, row, sum);
+    if unsaid_ms > 0.0 {
+        let [_, per_token, ..] = fleet.engine().prefill;
+        for (stat, unsaid) in
+            [(Stat::QueuedMs, unsaid_ms), (Stat::QueuedTokens, unsaid_ms / per_token)]
+        {
+            let said = fleet.table.others(stat, row);
+            fleet.table.set_others(stat, row, said + unsaid);
+        }
+    }
     let rate = fleet.engine().rate;
     for (stat, field) in
         [(Stat::PrefillSent, Field::PrefillRate), (Stat::RequestsSent, Field::RequestRate)]

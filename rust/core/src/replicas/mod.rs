@@ -8,11 +8,13 @@
 //! what others' clocks say counts for nothing but the order of restarts.
 //!
 //! Read next: `register.rs` (what is sent), `outbox.rs` (when), `message.rs` (as bytes), `peers.rs`
-//! (what was heard), `placements.rs` (prefixes), `merge.rs` (how it reaches the strategies).
+//! (what was heard), `placements.rs` (prefixes),
+//! `joining.rs` (what was learned), `lean.rs` (what nobody said yet), `merge.rs` (how it reaches the strategies).
 
 mod chains;
 mod ignored;
 mod joining;
+mod lean;
 mod merge;
 mod message;
 mod outbox;
@@ -24,6 +26,7 @@ use std::collections::HashMap;
 
 pub use ignored::Ignored;
 use joining::Joining;
+use lean::Lean;
 pub use merge::own;
 pub use message::{Head, LONGEST, VERSION};
 use message::{Message, open};
@@ -35,7 +38,7 @@ pub use placements::PlacementCounts;
 use placements::Placements;
 
 use crate::fleet::{Fleet, Prefixes};
-use crate::register::Register;
+use crate::register::{Field, Register};
 
 /// Seconds between two messages that say what changed, at least, unless it is set.
 pub const EVERY: f64 = 0.05;
@@ -68,6 +71,8 @@ pub struct Counts {
     pub heard: u64,
     /// Bytes of all that came.
     pub heard_bytes: u64,
+    /// Messages of another router, or of another start of one, that has the name of a live one.
+    pub conflicts: u64,
     /// Messages that were ignored, in the order of [`Ignored::ALL`].
     pub ignored: [u64; Ignored::ALL.len()],
 }
@@ -106,6 +111,7 @@ pub struct Replicas {
     /// Row of each endpoint, as of this epoch of the table.
     rows: HashMap<u64, u32>,
     epoch: Option<u64>,
+    lean: Lean,
 }
 
 impl Replicas {
@@ -122,6 +128,7 @@ impl Replicas {
             logged: Vec::new(),
             rows: HashMap::new(),
             epoch: None,
+            lean: Lean::new(settings.origin),
         }
     }
 
@@ -133,7 +140,7 @@ impl Replicas {
             fleet.keep_placed();
         }
         for row in 0..fleet.table.rows() as u32 {
-            merge::others(fleet, row, &Register::default());
+            merge::others(fleet, row, &Register::default(), 0.0);
         }
     }
 
@@ -213,6 +220,9 @@ impl Replicas {
             return Err(Ignored::Group);
         }
         if head.origin == own {
+            if head.epoch != epoch {
+                self.counts.conflicts += 1;
+            }
             if head.epoch > epoch {
                 return Err(Ignored::SameName);
             } else if head.epoch < epoch {
@@ -230,6 +240,7 @@ impl Replicas {
         let (placed, block_tokens) = (std::mem::take(&mut message.placed), message.block_tokens);
         let (question, snapshot) = (message.question, message.snapshot.take());
         let is_new = !self.peers.knows(head.origin);
+        self.counts.conflicts += u64::from(self.peers.is_later(&head));
         self.peers.hear(&head, message, now - self.delay)?;
         self.counts.heard += 1;
         if head.grain == grain && grain != 0 {
@@ -260,7 +271,7 @@ impl Replicas {
 
     /// Lets the fleet know what changed of others' sums, at most so many endpoints at once, and as
     /// many of the prefixes that they placed. Whether there are more.
-    pub fn merge(&mut self, fleet: &mut Fleet, most: usize) -> bool {
+    pub fn merge(&mut self, fleet: &mut Fleet, now: f64, most: usize) -> bool {
         fleet.table.share();
         let epoch = fleet.table.epoch();
         if self.epoch != Some(epoch) {
@@ -269,9 +280,17 @@ impl Replicas {
             self.rows = rows.filter_map(|row| Some((fleet.table.id(row)?, row))).collect();
             self.peers.touch();
         }
+        let peers = &self.peers;
+        let rate = |id: &u64| peers.sum(*id).get(Field::PrefillRate);
+        self.lean.look(
+            now,
+            self.settings.every,
+            || self.rows.keys().map(rate).sum(),
+            self.rows.len(),
+        );
         for (id, sum) in self.peers.take_changed(most) {
             if let Some(&row) = self.rows.get(&id) {
-                merge::others(fleet, row, &sum);
+                merge::others(fleet, row, &sum, self.lean.ms(id));
             }
         }
         if let Some((ids, learned)) = self.joining.take_learned() {

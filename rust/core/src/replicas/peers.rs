@@ -173,6 +173,11 @@ impl Peers {
         self.peers.contains_key(&origin)
     }
 
+    /// Whether a router of this name is heard that started later.
+    pub fn is_later(&self, head: &Head) -> bool {
+        self.peers.get(&head.origin).is_some_and(|peer| peer.epoch > head.epoch)
+    }
+
     /// The routers that are there.
     pub fn seen(&self) -> impl Iterator<Item = Seen> + '_ {
         self.peers.iter().filter(|(_, peer)| !peer.left).map(|(&origin, peer)| Seen {

@@ -30,9 +30,9 @@ impl Speed {
         (is_sane && found.rows.len() == count).then_some(found)
     }
 
-    /// First tokens that were learned from, as far as they are remembered.
+    /// First tokens and answers that were learned from, as far as they are remembered.
     pub(crate) fn samples(&self) -> f64 {
-        self.prefill.samples()
+        self.prefill.samples() + self.step.samples() + self.whole.samples()
     }
 
     /// Takes the constants over, and of each row what is its own.

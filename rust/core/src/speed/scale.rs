@@ -21,6 +21,11 @@ impl Scale {
         self.seen <= YOUNG
     }
 
+    /// Ratios that were seen, as far as they are counted.
+    pub fn samples(&self) -> f64 {
+        self.seen as f64
+    }
+
     /// One more ratio. The factor by which what is expected must grow to meet the median; 1 where
     /// that is near enough.
     pub fn learn(&mut self, ratio: f64) -> f64 {

@@ -55,6 +55,11 @@ impl StatTable {
         }
     }
 
+    /// Whether columns may have a part that is others'.
+    pub fn is_shared(&self) -> bool {
+        self.parts.is_some()
+    }
+
     /// What this router has there itself: the value, less what others reported.
     pub fn own(&self, stat: Stat, row: u32) -> f64 {
         match (&self.parts, place(stat)) {
