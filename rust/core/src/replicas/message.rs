@@ -107,7 +107,9 @@ impl Message {
             put_section(into, SNAPSHOT, |body| {
                 put_u64(body, *to);
                 put_varint(body, ids.len() as u64);
-                ids.iter().for_each(|&id| put_u64(body, id));
+                for &id in ids {
+                    put_u64(body, id);
+                }
                 body.extend_from_slice(state);
             });
         }
@@ -217,7 +219,9 @@ fn put_placement(into: &mut Vec<u8>, placement: &Placement) {
     put_u64(into, placement.id);
     put_u64(into, placement.parent);
     put_varint(into, placement.keys.len() as u64);
-    placement.keys.iter().for_each(|&key| put_u64(into, key));
+    for &key in &placement.keys {
+        put_u64(into, key);
+    }
 }
 
 fn placement(from: &mut Reader<'_>) -> Option<Placement> {
