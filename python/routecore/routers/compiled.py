@@ -59,9 +59,7 @@ class CompiledRouter(Holding, RoutingInterface):
 
     @property
     def shared_hashing(self) -> tuple[int, int, int] | None:
-        """`hashing`, where other routers may know prompts by the same keys; None where this one
-        reads no prompts, or names them by a seed of its process alone.
-        """
+        """`hashing`, where other routers may know it; None where no prompts are read."""
         return None
 
     def _keys(self, request: Any, request_json: Any) -> tuple[Any, ...]:
@@ -148,8 +146,7 @@ class CompiledRouter(Holding, RoutingInterface):
         shares: list[tuple[int, int] | None] = [None] * len(rows)
         if isinstance(request_stats, _core.ResidentRequestStats):
             known = _core.own_and_others(request_stats, [row[0] for row in rows])
-            if known is not None:
-                shares = [(round(own), round(others)) for own, others in known]
+            shares = shares if known is None else [(round(a), round(b)) for a, b in known]
         scores = tuple(
             CandidateScore(
                 url=row_url,
