@@ -17,10 +17,11 @@ use crate::locked::{Held, Quiet};
 use crate::router::Router;
 use crate::router_state::{Met, RouterState, meet, meet_other};
 use crate::rows::Inner;
+use crate::side::{is_own, is_scraped};
 use crate::source::{Kind, Source};
 use crate::table::Table;
 use crate::threads::Inside;
-use crate::values::{Columns, is_own, is_scraped};
+use crate::values::Columns;
 use crate::views::{ResidentEngineStats, ResidentRequestStats};
 
 /// What came of an attempt.

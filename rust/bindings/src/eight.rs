@@ -10,7 +10,7 @@ use pyo3::types::{PyTuple, PyType};
 use routecore::Stat;
 
 use crate::errors::tolerated;
-use crate::values::{Side, number};
+use crate::side::{Side, number};
 
 /// Objects and their places in the list.
 pub type Placed<'py> = (usize, Bound<'py, PyAny>);

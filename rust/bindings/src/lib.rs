@@ -29,6 +29,7 @@ mod router;
 mod router_state;
 mod rows;
 mod saved;
+mod side;
 mod source;
 mod table;
 mod text;

@@ -21,11 +21,11 @@ use crate::kv_events::{Held, KvIndex};
 use crate::locked::Locked;
 use crate::prompt::{self, Blocks, Tokenized};
 use crate::router_state::{ROUTER_STATES, RouterState};
+use crate::side::is_scraped;
 use crate::source::Kind;
 use crate::table::Table;
 use crate::threads::{Inside, detached, must_stop};
 use crate::token_ids::read_tokens;
-use crate::values::is_scraped;
 use crate::views::ResidentRequestStats;
 
 /// A strategy over lists of endpoint objects.

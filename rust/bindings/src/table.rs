@@ -15,8 +15,8 @@ use crate::errors::{guarded, to_py};
 use crate::health::{self, News, Settings, StandingTuple};
 use crate::locked::Locked;
 use crate::rows::{FLEETS, Inner};
+use crate::side::is_scraped;
 use crate::text::{id_of, text};
-use crate::values::is_scraped;
 
 /// Learned constants of the engines, see `Table::engine`.
 type Engine = ([f64; 4], [f64; 3], f64, f64, f64, f64);
