@@ -16,6 +16,7 @@ import msgspec
 
 from routecore.errors import RouteError
 from routecore.hold import Rejected
+from routecore.integrations.litellm import redis
 from routecore.integrations.litellm.calls import Calls
 from routecore.integrations.litellm.group import Group
 from routecore.integrations.litellm.hold import rate_limited
@@ -202,6 +203,8 @@ class RoutecoreCallback(CustomLogger):
             assert self._configured is not None
             base, groups = self._configured
             read = Settings.of({**base, **groups.get(name, {})})
+            if read.replicas == redis.WORD:
+                read = msgspec.structs.replace(read, replicas=redis.url())
             group = Group(Fleet(read, name, Telemetry("litellm", read.strategy), _log))
             watch(group.fleet.monitor)
         except (RouteError, TypeError, msgspec.ValidationError) as error:
