@@ -22,6 +22,7 @@ from routecore import (
 from routecore.demo.block_cache import BlockCache
 from routecore.demo.engine import Engine, block_keys, toy_tokens
 from routecore.demo.gateway import Gateway, last_usage
+from routecore.demo.gateways import installed
 from routecore.demo.runner import run
 from routecore.demo.scheduler import Profile, Scheduler
 from routecore.demo.sequence import Sequence
@@ -198,6 +199,51 @@ def test_a_run_measures_every_strategy() -> None:
         assert figures["ttft_p99_ms"] >= figures["ttft_p50_ms"] > 0
         assert figures["decision_p50_us"] > 0
         assert figures["token_hit_rate"] > 0
+
+
+def test_several_routers_serve_the_same_traffic_in_turn(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="needs the extra replicas")
+    jobs = conversations(rate=20, seconds=4, seed=1)
+    results = asyncio.run(
+        run(
+            jobs,
+            ["expected_latency"],
+            endpoints=2,
+            seconds=0.5,
+            speed=8,
+            routers=3,
+            replicas=f"zmq+ipc://{tmp_path}",
+        )
+    )
+    assert results[0].requests > 5
+    assert results[0].errors == 0
+    assert results[0].max_load > 0
+
+
+def test_routers_of_the_demo_know_of_each_others_requests(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="needs the extra replicas")
+    a, b = endpoints = [EndpointInfo(url=f"http://127.0.0.1:{port}") for port in (1, 2)]
+
+    async def both() -> None:
+        async with aiohttp.ClientSession() as session:
+            first, second = gateways = [Gateway(endpoints, session) for _ in range(2)]
+            address = f"zmq+ipc://{tmp_path}"
+            with installed(gateways, "least_connections", seed=1, replicas=address):
+                for at in range(5):
+                    first.monitor.on_new_request(a.url, f"r{at}", time.time())
+                chosen = {a.url}
+                until = time.monotonic() + 30
+                while chosen != {b.url} and time.monotonic() < until:
+                    await asyncio.sleep(0.05)
+                    stats = second.monitor.get_request_stats(time.time())
+                    route = second.router.route_request
+                    chosen = {route(endpoints, {}, stats, None) for _ in range(10)}
+                assert chosen == {b.url}
+                # The other way round it holds at once: its own requests.
+                stats = first.monitor.get_request_stats(time.time())
+                assert first.router.route_request(endpoints, {}, stats, None) == b.url
+
+    asyncio.run(both())
 
 
 def test_engines_that_break_are_left_alone_and_come_back() -> None:

@@ -138,6 +138,11 @@ MISTAKES = [
     ("demo --live --report page.html", "the live fleet writes no page"),
     ("demo --trace nowhere.jsonl", "nowhere.jsonl"),
     ("demo --kill 20:3", "20s:3"),
+    ("demo --routers 0", "--routers: expected an integer from 1 to 32, got 0"),
+    ("demo --replicas zmq+ipc:///tmp/x", "add --routers 4"),
+    ("demo --routers 2 --replicas redis:6379", "redis:6379"),
+    ("demo --routers 2 --replicas http://x", "expected redis://…"),
+    ("demo --routers 2 --envoy", "`routecore picker --workers`"),
     # Live engines and shadow records.
     ("kv-events tail engine-1:5557", "expected tcp://host:port"),
     ("kv-events tail tcp://127.0.0.1:9 --replay a --replay b", "expected one per address (1)"),

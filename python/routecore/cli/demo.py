@@ -29,7 +29,7 @@ _SPEEDUP = 2.0
 _LIVE_STRATEGIES = ("round_robin", "least_connections", "expected_latency")
 _LIVE_ONLY = (
     *("seconds", "rate", "speed", "trace", "requests"),
-    *("kv_events", "hold", "ranks", "envoy", "kill", "sick"),
+    *("kv_events", "hold", "ranks", "envoy", "routers", "replicas", "kill", "sick"),
 )
 
 
@@ -94,6 +94,18 @@ _LIVE_ONLY = (
 )
 @click.option(
     "--envoy", is_flag=True, help="Live: a real Envoy that asks `routecore picker` is the gateway."
+)
+@click.option(
+    "--routers",
+    type=Whole(1, 32),
+    default=1,
+    show_default=True,
+    help="Live: gateways before the same engines; requests go to each in turn.",
+)
+@click.option(
+    "--replicas",
+    metavar="ADDRESS",
+    help="Live: the routers share their load over redis://host:6379 or zmq+ipc:///folder.",
 )
 @click.option(
     "--kill",

