@@ -1,7 +1,11 @@
 """The Grafana dashboard, the alert rules and the metrics' page name metrics that exist."""
 
 import json
+import queue
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from routecore import (
     new_instance,
 )
 from routecore.integrations.shared.telemetry import Telemetry, watch
+from routecore.replicas import Replicas
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "deploy/monitoring/alerts.yml"
@@ -27,9 +32,56 @@ OURS = re.compile(r"\broutecore_[a-z_]+")
 OF_PROMETHEUS = {"le", "instance", "job"}
 
 
+class Between:
+    """Carries messages between the two routers of this process."""
+
+    every = 0.05
+
+    def __init__(self) -> None:
+        self.other: Between = self
+        self._came: queue.Queue[bytes] = queue.Queue()
+
+    def open(self) -> None:
+        """Always is."""
+
+    def send(self, message: bytes) -> None:
+        self.other._came.put(message)
+
+    def receive(self, timeout: float) -> list[bytes]:
+        with suppress(queue.Empty):
+            return [self._came.get(timeout=timeout)]
+        return []
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+@contextmanager
+def two_routers() -> Iterator[None]:
+    """That hear each other."""
+    here, there = Between(), Between()
+    here.other, there.other = there, here
+    tables = [EndpointTable(), EndpointTable()]
+    pair = [Replicas(way, table=table) for way, table in zip((here, there), tables, strict=True)]
+    try:
+        end = time.monotonic() + 30.0
+        while not all(replicas.peers for replicas in pair):
+            assert time.monotonic() < end, "the routers do not hear each other"
+            time.sleep(0.01)
+        yield
+    finally:
+        for replicas in pair:
+            replicas.close()
+
+
 @pytest.fixture(scope="module")
-def exposed() -> dict[str, set[str]]:
+def exposed() -> Iterator[dict[str, set[str]]]:
     """Each series of a router with all there is, with its labels."""
+    with two_routers():
+        yield collected()
+
+
+def collected() -> dict[str, set[str]]:
     registry = CollectorRegistry()
     telemetry = Telemetry("production_stack", "expected_latency", registry)
     router = new_instance(ExpectedLatencyRouter, seed=1)
