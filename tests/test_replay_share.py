@@ -1,7 +1,12 @@
 """Replayed routers that tell each other their load: what a run of several looks like then."""
 
+import json
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from routecore import RouteError
+from routecore.cli import main
 from routecore.replay import Share, generate, run
 from routecore.replay.result import ReplayResult
 
@@ -40,3 +45,16 @@ def test_where_every_message_is_lost_routers_are_apart() -> None:
 def test_a_share_that_is_none_says_what_is_expected(text: str) -> None:
     with pytest.raises(RouteError, match="share"):
         Share.of(text)
+
+
+def test_the_command_shows_one_router_and_routers_apart_beside_those_that_share(
+    tmp_path: Path,
+) -> None:
+    line = "replay chat --requests 300 --strategy least_connections --routers 4 --share 50ms"
+    found = CliRunner().invoke(main, [*line.split(), "--json", str(tmp_path / "figures.json")])
+    assert found.exit_code == 0, found.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    seen = {r["strategy"]: (r["routers"], r.get("share")) for r in figures["results"]}
+    assert seen["least_connections"] == (4, "every 50 ms")
+    assert seen["least_connections, 1 router"] == (1, None)
+    assert seen["least_connections, 4 apart"] == (4, None)

@@ -13,6 +13,7 @@ from routecore.cli.numbers import Decimal, Whole
 from routecore.cli.replay_output import Files
 from routecore.cli.replay_plan import (
     Plan,
+    beside_sharing,
     is_workload,
     run_all,
     search_parameters,
@@ -112,7 +113,8 @@ GROUPS = {
 @click.option(
     "--share",
     metavar="TIME[:loss=X]",
-    help="They tell each other their load so often, as 200ms or 50ms:delay=5ms:loss=0.01.",
+    help="They tell each other their load so often, as 200ms or 50ms:delay=5ms:loss=0.01; one "
+    "router, and as many that do not share, are shown beside.",
 )
 @click.option(
     "--seed",
@@ -313,6 +315,7 @@ def replay(
         out.check()
         out.source = source_of(trace, seed, seeds) if report_file else None
         args.fleet(fleet, kv_events, kv_event_delay)
+        plan.beside = {} if assignments else beside_sharing(fleet)
         drawn = {"requests": requests, "rate": rate, "burstiness": burstiness}
         drawn = {name: value for name, value in drawn.items() if value is not None}
         drawn_anew = is_workload(trace) and not tune

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +81,25 @@ def _meant(source: str) -> str:
 
 
 class Plan(msgspec.Struct):
-    """What to replay: every strategy at every load with every seed; `params` are of `tuned`."""
+    """What to replay: every strategy at every load with every seed; `params` are of `tuned`.
+
+    `beside` are further runs of each strategy: what its label ends with, and settings that differ.
+    """
 
     strategies: dict[str, Any]
     loads: list[float]
     seeds: list[int]
     params: dict[str, Any]
     tuned: str
+    beside: dict[str, dict[str, Any]] = {}
+
+
+def beside_sharing(fleet: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Beside routers that share: one router alone, and as many that do not share."""
+    if fleet["share"] is None:
+        return {}
+    apart = f", {fleet['routers']} apart"
+    return {", 1 router": {"routers": 1, "share": None}, apart: {"share": None}}
 
 
 @contextlib.contextmanager
@@ -115,25 +128,25 @@ def run_all(
 
     results = []
     skipped = 0
-    total = len(plan.seeds) * len(plan.loads) * len(plan.strategies)
+    variants = {"": settings} | {end: settings | other for end, other in plan.beside.items()}
+    total = len(plan.seeds) * len(plan.loads) * len(plan.strategies) * len(variants)
     with _progress(total) as step:
         for seed, trace in zip(plan.seeds, traces, strict=True):
             skipped = trace.skipped
-            for load in plan.loads:
-                for name, strategy in plan.strategies.items():
-                    results.append(
-                        run(
-                            trace,
-                            strategy=strategy,
-                            label=name,
-                            params=plan.params if name == plan.tuned else {},
-                            speedup=load,
-                            seed=seed,
-                            decisions=SHOWN if shown and seed == plan.seeds[0] else 0,
-                            **settings,
-                        )
+            for load, name, end in product(plan.loads, plan.strategies, variants):
+                results.append(
+                    run(
+                        trace,
+                        strategy=plan.strategies[name],
+                        label=name + end,
+                        params=plan.params if name == plan.tuned else {},
+                        speedup=load,
+                        seed=seed,
+                        decisions=SHOWN if shown and seed == plan.seeds[0] else 0,
+                        **variants[end],
                     )
-                    step()
+                )
+                step()
     _tell(skipped)
     return results, skipped
 
