@@ -113,7 +113,9 @@ class Files(msgspec.Struct):
                 lines = [f"{at} {when:.3f}\n" for at, when in sent]
             _write(self.assignments, "".join(lines), "--assignments")
         loads = list(dict.fromkeys(row.speedup for row in rows))
-        here = {load: [row for row in rows if row.speedup == load] for load in loads}
+        # Those that were run beside a strategy that shares are shown, not judged.
+        plain = [row for row in rows if ", " not in row.strategy]
+        here = {load: [row for row in plain if row.speedup == load] for load in loads}
         judged = [row for row in rows if asked is None or row.strategy in asked]
         if asked is None:
             judged = [table.ranked(here[load])[0] for load in loads]
@@ -121,7 +123,9 @@ class Files(msgspec.Struct):
         if self.json:
             figures = {
                 "results": [
-                    r.as_dict() for r in results if asked is None or r.settings.strategy in asked
+                    result.as_dict()
+                    for result in results
+                    if asked is None or result.settings.strategy.partition(", ")[0] in asked
                 ],
                 "comparison": [row.as_dict() for row in rows],
                 "knees": knees,
