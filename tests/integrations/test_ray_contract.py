@@ -1,6 +1,7 @@
 """The Ray Serve adapter against a stand-in of Serve's router: no Ray needed."""
 
 import asyncio
+import gc
 import importlib
 import itertools
 import json
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import ray_stand_in
 from ray_stand_in import Pending, Replica
+from replica_servers import until
 
 TEXTS = [f"conversation {i} " + f"{i:03d}" * 200 for i in range(40)]
 
@@ -31,10 +33,10 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
 def make(metrics: dict[str, float]) -> Callable[..., Any]:
     module = importlib.import_module("routecore.integrations.ray_serve")
 
-    def made(replicas: int = 4, **kwargs: Any) -> Any:
+    def made(number: int = 4, **kwargs: Any) -> Any:
         router = module.RoutecoreRequestRouter(SimpleNamespace(name="deployment", app_name="app"))
         router.initialize_state(**{"seed": 1, **kwargs})
-        router.update_replicas([Replica(f"r{i}") for i in range(replicas)])
+        router.update_replicas([Replica(f"r{i}") for i in range(number)])
         return router
 
     return made
@@ -126,6 +128,36 @@ def test_a_reserved_slot_that_was_never_sent_ends_nobody_elses_request(make: Any
     replica_id = serve(router, Pending(1, "x"))
     router.on_request_completed(replica_id, "reserved")
     assert in_flight(router) == {"r0": 1}
+
+
+def test_routers_that_share_count_nobody_twice(
+    make: Any, metrics: dict[str, float], tmp_path: Path
+) -> None:
+    pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
+    shared = {"strategy": "least_connections", "replicas": f"zmq+ipc://{tmp_path}"}
+    router, other = make(2, **shared), make(2, **shared)
+    theirs = serve(other, Pending(1, "x"))
+    name = theirs.unique_id
+    until(lambda: in_flight(router)[name] == 1, "the other's request is not heard of")
+    mine = serve(router, Pending(2, "x"))
+    assert mine != theirs
+    router.on_new_queue_len_info(theirs, 1)  # the one that it has heard of
+    assert in_flight(router)[name] == 1
+    router.on_new_queue_len_info(theirs, 3)  # and two that it has not
+    assert in_flight(router)[name] == 3
+    until(lambda: router._tick() or in_flight(router)[name] == 1, "an old report still counts")
+    until(lambda: router._tick() or metrics["routecore_replica_peers"] == 1, "no metric of it")
+    other.on_request_completed(theirs, "r1")
+    until(lambda: in_flight(router)[name] == 0, "the other's request has not ended")
+    serve(other, Pending(3, "x"))
+    until(lambda: router._fleet.replicas.peers, "the other is not heard")
+    gone = other._fleet.replicas
+    del other
+    gc.collect()
+    until(lambda: not any(one.is_alive() for one in gone._threads), "a router lives for ever")
+    until(lambda: not router._fleet.replicas.peers, "it has said no good-bye")
+    assert in_flight(router)[mine.unique_id] == 1
+    router._fleet.replicas.close()
 
 
 def test_queue_lengths_count_what_other_routers_sent(make: Any) -> None:
@@ -464,7 +496,7 @@ def send(router: Any, pending: Pending, rank: list[list[Any]]) -> Any:
 def test_with_a_hold_requests_wait_until_a_replica_has_room(
     make: Any, metrics: dict[str, float]
 ) -> None:
-    router = make(replicas=2, **HELD)
+    router = make(number=2, **HELD)
 
     async def inside() -> None:
         def choose(pending: Pending) -> asyncio.Task[Any]:
@@ -495,7 +527,7 @@ def test_with_a_hold_requests_wait_until_a_replica_has_room(
 def test_who_waits_finds_a_replica_that_came_meanwhile_and_nobody_where_all_left(
     make: Any,
 ) -> None:
-    router = make(replicas=1, **HELD)
+    router = make(number=1, **HELD)
 
     async def inside() -> None:
         def choose(pending: Pending) -> asyncio.Task[Any]:
@@ -525,7 +557,7 @@ def test_who_waits_finds_a_replica_that_came_meanwhile_and_nobody_where_all_left
 def test_beyond_the_bounds_of_a_hold_serves_own_error_says_when_to_come_again(
     make: Any, metrics: dict[str, float]
 ) -> None:
-    router = make(replicas=1, hold_limits={"max_requests": 0}, **HELD)
+    router = make(number=1, hold_limits={"max_requests": 0}, **HELD)
 
     async def inside() -> None:
         first, second = held(0), held(1)

@@ -1,10 +1,14 @@
 """Messages by an actor of the Ray cluster that passes them on."""
 
+import time
 from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 try:
     import ray
+    import ray.exceptions
 except ModuleNotFoundError as _missing:
     raise ImportError("replicas over Ray need ray: pip install 'routecore[ray]'") from _missing
 
@@ -36,6 +40,9 @@ class Relay:
 class RayChannel:
     """Exchanges messages with a detached actor, which the first router makes.
 
+    Calls are made in the threads of `Replicas` and never on an event loop. Ray is not started
+    here: until the process has done it, the channel is down.
+
     Args:
         group: Part of the actor's name.
     """
@@ -49,29 +56,50 @@ class RayChannel:
         self._waiting: deque[bytes] = deque(maxlen=64)
 
     def open(self) -> None:
-        if not ray.is_initialized():
-            raise ConnectionError("Ray is not initialised in this process yet")
+        _check_ray()
         made = ray.remote(num_cpus=0, max_restarts=-1)(Relay)
         self._actor = made.options(
             name=self._name, namespace="routecore", lifetime="detached", get_if_exists=True
         ).remote()
-        self._since, _ = ray.get(self._actor.exchange.remote([], None), timeout=10 * _SECONDS)
+        self._since, _ = self._exchange([], None)
 
     def send(self, message: bytes) -> None:
         self._waiting.append(message)
 
     def receive(self, timeout: float) -> list[bytes]:
-        import time
-
         time.sleep(min(timeout, self.every / 2))
-        said = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        call = self._actor.exchange.remote(said, self._since)
-        self._since, found = ray.get(call, timeout=_SECONDS)
-        return list(found)
+        self._since, found = self._exchange(self._said(), self._since)
+        return found
 
     def close(self) -> None:
-        self._actor = None  # detached: others go on with it
+        said = self._said()
+        try:
+            if said and self._actor is not None:
+                self._exchange(said, None)  # the good-bye
+        finally:
+            self._actor = None  # detached: others go on with it
 
     def after_fork(self) -> None:
         """In the child of a fork: Ray is the parent's."""
         self._actor = None
+
+    def _said(self) -> list[bytes]:
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+
+    def _exchange(self, said: list[bytes], since: int | None) -> tuple[int, list[bytes]]:
+        _check_ray()
+        answer: Future[tuple[int, list[bytes]]] = self._actor.exchange.remote(said, since).future()
+        try:
+            # Not `ray.get`: that warns of a blocked loop in every thread of an async actor.
+            return answer.result(_SECONDS)
+        except FutureTimeout:
+            raise ConnectionError(f"no answer from the actor {self._name!r} yet") from None
+        except ray.exceptions.RayError as error:
+            said_of_it = str(error).partition("\n")[0]
+            raise ConnectionError(f"the actor {self._name!r}: {said_of_it}") from None
+
+
+def _check_ray() -> None:
+    # Without it, a call after the process has left Ray would start a cluster of its own.
+    if not ray.is_initialized():
+        raise ConnectionError("Ray is not initialised in this process")

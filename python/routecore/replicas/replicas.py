@@ -225,6 +225,8 @@ class Replicas:
 
     def _tell(self) -> None:
         while not self._stop.wait(self._channel.every):
+            # Here, too: a client that hangs in the other thread must keep nobody's load alive.
+            self._core.pass_time(time.monotonic())
             if not self._opened.is_set():
                 continue
             message = self._core.tell(time.monotonic())

@@ -53,9 +53,10 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     """Serve's request router with a routecore strategy.
 
     `request_router_kwargs`: `strategy` (a key of `ROUTERS`), `mode` ("active" or "shadow"),
-    `lease_timeout` (seconds), `hold` and `hold_limits` (requests wait until a replica has room);
-    all others are parameters of the strategy. Settings that are refused are logged, and Serve's
-    power of two chooses; so it does, request by request, when a strategy fails.
+    `lease_timeout` (seconds), `hold` and `hold_limits` (requests wait until a replica has room),
+    `replicas` ("ray": the routers of all processes tell each other of their requests); all others
+    are parameters of the strategy. Settings that are refused are logged, and Serve's power of two
+    chooses; so it does, request by request, when a strategy fails.
     """
 
     _fleet: Fleet | None = None
@@ -88,9 +89,10 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             if self._fleet.holds:
                 self._telemetry.holds(self._fleet.router.hold)
                 self._room = Room(self._fleet, self._now)
+            self._telemetry.shares(self._fleet.replicas)
             self._telemetry.chosen(read.mode)
             warn_of_older(name, self)
-        except (RouteError, TypeError) as error:
+        except (RouteError, TypeError, ImportError) as error:
             _log.error("routecore %r: %s. Power of two routes until this is mended.", name, error)
 
     async def choose_replicas(
@@ -262,11 +264,11 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         super().on_new_queue_len_info(replica_id, num_ongoing_requests)
         self._reported(replica_id, num_ongoing_requests)
 
-    def _reported(self, replica_id: Any, ongoing: int | None) -> None:
+    def _reported(self, replica_id: Any, ongoing: int | None, is_old: bool = False) -> None:
         state = self._replica_states.get(replica_id)
         if state is None or self._fleet is None:
             return
-        elsewhere = 0 if ongoing is None else max(0, ongoing - state.open)
+        elsewhere = 0 if ongoing is None or is_old else max(0, ongoing - state.open)
         if elsewhere != state.elsewhere:
             state.elsewhere = elsewhere
             self._fleet.monitor.on_load_elsewhere(state.url, elsewhere)
@@ -341,6 +343,8 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     def _tick(self) -> None:
         self._ticking = False
         cache = self.replica_queue_len_cache
+        # What other routers said since is newer than what a replica said with its last answer.
+        is_old = self._fleet is not None and self._fleet.hears_others
         for replica_id in self._replica_states:
-            self._reported(replica_id, cache.get(replica_id))
+            self._reported(replica_id, cache.get(replica_id), is_old)
         self._telemetry.report()

@@ -12,7 +12,7 @@ from routecore.endpoints.table import EndpointTable
 from routecore.hold.queue import Source, Sources
 from routecore.integrations.shared.engine_caches import Addresses, EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
-from routecore.integrations.shared.replicas import replicas
+from routecore.integrations.shared.replicas import close_with, replicas
 from routecore.integrations.shared.settings import Settings
 from routecore.integrations.shared.shadow import Choice, MovedRequests, Shadow
 from routecore.replicas import Replicas
@@ -98,6 +98,8 @@ class Fleet:
             ),
         )
         self.replicas: Replicas | None = replicas(settings, self.table, name, self.router)
+        if self.replicas is not None:
+            close_with(self, self.replicas)
         self.shadow: Shadow | None = None
         self.moved: MovedRequests | None = None
         if settings.mode == "shadow":
@@ -204,6 +206,11 @@ class Fleet:
         """Forget what an endpoint's engine had in its cache; see `EndpointTable.forget`."""
         self.monitor.forget(url, learned=learned)
         self.router.forget(url)
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether other routers tell of their requests, and somebody is heard now."""
+        return self.replicas is not None and bool(self.replicas.peers)
 
     def fault(self, error: Exception) -> None:
         """Our strategy failed and the host chose: counted, logged at most once a minute."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from routecore.hold import REJECT_REASONS, Hold, HoldCounts
 from routecore.integrations.shared.telemetry import Monitor
+from routecore.replicas import Replicas
 
 _SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
 
@@ -43,6 +44,7 @@ class RayTelemetry:
         self._monitor: Monitor | None = None
         self._reported = 0
         self._hold: Hold | None = None
+        self._replicas: Replicas | None = None
 
     def _made(
         self, kind: Any, name: str, text: str, tags: tuple[str, ...] = (), **options: Any
@@ -89,6 +91,17 @@ class RayTelemetry:
         )
         self._refused: dict[str, int] = dict.fromkeys(REJECT_REASONS, 0)
 
+    def shares(self, replicas: Replicas | None) -> None:
+        """What is heard of other routers, if anything, which `report` brings up to date."""
+        if replicas is None:
+            return
+        self._replicas = replicas
+        self._peers = self._made(
+            self._gauge, "routecore_replica_peers", "Other routers that are heard now."
+        )
+        text = "Whether the channel to other routers is down, and this one on its own."
+        self._is_down = self._made(self._gauge, "routecore_replica_channel_down", text)
+
     def _report_hold(self, counts: HoldCounts) -> None:
         self._waiting.set(counts.waiting)
         for reason, count in counts.rejected.items():
@@ -101,6 +114,9 @@ class RayTelemetry:
         """Bring requests in flight and expired leases up to date, and who waits in a hold."""
         if self._hold is not None:
             self._report_hold(self._hold.counts)
+        if self._replicas is not None:
+            self._peers.set(len(self._replicas.peers))
+            self._is_down.set(int(self._replicas.is_down))
         if self._monitor is None:
             return
         self._in_flight.set(self._monitor.in_flight)

@@ -2,6 +2,8 @@
 
 import atexit
 import logging
+import threading
+import weakref
 from importlib.util import find_spec
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -33,6 +35,13 @@ def replicas(
         return None
     group = f"{settings.replicas_group}/{name}"
     return Replicas(settings.replicas, table=table, group=group, router=router)
+
+
+def close_with(owner: object, replicas: Replicas) -> None:
+    """Say good-bye once the owner is gone: its threads would speak for it for ever."""
+    # In a thread: the owner may be freed on an event loop, and closing waits for the network.
+    close = threading.Thread(target=replicas.close, name="routecore-replicas-close", daemon=True)
+    weakref.finalize(owner, close.start).atexit = False  # `replicas` closes itself there
 
 
 def among_workers(settings: S) -> S:
