@@ -35,19 +35,22 @@ rust:
 	{ echo "expected Rust $(RUST) or newer, got $${has:-none}: https://rustup.rs has it" >&2; exit 1; }
 
 $(VENV)/.stamp-deps: pyproject.toml | rust
-	@echo "1 of 2: packages into $(VENV)"
+	@echo "1 of 2: packages into $(VENV), and the Rust crates beside; a minute, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	x = p['optional-dependencies']; \
 	print('\n'.join(d for d in p['dependencies'] + sum((x[name] for name in ('demo', 'kv-events', 'report', 'tokens', 'tune', 'envoy', 'envoy-kubernetes', 'replicas', 'test', 'dev', 'docs')), []) if not d.startswith('routecore')))" \
 	> $(VENV)/requirements.txt
-	@$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
+	@# Meanwhile the crates below the bindings are built; what goes wrong there, step 2 reports.
+	@cargo build --release --quiet -p routecore-replay > /dev/null 2>&1 & \
+	  $(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt; found=$$?; wait; exit $$found
 	@touch $@
 
 $(VENV)/.stamp-core: $(VENV)/.stamp-deps $(SOURCES)
-	@echo "2 of 2: the Rust core, optimised; a minute, once"
-	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@echo "2 of 2: the compiled core for Python, optimised; a minute, once"
+	@PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet \
+	  > $(VENV)/core.log 2>&1 || { cat $(VENV)/core.log; exit 1; }
 	@touch $@
 
 demo: develop ## every strategy on simulated engines: a ranked table, a verdict, a page

@@ -141,10 +141,10 @@ impl Simulation<'_, '_> {
 
     fn scrape(&mut self) {
         let now = self.scrapes.next();
-        let (engines, up) = (&self.engines, &self.up);
+        let (engines, up) = (&mut self.engines, &self.up);
         let seen = self.scrapes.proceed(|time| {
-            let report = |(engine, &up): (&Engine, &bool)| up.then(|| engine.report(time));
-            engines.iter().zip(up).map(report).collect()
+            let report = |(engine, &up): (&mut Engine, &bool)| up.then(|| engine.report(time));
+            engines.iter_mut().zip(up).map(report).collect()
         });
         for (engine, report) in seen.into_iter().enumerate() {
             if let Some(report) = report {

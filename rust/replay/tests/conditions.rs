@@ -149,6 +149,36 @@ fn scrapes_arrive_at_their_period_and_age() {
     assert!(watcher.seen.iter().filter(|seen| seen.1 == 1).all(|seen| seen.2.running == 0));
 }
 
+/// What scrapes see of a few requests, one of them with a long answer: usage by time in ms.
+fn usage(output: u32, stats_period: f64) -> Vec<(f64, f64)> {
+    let mut trace = Trace::new(64).unwrap();
+    for at in 0..4_u32 {
+        let (arrival, output) = (f64::from(at) * 700.0, if at == 0 { output } else { 300 });
+        let ids = [u64::from(at)];
+        trace.push(Row { arrival, input: 64, output, ids: &ids, ..Row::default() }).unwrap();
+    }
+    let mut watcher = Watcher::default();
+    let conditions = Conditions { stats_period, ..Conditions::default() };
+    run(&trace, &[EngineConfig::DEFAULT], &conditions, &mut watcher).unwrap();
+    watcher.seen.iter().map(|(now, _, report)| (*now, report.kv_usage)).collect()
+}
+
+#[test]
+fn what_a_scrape_sees_does_not_depend_on_the_scrapes_before() {
+    let (often, seldom) = (usage(2000, 1.0), usage(2000, 250.0));
+    assert!(seldom.len() > 20);
+    for (time, seen) in seldom {
+        let same = often.iter().find(|(now, _)| *now == time).map(|(_, seen)| *seen);
+        assert_eq!(same, Some(seen), "at {time}");
+    }
+}
+
+#[test]
+fn a_long_answer_is_scraped_in_time_that_grows_with_its_length_alone() {
+    // From its first step at each scrape, this would take minutes.
+    assert!(usage(200_000, 5.0).len() > 200_000);
+}
+
 #[test]
 fn routers_apart_count_only_their_own() {
     let fleet = [EngineConfig::DEFAULT; 4];

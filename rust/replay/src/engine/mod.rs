@@ -15,6 +15,8 @@ mod memory;
 mod scraped;
 mod step;
 
+use step::Decoding;
+
 pub use config::EngineConfig;
 pub use scraped::Report;
 
@@ -85,6 +87,8 @@ pub struct Engine {
     next_end: u64,
     state: State,
     next: f64,
+    /// Where the last look at steps that only decode found them.
+    looked: Option<Decoding>,
     preemptions: u64,
     /// Prompt tokens found in the cache, and asked for.
     tokens: (u64, u64),
@@ -109,6 +113,7 @@ impl Engine {
             next_end: u64::MAX,
             state: State::Idle,
             next: f64::INFINITY,
+            looked: None,
             preemptions: 0,
             tokens: (0, 0),
             spare: Vec::new(),
@@ -134,10 +139,14 @@ impl Engine {
     }
 
     /// What it reports of itself at `now`.
-    pub fn report(&self, now: f64) -> Report {
+    pub fn report(&mut self, now: f64) -> Report {
         let mut active = self.kv.active();
         if let State::Decode { begun, .. } = self.state {
-            active += self.decode_until(begun, now).2;
+            // From the last look on: from the start each time, long answers take for ever.
+            let before = self.looked.filter(|seen| seen.begun == begun);
+            let seen = self.decode_until(before.unwrap_or_else(|| self.decoding_from(begun)), now);
+            active += seen.blocks;
+            self.looked = Some(seen);
         }
         let (found, asked) = self.tokens;
         Report {

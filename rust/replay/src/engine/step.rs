@@ -4,6 +4,18 @@ use super::{Engine, Happened, State};
 use crate::timing::Prefill;
 use crate::trace::Grain;
 
+/// How far steps that only decode have got: time, steps, blocks taken after the first step, and
+/// what the next step depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decoding {
+    pub begun: f64,
+    pub time: f64,
+    pub steps: u64,
+    pub blocks: u32,
+    context: f64,
+    phase: usize,
+}
+
 impl Engine {
     pub(super) fn start(&mut self, grain: &Grain<'_>) {
         let now = self.next;
@@ -49,38 +61,37 @@ impl Engine {
     /// Steps that only decode, from `begun` to the next end, to where blocks run out, or to the
     /// first boundary at or after `horizon`.
     pub(super) fn decode(&mut self, begun: f64, horizon: f64) {
-        let (time, steps, blocks) = self.decode_until(begun, horizon);
-        self.next = time;
-        self.state = State::Decode { begun, steps, blocks };
+        let reached = self.decode_until(self.decoding_from(begun), horizon);
+        self.next = reached.time;
+        self.state = State::Decode { begun, steps: reached.steps, blocks: reached.blocks };
+        self.looked = None;
     }
 
-    /// Where such steps get to: time, steps, blocks taken after the first step.
-    pub(super) fn decode_until(&self, begun: f64, horizon: f64) -> (f64, u64, u32) {
+    /// Before the first of such steps.
+    pub(super) fn decoding_from(&self, begun: f64) -> Decoding {
+        let (context, phase) = (self.context as f64, self.phase());
+        Decoding { begun, time: begun, steps: 0, blocks: 0, context, phase }
+    }
+
+    /// Where such steps get to from there, at least one in all.
+    pub(super) fn decode_until(&self, from: Decoding, horizon: f64) -> Decoding {
         let most = self.next_end - self.steps;
         let (timing, speed) = (self.config.timing, self.config.speed);
         let (sequences, capacity) = (self.decoding, self.capacity);
         let available = self.kv.available();
-        let (mut time, mut steps, mut blocks) = (begun, 0_u64, 0_u32);
-        let mut context = self.context as f64;
-        let mut phase = self.phase();
+        let Decoding { begun, mut time, mut steps, mut blocks, mut context, mut phase } = from;
         loop {
+            if steps > 0 {
+                let next = if phase + 1 == self.crossing.len() { 0 } else { phase + 1 };
+                let more = blocks + self.crossing[next];
+                if steps == most || time >= horizon || more > available {
+                    return Decoding { begun, time, steps, blocks, context, phase };
+                }
+                (context, phase, blocks) = (context + f64::from(sequences), next, more);
+            }
             time += timing.decode(sequences, context, capacity) / speed;
             steps += 1;
-            if steps == most || time >= horizon {
-                break;
-            }
-            context += f64::from(sequences);
-            phase += 1;
-            if phase == self.crossing.len() {
-                phase = 0;
-            }
-            let more = blocks + self.crossing[phase];
-            if more > available {
-                break;
-            }
-            blocks = more;
         }
-        (time, steps, blocks)
     }
 
     /// Ends `steps` steps at once: tokens come out.
