@@ -12,8 +12,9 @@ import zmq
 from click.testing import CliRunner, Result
 from kv_messages import stored
 from kv_sockets import Sockets
-from routecore import PrefixCacheRouter
+from routecore import PrefixCacheRouter, new_instance
 from routecore.cli import main
+from routecore.demo import gateways
 from routecore.demo.engine import prompt_text, toy_tokens
 from routecore.demo.runner import run
 from routecore.demo.scheduler import Scheduler
@@ -144,16 +145,19 @@ def test_the_demos_events_agree_with_its_engines_hits() -> None:
     assert figures["event_hit_rate"] == pytest.approx(figures["token_hit_rate"], abs=0.1)
 
 
-def test_the_demos_cache_strategies_go_by_events() -> None:
+def test_the_demos_cache_strategies_go_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = conversations(rate=20, seconds=6, seed=1)
     seen: list[PrefixCacheRouter] = []
 
-    def look(results: list[Any]) -> None:
-        if results[-1].running and results[-1].strategy == "prefix_cache":
-            seen[:] = [PrefixCacheRouter()]  # the one in use: there is one instance
+    def made(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        instance = new_instance(kind, *args, **kwargs)
+        if isinstance(instance, PrefixCacheRouter):
+            seen.append(instance)
+        return instance
 
+    monkeypatch.setattr(gateways, "new_instance", made)
     names = ["round_robin", "prefix_cache"]
-    run_ = run(jobs, names, endpoints=2, seconds=1.0, speed=6, kv_events=True, on_change=look)
+    run_ = run(jobs, names, endpoints=2, seconds=1.0, speed=6, kv_events=True)
     plain, by_events = asyncio.run(run_)
     assert (plain.cache_by, by_events.cache_by) == (None, "events")
     assert seen[0]._kv_index is not None

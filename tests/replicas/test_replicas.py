@@ -1,5 +1,6 @@
 """Routers that hear each other, by a real Redis server and by ZMQ, and what goes wrong there."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -140,17 +141,19 @@ def test_noise_on_the_channel_is_counted_and_logged_once(
     send(one, 2)
     until(lambda: others(two) == 2, "not heard")
     client = redis.Redis.from_url(server.url)
-    for noise in (b"", b"hello", bytes(5 << 20), b"rcL\x09" + bytes(40)) * 2:
-        client.publish("routecore:replicas:default", noise)
+    tries = itertools.count()
 
     def counted() -> bool:
+        # A reconnect may lose some: at most once is all that the channel promises.
+        if next(tries) % 50 == 0:
+            for noise in (b"", b"hello", bytes(5 << 20), b"rcL\x09" + bytes(40)) * 2:
+                client.publish("routecore:replicas:default", noise)
         assert two.replicas is not None
         ignored = two.replicas.traffic.ignored
-        # A reconnect may lose some: at most once is all that the channel promises.
         return all(ignored[why] > 0 for why in ("malformed", "too_large", "version"))
 
     until(counted, "the noise was not counted")
-    assert others(two) == 2
+    until(lambda: others(two) == 2, "the noise drove the others out")
     assert sum("is ignored" in record.message for record in caplog.records) <= 6
     client.close()
 

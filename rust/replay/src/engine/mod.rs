@@ -11,11 +11,12 @@ use crate::kv::Kv;
 use crate::trace::Grain;
 
 mod config;
+mod decoding;
 mod memory;
 mod scraped;
 mod step;
 
-use step::Decoding;
+use decoding::Decoding;
 
 pub use config::EngineConfig;
 pub use scraped::Report;

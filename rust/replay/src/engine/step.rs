@@ -1,20 +1,9 @@
 //! Steps: what each computes, how long it takes, what comes out at its end.
 
+use super::decoding::Decoding;
 use super::{Engine, Happened, State};
 use crate::timing::Prefill;
 use crate::trace::Grain;
-
-/// How far steps that only decode have got: time, steps, blocks taken after the first step, and
-/// what the next step depends on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Decoding {
-    pub begun: f64,
-    pub time: f64,
-    pub steps: u64,
-    pub blocks: u32,
-    context: f64,
-    phase: usize,
-}
 
 impl Engine {
     pub(super) fn start(&mut self, grain: &Grain<'_>) {
