@@ -127,8 +127,10 @@ class Front:
 
 def seen(handle: Any) -> tuple[int, int]:
     """Requests of other routers, and of all, as the router of this process has them."""
-    fleet = handle._router._asyncio_router.request_router._fleet
-    return others(fleet), total(fleet)
+    router = handle._router._asyncio_router.request_router
+    if router is None:  # Serve makes it when it has heard of the deployment
+        return 0, 0
+    return others(router._fleet), total(router._fleet)
 
 
 def test_handles_of_several_processes_count_the_same_requests(tmp_path: Path) -> None:
