@@ -127,8 +127,9 @@ class Front:
 
 def seen(handle: Any) -> tuple[int, int]:
     """Requests of other routers, and of all, as the router of this process has them."""
-    router = handle._router._asyncio_router.request_router
-    if router is None:  # Serve makes it when it has heard of the deployment
+    # Its property would make a router here, in a thread without Serve's loop.
+    router = handle._router._asyncio_router._request_router
+    if router is None:
         return 0, 0
     return others(router._fleet), total(router._fleet)
 
