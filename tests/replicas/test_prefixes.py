@@ -131,7 +131,6 @@ def test_metrics_show_who_is_heard(fleets: Callable[..., Fleet]) -> None:
     # Both are of this process, and each hears the other.
     peers = registry.get_sample_value
     until(lambda: peers("routecore_replica_peers", {"group": "default"}) == 2, "not heard")
-    text = prometheus.generate_latest(registry).decode()
     for name in (
         'routecore_replica_age_seconds{group="default",peer="',
         'routecore_replica_bytes_total{direction="sent",group="default"}',
@@ -140,7 +139,7 @@ def test_metrics_show_who_is_heard(fleets: Callable[..., Fleet]) -> None:
         'routecore_replica_placements_total{group="default",outcome="heard"}',
         'routecore_replica_channel_down{group="default"} 0.0',
     ):
-        assert name in text, name
+        until(lambda n=name: n in prometheus.generate_latest(registry).decode(), name)  # type: ignore[misc]
 
 
 def test_workers_of_one_machine_get_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,11 @@
 """Several processes on one port: each is a picker, and one process keeps them running."""
 
 import asyncio
-import atexit
 import contextlib
 import gc
-import importlib.util
 import logging
 import multiprocessing
-import shutil
 import signal
-import tempfile
 import time
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -19,6 +15,7 @@ import msgspec
 
 from routecore.errors import RouteError
 from routecore.integrations.envoy.settings import Settings
+from routecore.integrations.shared.replicas import among_workers
 
 _log = logging.getLogger("routecore.picker")
 _SOON = 5.0  # seconds: a worker that ends sooner is started again later
@@ -114,7 +111,7 @@ class Workers:
         """
         for wanted in (signal.SIGTERM, signal.SIGINT):
             signal.signal(wanted, self._stop)
-        self._settings = _as_one(self._settings)
+        self._settings = among_workers(self._settings)
         try:
             for number in range(self._settings.workers):
                 self._start(number)
@@ -159,18 +156,3 @@ class Workers:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 process.terminate() if self._stopping < 3 else process.kill()
-
-
-def _as_one(settings: Settings) -> Settings:
-    """The settings with which workers hear each other, in a folder that the user alone can read.
-
-    Raises:
-        ImportError: pyzmq is missing; names the extra.
-    """
-    if settings.replicas is not None:
-        return settings
-    if importlib.util.find_spec("zmq") is None:
-        raise ImportError("several workers need pyzmq: pip install 'routecore[envoy]'")
-    folder = tempfile.mkdtemp(prefix="routecore-workers-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return msgspec.structs.replace(settings, replicas=f"zmq+ipc://{folder}")

@@ -1,7 +1,6 @@
 """The other routers of a fleet, where the settings say how they are heard."""
 
 import atexit
-import logging
 import threading
 import weakref
 from importlib.util import find_spec
@@ -16,7 +15,6 @@ from routecore.integrations.shared.settings import Settings
 from routecore.replicas import Replicas
 from routecore.routers import CompiledRouter
 
-_log = logging.getLogger("routecore.replicas")
 S = TypeVar("S", bound=Settings)
 
 _Wanted = tuple[str, str, tuple[int, int, int] | None]
@@ -48,18 +46,17 @@ def among_workers(settings: S) -> S:
     """The settings with which the worker processes of one machine route as one.
 
     Call it once, in the process that starts them. Settings that name an address stay as they are.
-    Without pyzmq they do, too, and the log says so.
 
     Returns:
         Settings with `replicas` set to a folder that the user alone can read.
+
+    Raises:
+        ImportError: pyzmq is missing; names the extra.
     """
     if settings.replicas is not None:
         return settings
     if find_spec("zmq") is None:
-        _log.warning(
-            "workers do not know of each other's load: pip install 'routecore[replicas]' for that"
-        )
-        return settings
+        raise ImportError("several workers need pyzmq: pip install 'routecore[envoy]'")
     folder = mkdtemp(prefix="routecore-workers-")
     atexit.register(rmtree, folder, ignore_errors=True)
     return structs.replace(settings, replicas=f"zmq+ipc://{folder}")
