@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import zmq
 from kv_messages import message
+from ports import free_port
 from routecore.kv_events import KVEventSubscriber
 
 END = b"\xff" * 8
+_open: "WeakValueDictionary[str, Sockets]" = WeakValueDictionary()
 
 
-def wait(until: Callable[[], Any], seconds: float = 10.0) -> None:
+def wait(until: Callable[[], Any], seconds: float = 30.0) -> None:
     """Until something is so; fails the test when it takes too long."""
     end = time.monotonic() + seconds
     while not until():
@@ -29,23 +32,33 @@ class Sockets:
         context: Of the sockets.
         topic_in_reply: Answer as vLLM 0.26 does, with a topic frame.
         ring: Messages kept for replays; None: no answers at all.
+        port: Of the PUB socket; 0: a free one.
     """
 
     def __init__(
-        self, context: Any, *, topic_in_reply: bool = True, ring: int | None = 1000
+        self,
+        context: Any,
+        *,
+        topic_in_reply: bool = True,
+        ring: int | None = 1000,
+        port: int = 0,
     ) -> None:
         self.context, self.topic_in_reply, self.ring_size = context, topic_in_reply, ring
-        self.port = self.replay_port = 0
+        self.port, self.replay_port = port, 0
         self.asked: list[int] = []
         self.silent = False
         self.open()
 
     def open(self) -> None:
         """Bind; the same ports as before where there were some."""
-        self.live, self.router = self.context.socket(zmq.PUB), self.context.socket(zmq.ROUTER)
+        # A PUB socket that tells who subscribes.
+        self.live, self.router = self.context.socket(zmq.XPUB), self.context.socket(zmq.ROUTER)
+        self.live.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.subscriptions = 0
         for socket in (self.live, self.router):
             socket.setsockopt(zmq.LINGER, 0)
         self.port = _bind(self.live, self.port)
+        _open[self.address] = self
         self.replay_port = _bind(self.router, self.replay_port)
         self.seq = 0
         self.ring: list[tuple[int, bytes]] = []
@@ -60,6 +73,12 @@ class Sockets:
         self.live.close()
         self.router.close()
 
+    def subscribed(self) -> int:
+        """How many have subscribed since it was opened."""
+        while self.live.poll(0):
+            self.subscriptions += self.live.recv()[:1] == b"\x01"
+        return self.subscriptions
+
     def restart(self) -> None:
         """Another process on the same ports."""
         self.close()
@@ -72,6 +91,11 @@ class Sockets:
     @property
     def replay(self) -> str:
         return f"tcp://127.0.0.1:{self.replay_port}"
+
+    @property
+    def answers(self) -> bool:
+        """Whether replays are answered."""
+        return self.ring_size is not None and not self.silent
 
     def send(self, *events: Any, lost: bool = False, old: bool = False) -> None:
         """Publish a message; `lost`: it is numbered and kept, but never sent."""
@@ -90,7 +114,7 @@ class Sockets:
             who, empty, start = self.router.recv_multipart()
             assert empty == b""
             self.asked.append(int.from_bytes(start))
-            if self.ring_size is None or self.silent:
+            if not self.answers:
                 continue
             topic = [b""] if self.topic_in_reply else []  # topics may be empty
             for seq, payload in self.ring:
@@ -101,10 +125,8 @@ class Sockets:
 
 
 def _bind(socket: Any, port: int) -> int:
-    if not port:
-        bound: int = socket.bind_to_random_port("tcp://127.0.0.1")
-        return bound
-    end = time.monotonic() + 5
+    port = port or free_port()
+    end = time.monotonic() + 30
     while True:  # the old socket's port is let go in the background
         try:
             socket.bind(f"tcp://127.0.0.1:{port}")
@@ -117,10 +139,19 @@ def _bind(socket: Any, port: int) -> int:
 @contextmanager
 def listening(*sources: Any, **options: Any) -> Iterator[KVEventSubscriber]:
     """A subscriber that is connected to all its sources."""
+    engines = [_open[source.address] for source in sources if source.address in _open]
+    before = [(engine.subscribed(), len(engine.asked)) for engine in engines]
     subscriber = KVEventSubscriber(sources, **options)
     try:
         wait(lambda: all(p["connected"] for ps in subscriber.status().values() for p in ps))
-        time.sleep(0.05)  # a PUB socket hears of the subscription just behind the handshake
+        for engine, (subscriptions, _) in zip(engines, before, strict=True):
+            wait(lambda e=engine, had=subscriptions: e.subscribed() > had)  # type: ignore[misc]
+        # Who connects asks for what was published before, and knows when that is all.
+        for engine, (_, asked) in zip(engines, before, strict=True):
+            source = next(s for s in sources if s.address == engine.address)
+            if source.replay == engine.replay and engine.answers:
+                wait(lambda e=engine, had=asked: len(e.asked) > had)  # type: ignore[misc]
+                wait(lambda u=source.url: not any(p["resyncing"] for p in subscriber.status()[u]))  # type: ignore[misc]
         yield subscriber
     finally:
         subscriber.close()

@@ -8,13 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-
-def free_port() -> int:
-    """A port of this machine that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from ports import free_port
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

@@ -13,6 +13,7 @@ import pytest
 import zmq
 from kv_messages import cleared, message, removed, stored
 from kv_sockets import Sockets, listening, wait
+from ports import free_ports
 from routecore import RouteError
 from routecore.kv_events import KVEventSubscriber, KVIndex, KVSource, publisher
 from test_kv_index import BLOCK, prompt
@@ -254,11 +255,8 @@ def test_what_a_busy_subscriber_has_not_read_waits_in_the_engine() -> None:
 
 def test_ranks_publish_on_ports_of_their_own() -> None:
     with zmq.Context() as context:
-        base = Sockets(context)
-        second = Sockets(context, ring=10)
-        second.close()
-        second.port = base.port + 1
-        second.open()
+        ports = free_ports(2)
+        base, second = (Sockets(context, port=port) for port in ports)
         try:
             with listening(KVSource(A, base.address, ranks=2)) as subscriber:
                 base.send(block(1))

@@ -1,31 +1,19 @@
 """Data-parallel ranks of a real engine: the header, each rank's metrics and its events."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kv_sockets import wait
+from ports import free_ports
 from routecore import EndpointTable, EngineStatsScraper, Fleet, new_instance
 from routecore.endpoints.ranks import rank_of, with_ranks
 from routecore.kv_events import KVEventSubscriber, KVSource
-from vllm_server import Engine, free_ports
+from vllm_server import Engine
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 
 RANKS = 2
-
-
-def neighbours() -> int:
-    """The first of two ports in a row that nobody has."""
-    for port in free_ports(50):
-        with socket.socket() as next_one:
-            try:
-                next_one.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no two ports in a row")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +22,8 @@ def engine(
 ) -> Iterator[Engine]:
     log = tmp_path_factory.mktemp("logs") / "ranks.log"
     made = Engine(engines_python, model, log, more=("--data-parallel-size", str(RANKS)))
-    made.events, made.replay = neighbours(), neighbours()
+    # Each rank has its own: the first, and the next.
+    made.events, made.replay = free_ports(RANKS)[0], free_ports(RANKS)[0]
     made.launch()
     try:
         made.ready()

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 from routecore.demo.engine import Engine
 from routecore.demo.runner import serve
 
@@ -358,9 +358,7 @@ def test_shadow_mode_changes_nothing_and_records(callback: Any, tmp_path: Path) 
 @contextlib.contextmanager
 def proxy(tmp_path: Path, config: dict[str, Any]) -> Iterator[str]:
     """The proxy on a free port of this machine, with its own command."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML
     log = (tmp_path / "proxy.log").open("wb")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from ports import free_port
 from production_stack_host import BODY, CALLBACKS, URLS, run
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -156,10 +156,7 @@ def test_an_end_is_reported_once_and_as_what_it_was(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{free}", "http://no-such-host.invalid:80"])
 def test_an_engine_that_is_not_reached_is_reported(stand_in: Any, url: str) -> None:
     stand_in.start("prefixaware", CALLBACKS, URLS)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        free = listener.getsockname()[1]
-    assert run(ends(stand_in, url.format(free=free))) == ["connect"]
+    assert run(ends(stand_in, url.format(free=free_port()))) == ["connect"]
 
 
 def test_a_client_that_leaves_says_nothing_of_the_engine(stand_in: Any) -> None:
@@ -183,9 +180,7 @@ def test_an_attempt_is_reported_before_the_next_one_is_chosen(stand_in: Any) -> 
             app.state.aiohttp_client_wrapper = lambda: session
             client.listen(app)
             app.state.callbacks.pre_request(_Request(app), b"", BODY)
-            with socket.socket() as listener:
-                listener.bind(("127.0.0.1", 0))
-                dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            dead = f"http://127.0.0.1:{free_port()}"
             with contextlib.suppress(aiohttp.ClientError):
                 await proxied(app, dead)
             assert recording.ends == [(dead, "connect")]

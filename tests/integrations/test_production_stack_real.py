@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from ports import free_port
 from production_stack_host import real_host
 from routecore.demo.engine import Engine
 from routecore.demo.scheduler import Scheduler
@@ -31,12 +31,6 @@ LAUNCHER = ("-m", "routecore.integrations.production_stack")
 
 def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Router:

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 
 # How long Serve waits for its own processes: they are slow where much else runs.
 os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "120"
@@ -32,9 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    PORT = free.getsockname()[1]
+PORT = free_port()
 CLASS = "routecore.integrations.ray_serve.RoutecoreRequestRouter"
 TEXTS = [f"conversation {i} " + f"{i:03d}" * 700 for i in range(12)]
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_server import free_port
+from ports import free_port
 from world import CHAT, Envoy, chat, ext_proc, needs_envoy, run, world
 
 pytestmark = needs_envoy

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("envoy.service.ext_proc.v3.external_processor_pb2")
 
-from test_server import free_port, process, serving
+from ports import free_port
+from test_server import process, ready
 from world import CHAT, Envoy, World, chat, needs_envoy, run, world
 
 pytestmark = needs_envoy
@@ -105,9 +106,9 @@ def test_one_of_two_ends_and_comes_back_and_no_request_fails() -> None:
             ports = [free_port(), free_port()]
             delay = {"ROUTECORE_DRAIN_DELAY": "3"}
             first = await stack.enter_async_context(process(*words(w, ports[0]), **delay))
-            await stack.enter_async_context(process(*words(w, ports[1])))
-            for port in ports:
-                await serving(port)
+            second = await stack.enter_async_context(process(*words(w, ports[1])))
+            for made, port in zip((first, second), ports, strict=True):
+                await ready(made, port)
             load = Load(w, (await behind(w, ports)).url)
             async with load.running():
                 await load.more(50)
@@ -115,8 +116,8 @@ def test_one_of_two_ends_and_comes_back_and_no_request_fails() -> None:
                 async with asyncio.timeout(30):
                     assert await first.wait() == 0
                 await load.more(50)
-                await stack.enter_async_context(process(*words(w, ports[0])))
-                await serving(ports[0])
+                again = await stack.enter_async_context(process(*words(w, ports[0])))
+                await ready(again, ports[0])
                 await load.more(50)
             assert not load.failed
 
@@ -131,15 +132,15 @@ def test_one_that_is_killed_under_load() -> None:
             w = await stack.enter_async_context(world(2, start=False))
             port = free_port()
             first = await stack.enter_async_context(process(*words(w, port)))
-            await serving(port)
+            await ready(first, port)
             load = Load(w, (await behind(w, [port])).url)
             async with load.running():
                 await load.more(50)
                 assert not load.failed
                 first.send_signal(signal.SIGKILL)
                 await first.wait()
-                await stack.enter_async_context(process(*words(w, port)))
-                await serving(port)
+                again = await stack.enter_async_context(process(*words(w, port)))
+                await ready(again, port)
                 await load.more(100)  # the gateway has found it
                 failed = len(load.failed)
                 await load.more(100)

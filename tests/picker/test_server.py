@@ -18,6 +18,7 @@ pytest.importorskip("envoy.service.ext_proc.v3.external_processor_pb2")
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ports import free_port
 from world import CHAT, Envoy, chat, needs_envoy, run, until, world
 
 NAMES = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")
@@ -34,11 +35,18 @@ async def serving(port: int) -> dict[str, bool]:
         return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+async def ready(made: asyncio.subprocess.Process, port: int) -> None:
+    """Until the process serves; a test whose process ends instead shows its last words."""
+    asking = asyncio.create_task(serving(port))
+    ending = asyncio.create_task(made.wait())
+    try:
+        await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            pytest.fail(f"the picker ended with {made.returncode} before it served")
+        await asking
+    finally:
+        asking.cancel()
+        ending.cancel()
 
 
 def test_it_is_ready_once_endpoints_are_known() -> None:
@@ -88,7 +96,8 @@ async def process(*words: str, **variables: str) -> AsyncIterator[asyncio.subpro
     finally:
         with contextlib.suppress(ProcessLookupError):
             made.kill()
-        await made.communicate()
+        _, words_of_it = await made.communicate()
+        print(words_of_it.decode())  # shown where the test fails
 
 
 @needs_envoy
@@ -113,7 +122,7 @@ def test_killed_and_started_again_requests_fail_only_while_it_is_down(buffered: 
             for engine in w.engines:
                 engine.pause = 0.02
             async with process(*words) as first:
-                await serving(port)
+                await ready(first, port)
                 await envoy.start(w.client)
                 w.envoys.append(envoy)
 
@@ -135,8 +144,8 @@ def test_killed_and_started_again_requests_fail_only_while_it_is_down(buffered: 
                     with pytest.raises(aiohttp.ClientPayloadError):
                         await long.read()
                     assert not await served()
-            async with process(*words):
-                await serving(port)
+            async with process(*words) as second:
+                await ready(second, port)
                 async with asyncio.timeout(20):
                     while not await served():
                         await asyncio.sleep(0.05)
@@ -150,7 +159,7 @@ def test_a_signal_ends_it_gently() -> None:
         port = free_port()
         words = ("--endpoints", "127.0.0.1:1", "--listen", f"127.0.0.1:{port}")
         async with process(*words) as made:
-            await serving(port)
+            await ready(made, port)
             made.send_signal(signal.SIGINT)
             made.send_signal(signal.SIGTERM)  # the second one ends it at once
             async with asyncio.timeout(20):
@@ -165,7 +174,7 @@ def test_workers_share_a_port_and_come_back() -> None:
         port = free_port()
         words = ("--endpoints", "127.0.0.1:1", "--listen", f"127.0.0.1:{port}", "--workers", "2")
         async with process(*words) as made:
-            await serving(port)
+            await ready(made, port)
             assert made.stderr is not None
             lines: list[str] = []
 

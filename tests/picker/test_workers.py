@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("zmq")
 
+from ports import free_ports
 from test_peers import avoid, hang
-from test_server import free_port, process, serving
+from test_server import process, ready
 from world import Envoy, World, needs_envoy, run, world
 
 pytestmark = needs_envoy
@@ -27,8 +28,7 @@ def test_workers_route_as_one() -> None:
         from routecore.integrations.envoy.settings import load
 
         async with world(8, start=False) as w:
-            port = free_port()
-            metrics = next(p for p in iter(free_port, None) if p < 65000)
+            port, metrics, _ = free_ports(3)  # metrics take one for each worker
             given: dict[str, Any] = {
                 "endpoints": ",".join(engine.address for engine in w.engines),
                 "listen": f"127.0.0.1:{port}",
@@ -49,7 +49,7 @@ def test_workers_route_as_one() -> None:
             envoy = Envoy(config)
             w.on_end(envoy.stop)
             async with process(*words) as made:
-                await serving(port)
+                await ready(made, port)
                 await envoy.start(w.client)
 
                 async def both_choose() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from ports import free_port
 from prometheus_client import CollectorRegistry
 from routecore.demo.envoy import Envoy, find_envoy
 
@@ -24,7 +25,7 @@ class Engine:
     `break` in the middle of a stream."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.host, self.port = host, port
+        self.host, self.port = host, port or free_port()  # its own again after a stop
         self.seen: list[tuple[str, str, bytes]] = []
         self.headers: list[dict[str, str]] = []
         self.pause = 0.0
@@ -46,7 +47,6 @@ class Engine:
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from replica_servers import Server, Slow, free_port, until
+from ports import free_port
+from replica_servers import Server, Slow, until
 from routecore import Fleet, RouteError, _core
 from routecore.endpoints.table import EndpointTable
 from routecore.replicas import Replicas, channel_of

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from replica_servers import Server, free_port, until
+from ports import free_port
+from replica_servers import Server, until
 from routecore import Fleet, _core
 
 URLS = ("http://a:1", "http://b:1")
