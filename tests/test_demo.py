@@ -303,7 +303,7 @@ def test_failed_and_abandoned_requests_leave_the_load() -> None:
                 async with session.post(f"{door}/v1/completions", json=body) as answer:
                     assert await answer.content.readany()
                     assert monitor.in_flight == 1
-                for _ in range(100):
+                for _ in range(1500):
                     if not monitor.in_flight:
                         break
                     await asyncio.sleep(0.02)
@@ -331,7 +331,7 @@ def test_requests_wait_at_the_gateway_and_leave_with_their_clients() -> None:
                     return answer.status, answer.headers.get("retry-after")
 
             async def until(met: Callable[[], bool]) -> None:
-                for _ in range(200):
+                for _ in range(1500):
                     if met():
                         return
                     await asyncio.sleep(0.02)

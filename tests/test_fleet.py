@@ -297,7 +297,7 @@ def test_with_a_hold_requests_wait_for_room() -> None:
         with pytest.raises(RouteError, match="async with"), fleet.request(question(4)):
             pass
         done.set()
-        first, second = await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        first, second = await asyncio.wait_for(asyncio.gather(*tasks), 30)
         assert (first, order) == (0.0, [1, 2])
         assert second > 0
 
@@ -324,7 +324,7 @@ def test_a_wait_that_is_cancelled_or_in_a_thread_leaves_nothing_behind() -> None
         later.start()
         while fleet.router.hold.counts.waiting == 0:
             time.sleep(0.001)
-    later.join(5)
+    later.join(30)
     counts = fleet.router.hold.counts
     assert (counts.admitted, counts.left, counts.waiting) == (2, 1, 0)
     assert fleet.monitor.in_flight == 1

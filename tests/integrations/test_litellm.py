@@ -77,7 +77,7 @@ def callback() -> Iterator[Callable[..., RoutecoreCallback]]:
 async def settled(callback: RoutecoreCallback, name: str = "m") -> int:
     """Requests in flight once LiteLLM's queue of log events has run dry."""
     monitor = callback._groups[name].fleet.monitor  # type: ignore[union-attr]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while monitor.in_flight and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     return monitor.in_flight

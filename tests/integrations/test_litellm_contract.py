@@ -595,7 +595,7 @@ def test_with_a_hold_requests_wait_for_room_or_learn_when_to_come_again(
         await asyncio.sleep(0.05)
         assert not waits.done()
         await call.succeeded()
-        assert await asyncio.wait_for(waits, 5) == found
+        assert await asyncio.wait_for(waits, 30) == found
 
     asyncio.run(scenario())
 

@@ -84,7 +84,7 @@ def test_requests_wait_for_room_where_that_is_asked_for(
             await asyncio.sleep(0)
         assert figure("routecore_waiting_requests", host="production_stack") == 1
         monitor.on_request_complete(URLS[0], "before", time.time())
-        assert await asyncio.wait_for(asked, 5) == URLS[0]
+        assert await asyncio.wait_for(asked, 30) == URLS[0]
 
     run(two())
     assert (hold.counts.admitted, hold.counts.held) == (1, 1)

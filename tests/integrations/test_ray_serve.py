@@ -119,7 +119,7 @@ def router_of(handle: Any) -> Any:
 
 def settled(handle: Any) -> int:
     """Requests in flight once Serve has reported all ends."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     monitor = router_of(handle)._fleet.monitor
     while monitor.in_flight and time.monotonic() < deadline:
         time.sleep(0.02)
