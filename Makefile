@@ -61,7 +61,7 @@ PARALLEL ?= -n 2 --dist worksteal
 test: develop ## Rust tests, then Python tests
 	cargo test --quiet
 	cargo test --quiet -p routecore --bench select --bench index --bench exact
-	$(BIN)/python -m pytest -q $(PARALLEL) tests benches
+	$(BIN)/python -m pytest -q $(PARALLEL) tests benches $(ARGS)
 
 $(HOSTS_VENV)/.stamp-hosts: $(VENV)/.stamp-deps
 	test -x $(HOSTS_VENV)/bin/python || $(PYTHON) -m venv $(HOSTS_VENV)
