@@ -317,6 +317,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "Replicas.peers": lambda w: w.replicas.peers(Number(1)),
     "Replicas.counts": lambda w: w.replicas.counts(),
     "own_and_others": lambda w: _core.own_and_others(w.stats, [Name("p")]),
+    "Replicas.hints": lambda w: w.replicas.hints(),
     "Replicas.has_joined": lambda w: w.replicas.has_joined(),
     "Replicas.others": lambda w: w.replicas.others(Name("p")),
     "Hold.arrive": lambda w: w.hold.arrive(Name("s"), body(), None, Name("r"), 0.0, None, 0.0),

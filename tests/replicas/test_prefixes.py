@@ -23,7 +23,7 @@ def fleets(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     made: list[Fleet] = []
 
     def make(**settings: object) -> Fleet:
-        fleet = Fleet(URLS, "expected_latency", replicas=f"zmq+ipc://{tmp_path}/s", **settings)  # type: ignore[arg-type]
+        fleet = Fleet(URLS, "expected_latency", replicas=f"ipc://{tmp_path}/s", **settings)  # type: ignore[arg-type]
         made.append(fleet)
         return fleet
 
@@ -98,7 +98,7 @@ def test_a_router_with_a_seed_of_its_own_shares_load_alone(
     tmp_path: Path, fleets: Callable[..., Fleet]
 ) -> None:
     router = new_instance(ROUTERS["expected_latency"])
-    own = Fleet(URLS, router, replicas=f"zmq+ipc://{tmp_path}/s")
+    own = Fleet(URLS, router, replicas=f"ipc://{tmp_path}/s")
     one = fleets()
     try:
         serve(one, body("acme"))
@@ -138,6 +138,8 @@ def test_metrics_show_who_is_heard(fleets: Callable[..., Fleet]) -> None:
         'routecore_replica_ignored_messages_total{group="default",reason="malformed"} 0.0',
         'routecore_replica_placements_total{group="default",outcome="heard"}',
         'routecore_replica_channel_down{group="default"} 0.0',
+        'routecore_replica_doubted_endpoints{group="default"} 0.0',
+        'routecore_replica_hints_total{group="default",outcome="confirmed"} 0.0',
     ):
         until(lambda n=name: n in prometheus.generate_latest(registry).decode(), name)  # type: ignore[misc]
 

@@ -239,14 +239,95 @@ def test_a_child_of_a_fork_is_another_router(tmp_path: Path, fleets: Callable[..
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["kafka://a", "zmq://", "zmq://a", "zmq://a:0", "zmq+ipc://here", "redis://a:port", ""],
+    ("address", "fix"),
+    [
+        ("kafka://a", "expected redis://…"),
+        ("", "expected redis://…"),
+        ("zmq://", "zmq://router:5570"),
+        ("zmq://a", "zmq://router:5570"),
+        ("zmq://a:0", "zmq://router:5570"),
+        ("zmq:///run/routecore", "a folder is ipc:///run/routecore"),
+        ("ipc://here", "did you mean ipc:///here?"),
+        ("zmq+ipc://here", "did you mean ipc:///here?"),
+        ("ipc://", "absolute path"),
+        ("redis://a:port", "replicas redis://a:port"),
+        ("zmq+tcp://a:5570", "did you mean zmq://a:5570?"),
+        ("tcp://a:5570", "did you mean zmq://a:5570?"),
+        ("redi://user:secret@a", "did you mean redis://a?"),
+        ("redis+tls://a", "did you mean rediss://a?"),
+        ("valky://a", "did you mean valkey://a?"),
+        ("a:6379", "did you mean redis://a:6379?"),
+        ("redis:6379", "did you mean redis://redis:6379?"),
+        ("10.0.0.1:5570", "did you mean redis://10.0.0.1:5570 or zmq://10.0.0.1:5570?"),
+        ("[::1]:6380", "did you mean rediss://[::1]:6380?"),
+        ("/run/routecore", "did you mean ipc:///run/routecore?"),
+        ("ray://head:10001", "did you mean ray?"),
+    ],
 )
-def test_an_address_that_is_none_says_so(address: str) -> None:
+def test_an_address_that_is_none_says_so_and_names_the_fix(address: str, fix: str) -> None:
     pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
     pytest.importorskip("redis", reason="the extra `replicas` is not installed")
-    with pytest.raises(RouteError, match="replicas"):
+    with pytest.raises(RouteError, match="replicas") as caught:
         channel_of(address)
+    said = str(caught.value)
+    assert fix in said and "secret" not in said and "\n" not in said
+
+
+def test_an_address_that_names_a_file_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("zmq", reason="the extra `replicas` is not installed")
+    (tmp_path / "file").touch()
+    with pytest.raises(RouteError, match="is a file; expected a folder"):
+        channel_of(f"ipc://{tmp_path}/file")
+
+
+@pytest.mark.parametrize("scheme", ["valkey", "Redis", "VALKEY"])
+def test_a_server_goes_by_either_name(
+    scheme: str, server: Server, fleets: Callable[..., Fleet]
+) -> None:
+    one, two = fleets(server.url), fleets(server.url.replace("redis", scheme, 1))
+    send(one, 2)
+    until(lambda: others(two) == 2, f"{scheme}: not heard")
+
+
+def test_valkeys_is_tls() -> None:
+    pytest.importorskip("redis", reason="the extra `replicas` is not installed")
+    import redis
+    from routecore.replicas.over_redis import RedisChannel
+
+    channel = channel_of("valkeys://:word@a:6380/2")
+    assert isinstance(channel, RedisChannel)
+    made = channel._client().connection_pool
+    assert made.connection_class is redis.SSLConnection
+    assert made.connection_kwargs["password"] == "word" and made.connection_kwargs["db"] == 2
+
+
+def test_what_fails_at_one_router_is_doubted_at_the_other_and_explain_says_so() -> None:
+    one, two = (Fleet(URLS, "least_connections") for _ in range(2))
+    says, hears = (
+        _core.Replicas(fleet.table.core, group="g", origin=at + 1, epoch=1)
+        for at, fleet in enumerate((one, two))
+    )
+    bad = URLS[0]
+    for fleet in (one, two):
+        fleet.explain()  # from now on it knows its endpoints
+    for name in map(str, range(5)):
+        one.monitor.on_new_request(bad, name, 1.0)
+        one.monitor.on_request_failed(bad, name, 1.0, "status")
+    message = says.tell(0.0)
+    assert message is not None and hears.hear(message, 0.0)[0] == "news"
+    standing = two.monitor.standing(bad)
+    assert standing is not None and standing.state == "doubted" and standing.reason is None
+    assert f"{bad} (doubted: out at another router)" in str(two.explain())
+    assert "None" not in str(two.explain())
+    assert dict(hears.hints())["doubted"] == 1 and not two.monitor.endpoints_out
+    # One request at a time, although it is as idle as the other.
+    urls = [two.request().__enter__().url for _ in range(5)]
+    assert urls.count(bad) == 1
+    hears.pass_time(2.9)
+    assert two.monitor.standing(bad) is not None
+    hears.pass_time(3.0)
+    assert two.monitor.standing(bad) is None and two.monitor.ejections == 0
+    assert two.request().__enter__().url == bad
 
 
 def test_the_core_takes_what_comes() -> None:

@@ -105,7 +105,7 @@ _LIVE_ONLY = (
 @click.option(
     "--replicas",
     metavar="ADDRESS",
-    help="Live: the routers share their load over redis://host:6379 or zmq+ipc:///folder.",
+    help="Live: the routers share their load over redis://host:6379 or ipc:///folder.",
 )
 @click.option(
     "--kill",

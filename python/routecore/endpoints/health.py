@@ -65,15 +65,16 @@ class Standing(msgspec.Struct, frozen=True):
 
     Attributes:
         state: `out`: it gets one probe at a time, when that is due. `probation`: it answered one,
-            and gets more to do with each further answer.
+            and gets more to do with each further answer. `doubted`: another router has it out; it
+            gets one request of this one at a time, until one is answered, for 3 seconds at most.
         since: When it went out, in seconds of the host's clock.
-        reason: Why; a word of `Reason`.
+        reason: Why; a word of `Reason`. None while it is doubted.
         until: When its next probe is due, while it is out.
     """
 
-    state: Literal["out", "probation"]
+    state: Literal["out", "probation", "doubted"]
     since: float
-    reason: Reason
+    reason: Reason | None
     until: float | None
 
 

@@ -9,6 +9,6 @@ Valkey, ZMQ, or Ray.
 from routecore.replicas.address import channel_of
 from routecore.replicas.channel import Channel
 from routecore.replicas.keys import seed_of
-from routecore.replicas.replicas import Peer, Replicas, Traffic
+from routecore.replicas.replicas import Hints, Peer, Replicas, Traffic
 
-__all__ = ["Channel", "Peer", "Replicas", "Traffic", "channel_of", "seed_of"]
+__all__ = ["Channel", "Hints", "Peer", "Replicas", "Traffic", "channel_of", "seed_of"]

@@ -22,7 +22,7 @@ class RedisChannel:
 
     Args:
         url: `redis://[user:password@]host[:port][/db]`, `rediss://…` with TLS (`ssl_ca_certs` and
-            the like as parameters), `unix:///path`. `valkey` may stand for `redis`.
+            the like as parameters), `unix:///path`; `valkey://…` and `valkeys://…` are the same.
         group: Part of the channel's name.
 
     Raises:
@@ -32,7 +32,8 @@ class RedisChannel:
     every: float = 0.05
 
     def __init__(self, url: str, group: str = "default") -> None:
-        self._url = url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
+        # The client knows the older of the two names alone.
+        self._url = f"redis{url.removeprefix('valkey')}" if url.startswith("valkey") else url
         self._name = f"routecore:replicas:{group}"
         self._sender: redis.Redis | None = None
         self._hearer: Any = None

@@ -32,7 +32,8 @@ class ZMQChannel:
     Args:
         address: `zmq://name:5570[,name:5570…]`: every address that a name has is a router, as those
             of a headless Service are; this one publishes on the first port, or `?bind=host:port`.
-            `zmq+ipc:///folder`: routers on one machine, each with a socket in that folder.
+            `ipc:///folder` (or `zmq+ipc:///folder`): routers on one machine, each with a socket in
+            that folder.
 
     Raises:
         RouteError: If the address cannot be used.
@@ -44,19 +45,25 @@ class ZMQChannel:
         self._address = address
         self._folder: Path | None = None
         self._names: list[tuple[str, int]] = []
-        if address.startswith("zmq+ipc://"):
-            self._folder = Path(address.removeprefix("zmq+ipc://"))
-            if not self._folder.is_absolute():
-                raise RouteError(f"replicas {address!r}: expected zmq+ipc:///folder, a whole path")
+        scheme, colon, folder = address.partition("://")
+        if scheme.lower() in ("ipc", "zmq+ipc"):
+            self._folder = Path(folder)
+            if not colon or not self._folder.is_absolute():
+                raise RouteError(
+                    f"replicas {address!r}: expected ipc:///folder, an absolute path; did you mean "
+                    f"ipc:///{folder or 'run/routecore'}?"
+                )
+            if self._folder.exists() and not self._folder.is_dir():
+                raise RouteError(f"replicas {address!r}: {folder} is a file; expected a folder")
         else:
             parts = urlsplit(address)
             for name in filter(None, parts.netloc.split(",")):
                 host, colon, port = name.rpartition(":")
                 if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-                    raise RouteError(f"replicas {address!r}: expected zmq://host:port[,host:port…]")
+                    raise RouteError(_expected(address))
                 self._names.append((host.strip("[]"), int(port)))
             if not self._names:
-                raise RouteError(f"replicas {address!r}: expected zmq://host:port[,host:port…]")
+                raise RouteError(_expected(address))
             self._bind = parse_qs(parts.query).get("bind", [f"*:{self._names[0][1]}"])[0]
         self._lock = threading.Lock()
         renew_lock(self, "_lock")
@@ -148,6 +155,13 @@ class ZMQChannel:
             with suppress(zmq.ZMQError):
                 subscriber.disconnect(address)
         self._known = found
+
+
+def _expected(address: str) -> str:
+    where = address.partition("://")[2]
+    if where.startswith("/"):
+        return f"replicas {address!r}: expected zmq://host:port; a folder is ipc://{where}"
+    return f"replicas {address!r}: expected zmq://host:port[,host:port…], as zmq://router:5570"
 
 
 _of_parents: list[object] = []

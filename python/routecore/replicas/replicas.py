@@ -82,6 +82,27 @@ class Traffic(msgspec.Struct, frozen=True):
     ignored: dict[str, int]
 
 
+class Hints(msgspec.Struct, frozen=True):
+    """What became of others' words on endpoints that fail.
+
+    Attributes:
+        doubted: Endpoints that are doubted now: they get one request of this router at a time.
+        heard: Doubts since the start.
+        confirmed: Of these, those after which this router put the endpoint out itself,
+        refuted: those that an answer ended,
+        faded: and those that ended by time, or because the other router has it back.
+        passed_over: Hints that were not followed: half of the endpoints were away already, or this
+            one had been doubted in the last 30 seconds.
+    """
+
+    doubted: int
+    heard: int
+    confirmed: int
+    refuted: int
+    faded: int
+    passed_over: int
+
+
 LIVING: "WeakSet[Replicas]" = WeakSet()
 """Those of this process, for metrics to be read of."""
 
@@ -104,7 +125,7 @@ class Replicas:
 
     Args:
         channel: What carries the messages, or its address: `redis://host:6379/0`, `rediss://…`,
-            `zmq://router-headless:5570`, `zmq+ipc:///run/routecore`, `ray`.
+            `zmq://router-headless:5570`, `ipc:///run/routecore`, `ray`.
         table: Where load is kept; the one that all parts share unless they are given one.
         group: Routers with the same endpoints have the same; others on the same server another.
         name: Of this router; drawn at random if left out. Two routers must not share one.
@@ -175,6 +196,11 @@ class Replicas:
     def has_joined(self) -> bool:
         """Whether this router took over what another had learned before it came."""
         return self._core.has_joined()
+
+    @property
+    def hints(self) -> Hints:
+        """What became of others' words on endpoints that fail."""
+        return Hints(**dict(self._core.hints()))
 
     @property
     def is_down(self) -> bool:

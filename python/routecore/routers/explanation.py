@@ -32,8 +32,8 @@ class CandidateScore(msgspec.Struct, frozen=True):
         eligible: Whether it could be chosen at all.
         score: NaN where it could not, or where the strategy compares nothing (round robin).
         terms: The parts of the score; an endpoint that could not be chosen has none.
-        standing: Why, since when and until when it is left alone, where its requests fail; None
-            where nothing is held against it.
+        standing: Why, since when and until when it is left alone, where its requests, or those of
+            another router, fail; None where nothing is held against it.
         in_flight: This router's requests there, and those of all other routers; None for a router
             on its own.
     """
@@ -128,7 +128,8 @@ class Explanation(msgspec.Struct, frozen=True):
             if self._shares():
                 cells += map(str, candidate.in_flight or ("", ""))
             held = candidate.standing
-            about = f" ({held.state}: {held.reason})" if held is not None else ""
+            why = (held.reason or "out at another router") if held is not None else ""
+            about = f" ({held.state}: {why})" if held is not None else ""
             yield [f"{mark} {candidate.url}{about}", _figure(candidate.score), *cells]
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ use crate::source::Kind;
 /// The candidates without those that are out; kept until somebody leaves or comes back.
 #[derive(Default)]
 pub struct Around {
-    /// Those that are in or on probation.
+    /// Those that are in, on probation or doubted.
     pub open: Chosen,
     /// Those that are in; nobody where that are all of `open`.
     pub steady: Chosen,
@@ -36,12 +36,12 @@ impl Around {
             let not_in = |&&at: &&u32| health(at) != Health::In;
             let away = all.positions.iter().filter(not_in).count();
             let out = all.positions.iter().filter(|&&at| matches!(health(at), Health::Out { .. }));
-            let on_probation = away - out.count();
+            let limited = away - out.count();
             *self = Self { stamp, any: away > 0, ..Self::default() };
             if self.any {
                 self.open = known.part(all, |at| !matches!(health(at), Health::Out { .. }));
             }
-            if on_probation > 0 {
+            if limited > 0 {
                 self.steady = known.part(all, |at| health(at) == Health::In);
             }
         }

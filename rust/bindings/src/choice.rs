@@ -223,6 +223,10 @@ fn decide<'a>(
         if let Some(found) = among(steady, None) {
             return Some(found);
         }
+        // What others only say beats what failed here.
+        if fleet.health.is_doubted(row) {
+            return Some(found);
+        }
     }
     match fleet.health.least_recent(rows) {
         Some(tried) => among(all, Some(tried)),

@@ -76,6 +76,7 @@ pub fn standing(fleet: &Fleet, row: u32) -> Option<StandingTuple> {
         State::In => return None,
         State::Out { .. } => "out",
         State::Probation { .. } => "probation",
+        State::Doubted => "doubted",
     };
     Some((state, standing.since, standing.reason.map(Reason::name), standing.until))
 }

@@ -172,6 +172,22 @@ impl Replicas {
         guarded(|| Ok(self.inner.apart(|inner, _| inner.replicas.has_joined())))
     }
 
+    /// What became of others' hints at endpoints that fail: doubted now, doubts since the start, of these
+    /// confirmed, refuted and faded, and hints that were passed over.
+    fn hints(&self) -> PyResult<Vec<(&'static str, u64)>> {
+        guarded(|| {
+            let hints = self.rows.apart(|rows, _| rows.fleet.health.hints());
+            Ok(vec![
+                ("doubted", hints.doubted),
+                ("heard", hints.heard),
+                ("confirmed", hints.confirmed),
+                ("refuted", hints.refuted),
+                ("faded", hints.faded),
+                ("passed_over", hints.passed_over),
+            ])
+        })
+    }
+
     /// What others reported that they have on an endpoint: requests, of these without a first token,
     /// milliseconds of prefill that wait, and prompt tokens of all.
     fn others(&self, url: &str) -> PyResult<(u64, u64, f64, u64)> {

@@ -20,8 +20,11 @@ const LEAST_STEP_MS: f64 = 0.1;
 impl Fleet {
     /// See [`crate::load::Load::first_token`].
     pub fn first_token(&mut self, row: u32, request: u128, time: f64) {
-        if let Some(Glimpse { reported: false, generation, .. }) = self.load.look(row, request) {
+        if let Some(Glimpse { reported: false, generation, start, .. }) =
+            self.load.look(row, request)
+        {
             self.answered(row, generation);
+            self.health.refute(row, start, false);
         }
         if let Some(seen) = self.load.first_token(&mut self.table, row, request, time) {
             if seen.waited_ms < QUICK * seen.work.prefill_us as f64 / 1e3 {
@@ -68,9 +71,12 @@ impl Fleet {
         }
         self.settle();
         let fresh = match (found, outcome) {
-            (Some(Glimpse { reported, generation, .. }), _) => {
-                if !reported && matches!(outcome, Outcome::Served | Outcome::Refused) {
-                    self.answered(row, generation);
+            (Some(Glimpse { reported, generation, start, .. }), _) => {
+                if matches!(outcome, Outcome::Served | Outcome::Refused) {
+                    if !reported {
+                        self.answered(row, generation);
+                    }
+                    self.health.refute(row, start, true);
                 }
                 generation == self.health.generation(row)
             }

@@ -45,6 +45,8 @@ fields! {
     PrefilledTokens;
     /// … and the query-key pairs of these.
     PrefilledPairs;
+    /// How much of what puts the endpoint out the router has seen itself; see `health/hint.rs`.
+    Failing;
     /// Microseconds of prefill sent a second, lately.
     PrefillRate;
     /// Requests with a prompt sent in 1,000 seconds, lately.

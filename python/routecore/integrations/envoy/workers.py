@@ -147,8 +147,9 @@ class Workers:
     def _clear(self, pid: int) -> None:
         """Nobody need look for the socket of a worker that is no more."""
         address = self._settings.replicas or ""
-        if address.startswith("zmq+ipc://"):
-            for path in Path(address.removeprefix("zmq+ipc://")).glob(f"{pid}-*.sock"):
+        scheme, _, folder = address.partition("://")
+        if scheme in ("ipc", "zmq+ipc"):
+            for path in Path(folder).glob(f"{pid}-*.sock"):
                 path.unlink(missing_ok=True)
 
     def _stop(self, _number: int, _frame: Any) -> None:

@@ -36,13 +36,19 @@ def _gauges(groups: dict[str, list[Replicas]]) -> Iterator[Metric]:
         "Whether the channel to other routers is down, and this one on its own.",
         labels=["group"],
     )
+    doubted = GaugeMetricFamily(
+        "routecore_replica_doubted_endpoints",
+        "Endpoints that get one request at a time because they fail at another router.",
+        labels=["group"],
+    )
     for group, living in groups.items():
+        doubted.add_metric([group], sum(replicas.hints.doubted for replicas in living))
         seen = {peer.origin: peer.age for replicas in living for peer in replicas.peers}
         peers.add_metric([group], len(seen))
         down.add_metric([group], any(replicas.is_down for replicas in living))
         for origin, seconds in seen.items():
             age.add_metric([group, origin], seconds)
-    yield from (peers, age, down)
+    yield from (peers, age, down, doubted)
 
 
 def _counters(groups: dict[str, list[Replicas]]) -> Iterator[Metric]:
@@ -71,7 +77,14 @@ def _counters(groups: dict[str, list[Replicas]]) -> Iterator[Metric]:
         "Prefixes sent to other routers and heard of them, continuing unknown ones, or too many.",
         labels=["group", "outcome"],
     )
+    hints = CounterMetricFamily(
+        "routecore_replica_hints",
+        "What became of others' words on endpoints that fail.",
+        labels=["group", "outcome"],
+    )
     for group, living in groups.items():
+        for outcome in ("confirmed", "refuted", "faded", "passed_over"):
+            hints.add_metric([group, outcome], sum(getattr(r.hints, outcome) for r in living))
         total: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         for traffic in (replicas.traffic for replicas in living):
@@ -85,4 +98,4 @@ def _counters(groups: dict[str, list[Replicas]]) -> Iterator[Metric]:
             ignored.add_metric([group, reason], reasons[reason])
         for outcome in ("sent", "heard", "unknown", "lost"):
             placements.add_metric([group, outcome], total[f"placements_{outcome}"])
-    yield from (messages, size, conflicts, ignored, placements)
+    yield from (messages, size, conflicts, ignored, placements, hints)

@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         kv_events_port: The same by rule, for endpoints not named: this port of the endpoint's host.
         kv_replay_port: Port of the engines' `replay_endpoint`, on the host of the event address.
         replicas: What carries load between the routers of a fleet: `redis://host:6379`,
-            `zmq://router-headless:5570`, `zmq+ipc:///folder`, or `ray`; in LiteLLM also `litellm`,
+            `zmq://router-headless:5570`, `ipc:///folder`, or `ray`; in LiteLLM also `litellm`,
             its own Redis. None: each is on its own.
         replicas_group: Routers in front of the same engines have the same; others another.
         replicas_secret: The same in all of them: keeps the keys by which they name prompts

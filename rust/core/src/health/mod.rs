@@ -8,11 +8,16 @@
 //! - probation → in: it may have one request more in flight with each answer, until that is more
 //!   than it is given. A failure puts it out again.
 //!
+//! - in → doubted: another router has it out; see `doubts.rs`.
+//!
 //! Where nobody may be chosen the choice is among all: health is never why there is none.
 //! Nothing is paid for while all rows are in. Sources: Envoy's outlier detection, Finagle's failure
 //! accrual, linkerd's balancer.
-//! Read next: `policy.rs` (settings), `row.rs` (one endpoint), `rules.rs` (who leaves, who is back).
+//! Read next: `policy.rs` (settings), `row.rs` (one endpoint), `rules.rs` (who leaves, who is back),
+//! `doubts.rs` (what other routers say).
 
+mod doubts;
+mod hint;
 mod outcome;
 mod policy;
 mod row;
@@ -20,6 +25,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use hint::HintCounts;
 pub use outcome::{Outcome, Reason};
 pub use policy::Policy;
 pub use row::State;
@@ -44,7 +50,7 @@ pub struct Change {
 /// Where an endpoint stands, by the host's clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
-    /// In, out or on probation.
+    /// In, out, on probation or doubted.
     pub state: State,
     /// Since when it is not in.
     pub since: f64,
@@ -72,6 +78,7 @@ pub struct Health {
     stamps: u64,
     ejections: u64,
     changes: Vec<Change>,
+    hints: HintCounts,
 }
 
 /// A row that is not in: since when, and why.
@@ -99,6 +106,7 @@ impl Health {
             stamps: 0,
             ejections: 0,
             changes: Vec::new(),
+            hints: HintCounts::default(),
         }
     }
 
@@ -113,6 +121,7 @@ impl Health {
             self.row(row).state = State::In;
         }
         self.away.clear();
+        self.hints.doubted = 0;
         self.epoch = mix(self.epoch ^ seed);
         (self.policy, self.rng) = (policy, Rng::new(seed));
         Ok(())
@@ -177,7 +186,7 @@ impl Health {
         Standing {
             state,
             since: self.of_host(away.map_or(0.0, |away| away.since)),
-            reason: away.map(|away| away.reason),
+            reason: away.filter(|_| state != State::Doubted).map(|away| away.reason),
             until: match state {
                 State::Out { until, .. } => Some(self.of_host(until)),
                 _ => None,
@@ -218,6 +227,7 @@ impl Health {
 
     /// The row belongs to another endpoint from now on.
     pub fn forget(&mut self, row: u32) {
+        self.end_doubt(row, |counts| &mut counts.faded);
         if let Some(health) = self.rows.get_mut(row as usize) {
             *health = RowHealth::default();
         }

@@ -96,9 +96,10 @@ impl Policy {
         Ok(())
     }
 
-    /// Seconds of the stay after so many that ended in failure; `draw`: in [0, 1).
-    pub fn delay(&self, strikes: u32, draw: f64) -> f64 {
-        let doubled = self.base_delay * f64::from(1_u32 << strikes.min(30));
+    /// Seconds of the stay after so many that ended in failure, so many times as long; `draw`: in
+    /// [0, 1).
+    pub fn delay(&self, strikes: u32, times: f64, draw: f64) -> f64 {
+        let doubled = times * self.base_delay * f64::from(1_u32 << strikes.min(30));
         doubled.min(self.max_delay) * (1.0 - self.jitter * draw)
     }
 }

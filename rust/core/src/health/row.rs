@@ -1,5 +1,6 @@
 //! The health of one endpoint.
 
+use super::hint::{FULL, Hint};
 use super::outcome::{Outcome, Reason};
 use super::policy::Policy;
 
@@ -23,6 +24,8 @@ pub enum State {
         /// Answers so far.
         answers: u32,
     },
+    /// Another router has it out: it may have one request of this one.
+    Doubted,
 }
 
 /// What is remembered of one endpoint.
@@ -48,6 +51,8 @@ pub struct RowHealth {
     /// The number of the choice before which no probe is due: where few requests come, probes must
     /// not be most of them.
     pub not_before: u64,
+    /// What other routers say of it.
+    pub hint: Hint,
 }
 
 impl Default for RowHealth {
@@ -64,6 +69,7 @@ impl Default for RowHealth {
             stamp: 0,
             probing: f64::NEG_INFINITY,
             not_before: 0,
+            hint: Hint::default(),
         }
     }
 }
@@ -114,6 +120,17 @@ impl RowHealth {
         self.seen = (self.seen + 1).min(policy.window);
     }
 
+    /// How much of what puts it out was seen of it.
+    pub fn points(&self, policy: &Policy) -> u64 {
+        let part = |seen: u32, most: u32| FULL * u64::from(seen) / u64::from(most.max(1));
+        match self.state {
+            State::Out { .. } => FULL,
+            _ => part(self.streak, policy.failures)
+                .max(part(self.refusals, policy.refusals))
+                .min(FULL),
+        }
+    }
+
     /// What counted against it is settled.
     pub fn forget_failures(&mut self) {
         (self.streak, self.refusals, self.window, self.seen) = (0, 0, 0, 0);
@@ -122,9 +139,10 @@ impl RowHealth {
     /// Requests that it may have in flight.
     pub fn room(&self) -> f64 {
         match self.state {
-            State::In => f64::INFINITY,
             State::Out { .. } => 0.0,
             State::Probation { answers } => 1.0 + f64::from(answers),
+            State::Doubted if self.hint.tried => 0.0,
+            State::In | State::Doubted => f64::INFINITY,
         }
     }
 }

@@ -22,6 +22,8 @@ impl Health {
         if self.is_out(row) {
             // Until the host reports it, or for as long as a choice counts as load.
             self.tried(row, PENDING_LEASE);
+        } else if self.is_doubted(row) {
+            self.row(row).hint.tried = true;
         }
     }
 
@@ -59,7 +61,7 @@ impl Health {
         }
         let ramp = self.policy.ramp;
         match self.state(row) {
-            State::In => {}
+            State::In | State::Doubted => {}
             State::Out { .. } => {
                 self.row(row).forget_failures();
                 self.change(row, State::Probation { answers: 1 });
@@ -87,7 +89,8 @@ impl Health {
         }
         let policy = self.policy;
         if !tells(outcome) {
-            self.row(row).probing = f64::NEG_INFINITY;
+            let health = self.row(row);
+            (health.probing, health.hint.tried) = (f64::NEG_INFINITY, false);
             return false;
         }
         match outcome {
@@ -119,12 +122,13 @@ impl Health {
                 self.leave(row, reason, wait);
                 reason == Reason::Connect
             }
-            State::In if wait.is_some() => {
+            State::In | State::Doubted if wait.is_some() => {
                 self.leave(row, reason, wait);
                 false
             }
-            State::In => {
-                let Some(limit) = limit else { return false };
+            State::In | State::Doubted => {
+                let together = self.together(row, reason);
+                let Some(limit) = limit.or(together) else { return false };
                 if limit == Limit::Failing && !self.may_leave(row, live) {
                     return false;
                 }
@@ -148,10 +152,11 @@ impl Health {
     }
 
     fn leave(&mut self, row: u32, reason: Reason, wait: Option<f64>) {
-        let draw = self.rng.unit();
+        self.end_doubt(row, |counts| &mut counts.confirmed);
+        let (draw, times) = (self.rng.unit(), self.probed_by(row));
         let (policy, passed) = (self.policy, self.passed);
         let health = self.row(row);
-        let seconds = wait.unwrap_or_else(|| policy.delay(health.strikes, draw));
+        let seconds = wait.unwrap_or_else(|| policy.delay(health.strikes, times, draw));
         let doubled = health.strikes.min(DOUBLINGS);
         let until = match health.state {
             State::Out { until, .. } if wait.is_some() => until.max(passed + seconds),
@@ -181,7 +186,7 @@ impl Health {
         self.change(row, State::In);
     }
 
-    fn change(&mut self, row: u32, state: State) {
+    pub(super) fn change(&mut self, row: u32, state: State) {
         let passed = self.passed;
         self.epoch = self.epoch.wrapping_add(1);
         let health = self.row(row);

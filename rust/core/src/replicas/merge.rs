@@ -7,10 +7,17 @@ use crate::stats::Stat;
 /// What this router has on each of its endpoints, appended.
 pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
     let rate = fleet.engine().rate;
-    for row in 0..fleet.table.rows() as u32 {
+    let rows = fleet.table.rows() as u32;
+    let failing = (0..rows).filter(|&row| fleet.health.points(row) > 0).count();
+    // Where most fail it may well be this router's own network: that is nobody else's concern.
+    let hints = failing > 0 && 2 * failing <= fleet.table.live();
+    for row in 0..rows {
         let Some(id) = fleet.table.id(row) else { continue };
         let mut register = Register::default();
         fleet.load.tell(row, &mut register);
+        if hints {
+            register.set(Field::Failing, fleet.health.points(row));
+        }
         let table = &fleet.table;
         register.round(Field::KvTokens, table.own(Stat::KvTokens, row));
         register.round(Field::PrefillRate, 1e3 * rate * table.own(Stat::PrefillSent, row));
@@ -20,9 +27,11 @@ pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
     }
 }
 
-/// All other routers have this on the row from now on, and should have sent so many milliseconds of
-/// prefill there since.
-pub fn others(fleet: &mut Fleet, row: u32, sum: &Register, unsaid_ms: f64) {
+/// All other routers have this on the row from `now` on, and should have sent so many milliseconds
+/// of prefill there since.
+pub fn others(fleet: &mut Fleet, row: u32, sum: &Register, unsaid_ms: f64, now: f64) {
+    let live = fleet.table.live();
+    fleet.health.hear(row, sum.get(Field::Failing), live, now);
     fleet.load.hear_others(&mut fleet.table, row, sum);
     if unsaid_ms > 0.0 {
         let [_, per_token, ..] = fleet.engine().prefill;

@@ -140,7 +140,7 @@ impl Replicas {
             fleet.keep_placed();
         }
         for row in 0..fleet.table.rows() as u32 {
-            merge::others(fleet, row, &Register::default(), 0.0);
+            merge::others(fleet, row, &Register::default(), 0.0, 0.0);
         }
     }
 
@@ -273,6 +273,7 @@ impl Replicas {
     /// many of the prefixes that they placed. Whether there are more.
     pub fn merge(&mut self, fleet: &mut Fleet, now: f64, most: usize) -> bool {
         fleet.table.share();
+        fleet.health.fade(now);
         let epoch = fleet.table.epoch();
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch);
@@ -290,7 +291,7 @@ impl Replicas {
         );
         for (id, sum) in self.peers.take_changed(most) {
             if let Some(&row) = self.rows.get(&id) {
-                merge::others(fleet, row, &sum, self.lean.ms(id));
+                merge::others(fleet, row, &sum, self.lean.ms(id), now);
             }
         }
         if let Some((ids, learned)) = self.joining.take_learned() {
