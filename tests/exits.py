@@ -8,12 +8,13 @@ import atexit
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 KINDS: dict[str, Callable[[], None]] = {}
 
@@ -184,6 +185,91 @@ def joined() -> None:
 
     threads.append(threading.Thread(target=run, daemon=True))
     threads[0].start()
+
+
+@kind
+def comparisons() -> None:
+    """Routes over a list with an object that compares in Python, beside one of ours alone."""
+    from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor
+
+    class Endpoint:
+        url = "http://other"
+
+        def __eq__(self, other: object) -> bool:
+            time.sleep(0)
+            return False
+
+        __hash__ = object.__hash__
+
+    router, monitor = LeastConnectionsRouter(seed=1), RequestStatsMonitor(60.0)
+    ours: list[Any] = [EndpointInfo(url=f"http://{i}") for i in range(8)]
+    mixed = [*ours[:7], Endpoint()]
+
+    def route() -> None:
+        stats = monitor.get_request_stats(1.0)
+        for endpoints in (ours, mixed, list(ours)):
+            router.route_request(endpoints, {}, stats, None)
+
+    daemon(route, 4)
+
+
+@kind
+def reports() -> None:
+    """Reports requests whose ids and times are objects that Python code reads."""
+    from routecore import RequestStatsMonitor
+
+    class Slow:
+        def __str__(self) -> str:
+            time.sleep(0)
+            return "r"
+
+        def __float__(self) -> float:
+            time.sleep(0)
+            return 1.0
+
+    monitor, slow = RequestStatsMonitor(60.0), cast(Any, Slow())
+
+    def report() -> None:
+        monitor.on_new_request("a", slow, slow)
+        monitor.on_request_response("a", slow, slow)
+        monitor.on_request_complete("a", slow, slow, None, slow)
+        monitor.get_request_stats(slow)
+
+    daemon(report, 4)
+
+
+@kind
+def waiters() -> None:
+    """Waits for room that never comes."""
+    from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor
+
+    router, monitor = LeastConnectionsRouter(seed=1), RequestStatsMonitor(60.0)
+    monitor.table.add("a")
+    monitor.table.load_columns({"kv_capacity_tokens": array("d", [1000.0])}, urls=["a"])
+    endpoints, body = (EndpointInfo(url="a"),), {"prompt": list(range(600))}
+
+    def wait() -> None:
+        router.acquire_sync(endpoints, None, monitor.get_request_stats(1.0), None, body)
+
+    daemon(wait, 4)
+
+
+@kind
+def replicas() -> None:
+    """Shares its load with others, and is not closed."""
+    from routecore import Fleet
+
+    folder = tempfile.TemporaryDirectory()
+    urls = ["http://a", "http://b"]
+    kept = [Fleet(urls, replicas=f"zmq+ipc://{folder.name}/s") for _ in range(2)]
+
+    def request() -> None:
+        for fleet in kept:
+            with fleet.request({"prompt": "x" * 500}):
+                pass
+
+    globals()["kept"] = (folder, kept)
+    daemon(request, 2)
 
 
 def end_once(name: str, timeout: float = 60.0) -> "subprocess.CompletedProcess[str]":

@@ -26,7 +26,7 @@ from routecore import (
 )
 from routecore.kv_events import KVIndex
 
-LIMIT = 40.0  # seconds of a child, by far enough
+LIMIT = 90.0  # seconds of a child, by far enough
 TOKENS = list(range(1024))
 
 endpoints = [EndpointInfo(url=f"http://{i}") for i in range(64)]

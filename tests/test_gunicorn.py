@@ -44,8 +44,8 @@ async def answers(engines: list[str]) -> list[dict[str, Any]]:
                 assert answer.status == 200, await answer.text()
                 found.append(await answer.json(content_type=None))
 
-        async with asyncio.timeout(90):
-            while len(found) < 2000:
+        async with asyncio.timeout(300):  # on a busy machine some workers hardly get a turn
+            while True:
                 await asyncio.gather(*(ask() for _ in range(2 * WORKERS)))
                 of = [sum(a["worker"] == w for a in found) for w in {a["worker"] for a in found}]
                 seen = len(of) == WORKERS and min(of) >= 3

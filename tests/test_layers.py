@@ -25,7 +25,7 @@ FLOORS = (
         "singleton",
         "old_paths",
     },
-    {"errors", "process", "main_interpreter", "whole_file", "_core"},
+    {"errors", "process", "main_interpreter", "uncopied", "whole_file", "_core"},
 )
 """Packages and modules of `routecore`, the highest floor first; an import goes down or along."""
 

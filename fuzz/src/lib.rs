@@ -2,5 +2,6 @@
 
 pub mod fleet;
 mod input;
+pub mod peers;
 
 pub use input::Input;

@@ -13,6 +13,7 @@ from routecore.hold.ends import ended
 from routecore.process import renew_lock
 from routecore.requests.usage import count
 from routecore.singleton import SingletonType
+from routecore.uncopied import Uncopied
 
 
 class SingletonMeta(SingletonType):
@@ -41,7 +42,7 @@ class Predictions(msgspec.Struct, frozen=True):
     actual_tokens: int
 
 
-class RequestStatsMonitor(metaclass=SingletonMeta):
+class RequestStatsMonitor(Uncopied, metaclass=SingletonMeta):
     """Counts each request from its choice to its end, and what a sliding window shows.
 
     Every event is O(1). Unknown or repeated ends change nothing. A request seen on a second

@@ -18,6 +18,7 @@ from routecore.endpoints.views import EngineStatsView
 from routecore.errors import RouteError
 from routecore.interface import Endpoint
 from routecore.process import watch
+from routecore.uncopied import Uncopied
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +40,7 @@ class _Entry(NamedTuple):
     time: float
 
 
-class EngineStatsScraper(metaclass=SingletonMeta):
+class EngineStatsScraper(Uncopied, metaclass=SingletonMeta):
     """Keeps the engines' own figures, in the table and as a mapping.
 
     Counts are summed over models and data-parallel ranks; KV cache usage is their mean. An endpoint

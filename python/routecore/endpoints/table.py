@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from routecore import _core
 from routecore.endpoints.saved import Hashes, load, save
+from routecore.uncopied import Uncopied
 
 if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Buffer
 
 
-class EndpointTable:
+class EndpointTable(Uncopied):
     """Rows of endpoints and columns of stats, kept in Rust.
 
     A row number stays with its endpoint until it is removed; a later one may then get it.

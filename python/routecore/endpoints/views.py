@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 
 from routecore import _core
 from routecore.endpoints.stats import EngineStats, RequestStats
+from routecore.uncopied import Uncopied
 
 
-class RequestStatsView(_core.ResidentRequestStats, Mapping[str, RequestStats]):
+class RequestStatsView(Uncopied, _core.ResidentRequestStats, Mapping[str, RequestStats]):
     """URL → `RequestStats` at one time; endpoints without a request so far are absent.
 
     Making it costs the same however many endpoints and requests there are. Looking up an endpoint
@@ -14,6 +15,7 @@ class RequestStatsView(_core.ResidentRequestStats, Mapping[str, RequestStats]):
     all, which the view is from then on.
     """
 
+    _instead = "take dict(view)"
     _taken: dict[str, RequestStats] | None = None
 
     def _snapshot(self) -> dict[str, RequestStats]:
@@ -60,9 +62,10 @@ def _stats(
     )
 
 
-class EngineStatsView(_core.ResidentEngineStats, Mapping[str, EngineStats]):
+class EngineStatsView(Uncopied, _core.ResidentEngineStats, Mapping[str, EngineStats]):
     """URL → `EngineStats` of the last scrape; endpoints without fresh stats are absent."""
 
+    _instead = "take dict(view)"
     _stats: Mapping[str, EngineStats]
 
     def __init__(self, table: _core.Table, stats: Mapping[str, EngineStats]) -> None:

@@ -24,12 +24,13 @@ from routecore.routers import ROUTERS
 from routecore.routers.compiled import CompiledRouter
 from routecore.routers.explanation import Explanation
 from routecore.singleton import new_instance
+from routecore.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from routecore.replicas import Channel, Replicas
 
 
-class Fleet:
+class Fleet(Uncopied):
     """The engines behind a router of your own, and the choice between them.
 
     It owns what belongs together: the strategy, the request monitor, the table of stats, the

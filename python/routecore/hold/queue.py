@@ -14,6 +14,7 @@ from routecore.hold.ends import wait_for_ends
 from routecore.hold.ticket import Ticket
 from routecore.hold.verdicts import Go, HoldCounts, HoldLimits, Rejected, Waits
 from routecore.process import watch
+from routecore.uncopied import Uncopied
 
 _TICK = 1.0  # seconds between two looks at what changes without an end, such as leases
 _PATIENT = 5.0  # the same for those who are not first
@@ -54,7 +55,7 @@ class Waiter:
         return all(a is b for a, b in zip(self.source, other.source, strict=True))
 
 
-class Hold:
+class Hold(Uncopied):
     """The requests of one router that wait for room. `router.hold` has it."""
 
     def __init__(self, router: _core.Router, name: str, limits: HoldLimits) -> None:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from routecore import _core
+from routecore.uncopied import Uncopied
 
 
-class KVIndex:
+class KVIndex(Uncopied):
     """Which leading tokens of a prompt each endpoint's engine holds, by its own events.
 
     Lookups may come from any thread while events are applied; they wait for microseconds at most.

@@ -15,6 +15,7 @@ from routecore.errors import RouteError
 from routecore.kv_events.index import KVIndex
 from routecore.kv_events.source import KVSource, same_place
 from routecore.process import watch
+from routecore.uncopied import Uncopied
 
 try:
     import zmq
@@ -32,7 +33,7 @@ _SILENCE_SECONDS = 60.0
 _of_parents: list[object] = []  # sockets that a fork left behind
 
 
-class KVEventSubscriber:
+class KVEventSubscriber(Uncopied):
     """Keeps an index in step with the engines' caches.
 
     Losses are made good by replay where the engine offers it; where not, or if it fails, the

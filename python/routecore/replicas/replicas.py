@@ -19,6 +19,7 @@ from routecore.process import watch
 from routecore.replicas.address import channel_of
 from routecore.replicas.channel import Channel
 from routecore.replicas.keys import grain_of
+from routecore.uncopied import Uncopied
 
 _LOG = logging.getLogger("routecore.replicas")
 _TURN = 0.25
@@ -116,7 +117,7 @@ class HasHashing(Protocol):
         ...
 
 
-class Replicas:
+class Replicas(Uncopied):
     """Lets this router know what the others of its group have in flight.
 
     Nothing of it is on the way of a request: two background threads send and hear, and the routers

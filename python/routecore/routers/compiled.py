@@ -16,12 +16,13 @@ from routecore.errors import RouteError
 from routecore.interface import Endpoint, RoutingInterface
 from routecore.routers.explanation import CandidateScore, Explanation, Term
 from routecore.routers.holding import Holding
+from routecore.uncopied import Uncopied
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class CompiledRouter(Holding, RoutingInterface):
+class CompiledRouter(Uncopied, Holding, RoutingInterface):
     """A strategy of the compiled core. Subclasses name it, its parameters and what it `needs`."""
 
     strategy: ClassVar[str]

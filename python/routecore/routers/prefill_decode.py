@@ -8,6 +8,7 @@ from routecore.endpoints.stats import EngineStats, RequestStats
 from routecore.errors import RouteError
 from routecore.interface import RoutingInterface
 from routecore.routers import ROUTERS, CompiledRouter
+from routecore.uncopied import Uncopied
 
 UNITS: dict[str, str] = {
     "prefill": "strategy of this half",
@@ -37,7 +38,7 @@ class Half(Protocol):
         ...
 
 
-class PrefillDecodeRouter(RoutingInterface):
+class PrefillDecodeRouter(Uncopied, RoutingInterface):
     """Prefill where the prompt's beginning is at home, decode where the fewest requests are.
 
     Each half is a strategy of its own over its own endpoints, distinguished by `model_label`.

@@ -18,10 +18,12 @@ use crate::errors::{guarded, to_py};
 use crate::given::Care;
 use crate::locked::Locked;
 use crate::prompt;
+use crate::read::Read;
 use crate::router::Router;
 use crate::source::Kind;
 use crate::table::Table;
 use crate::text::{id_of, text};
+use crate::threads::Inside;
 use crate::tries::{Asker, HOLDS, Round, Verdict, Waiters, rejection};
 
 /// Tokens of a byte, to bound what waits; room is counted by what the fleet has learned.
@@ -119,12 +121,13 @@ impl Hold {
         body: Option<&Bound<'_, PyAny>>,
         ids: Option<&Bound<'_, PyAny>>,
         request: Option<&Bound<'_, PyAny>>,
-        priority: f64,
-        patience: Option<f64>,
+        priority: Read<f64>,
+        patience: Option<Read<f64>>,
         now: f64,
         turn_of: Option<&Bound<'_, PyString>>,
     ) -> PyResult<u64> {
         guarded(|| {
+            let _inside = Inside::enter(py);
             let wanted = self.wanted(session, body, ids)?;
             let request = request.map(id_of).transpose()?;
             let lane = body.map_or(0, lane_of);
@@ -133,6 +136,7 @@ impl Hold {
                 prompt.size as f64 * scale
             });
             let session = turn_of.map(|name| session_key(text(name).as_bytes(), 0));
+            let (priority, patience) = (priority.0, patience.map(|seconds| seconds.0));
             let ask = Ask { lane, tokens, priority, patience, session, request };
             let asker = Arc::new(Asker { wanted, request });
             Ok(self.inner.with(py, |inner, _| {

@@ -34,10 +34,10 @@ pub fn called<T>(
     f: impl FnOnce(Call<'_, '_>) -> PyResult<T>,
 ) -> PyResult<T> {
     guarded(|| {
+        let _inside = Inside::enter(endpoints.py());
         if let Some(given) = Given::of(endpoints) {
             return f(Call { endpoints, given, engine_stats, request_stats });
         }
-        let _inside = Inside::enter(endpoints.py());
         let list = PyList::empty(endpoints.py());
         for endpoint in endpoints.try_iter()? {
             list.append(endpoint?)?;

@@ -20,7 +20,6 @@ use crate::rows::Inner;
 use crate::side::{is_own, is_scraped};
 use crate::source::{Kind, Source};
 use crate::table::Table;
-use crate::threads::Inside;
 use crate::values::Columns;
 use crate::views::{ResidentEngineStats, ResidentRequestStats};
 
@@ -85,7 +84,6 @@ impl Router {
         care: Care,
     ) -> PyResult<Seen> {
         let py = call.endpoints.py();
-        let _inside = Inside::enter(py);
         let (Met { known, same }, columns) = self.at_hand(call, care)?;
         let mut source = self.read(call, &known, columns)?;
         // What was read anew just now is not looked at again.
@@ -208,7 +206,6 @@ impl Router {
             Seen::Picked(known, choice) => (known, choice),
             Seen::Nobody => return Err(self.none()),
         };
-        let _inside = Inside::enter(py);
         if !known.still_at(call.endpoints, choice.0)? {
             return Ok(None);
         }

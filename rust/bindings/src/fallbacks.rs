@@ -12,7 +12,6 @@ use crate::given::Care;
 use crate::list_state::ListState;
 use crate::router::Router;
 use crate::source::Kind;
-use crate::threads::Inside;
 
 /// Places in the list of the strategy's next choices, each without those before it; none of them
 /// is counted. Endpoints that are left alone are among them only where all are.
@@ -66,7 +65,6 @@ pub fn ranked(
     let py = endpoints.py();
     let router = router.get();
     called(endpoints, engine_stats, request_stats, |call| {
-        let _inside = Inside::enter(py);
         let wanted = router.wanted(session, body, ids)?;
         let chosen = match first {
             Some(url) => url,

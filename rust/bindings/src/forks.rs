@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use pyo3::prelude::*;
 use routecore::hash::mix;
 
-use crate::router_state::ROUTER_STATES;
+use crate::router_state::{ROUTER_STATES, RouterState};
 use crate::rows::FLEETS;
 use crate::threads;
 use crate::tries::{HOLDS, Waiters};
@@ -30,14 +30,18 @@ pub fn after_fork_in_parent() {
 }
 
 /// After it, in the child. The k-th child of a process draws from its routers' seeds mixed with k,
-/// and so do its own children with theirs.
+/// and so do its own children with theirs. Turns begin k places behind one that all children of the
+/// process share, so that as many as there are endpoints begin at different ones.
 #[pyfunction]
 pub fn after_fork_in_child() {
     threads::open_gate();
     threads::alone();
-    let lineage = mix(LINEAGE.load(Relaxed) ^ mix(FORKS.swap(0, Relaxed)));
+    let (parent, nth) = (LINEAGE.load(Relaxed), FORKS.swap(0, Relaxed));
+    let lineage = mix(parent ^ mix(nth));
     LINEAGE.store(lineage, Relaxed);
-    ROUTER_STATES.each(|routing| routing.router.reseed(mix(routing.seed ^ lineage)));
+    ROUTER_STATES.each(|RouterState { router, seed, .. }| {
+        router.reseed(mix(*seed ^ lineage), mix(*seed ^ parent).wrapping_add(nth));
+    });
     FLEETS.each(|inner| inner.fleet.forked());
     HOLDS.each(Waiters::forked);
 }

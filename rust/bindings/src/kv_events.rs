@@ -13,6 +13,7 @@ use routecore::hash::endpoint_id;
 
 use crate::errors::{guarded, to_py};
 use crate::locked::{Locked, Raw, Shared};
+use crate::read::Read;
 use crate::text::text;
 use crate::threads::{Inside, detached};
 use crate::token_ids::read_tokens;
@@ -142,14 +143,14 @@ impl KvIndex {
         &self,
         url: &Bound<'_, PyString>,
         rank: u32,
-        messages: Vec<(u64, PyBackedBytes)>,
+        messages: Read<Vec<(u64, PyBackedBytes)>>,
         can_replay: bool,
     ) -> PyResult<Option<u64>> {
         self.feed(url, rank, |publisher, work, index| {
             let each = |(seq, payload): &(u64, PyBackedBytes)| {
                 publisher.live(*seq, payload, can_replay, work, index)
             };
-            messages.iter().filter_map(each).last()
+            messages.0.iter().filter_map(each).last()
         })
     }
 
@@ -157,11 +158,11 @@ impl KvIndex {
         &self,
         url: &Bound<'_, PyString>,
         rank: u32,
-        messages: Vec<(u64, PyBackedBytes)>,
+        messages: Read<Vec<(u64, PyBackedBytes)>>,
     ) -> PyResult<Option<u64>> {
         self.feed(url, rank, |publisher, work, index| {
             // What follows a new request belongs to the old one: another process' answers.
-            messages.iter().find_map(|(seq, m)| publisher.replayed(*seq, m, work, index))
+            messages.0.iter().find_map(|(seq, m)| publisher.replayed(*seq, m, work, index))
         })
     }
 
@@ -236,7 +237,7 @@ impl KvIndex {
     fn matched<'py>(
         &self,
         token_ids: &Bound<'py, PyAny>,
-        urls: Vec<Bound<'py, PyString>>,
+        urls: Read<Vec<Bound<'py, PyString>>>,
         lora_name: Option<&Bound<'py, PyString>>,
         extras: Option<&[u8]>,
     ) -> PyResult<Vec<(u32, u32, u32)>> {
@@ -252,9 +253,9 @@ impl KvIndex {
             // Reading may run Python, which may ask again: nothing is borrowed meanwhile.
             let mut tokens = TOKENS.take();
             read_tokens(token_ids, &mut tokens)?;
-            let mut out = vec![(0, 0, 0); urls.len()];
+            let mut out = vec![(0, 0, 0); urls.0.len()];
             let lora = lora.map_or(0, keys::text_key);
-            let ids: Vec<u64> = urls.iter().map(id).collect();
+            let ids: Vec<u64> = urls.0.iter().map(id).collect();
             self.read(|index| {
                 let root = keys::root(index.seed(), lora);
                 let rows = ids.iter().enumerate().filter_map(|(at, &id)| {
@@ -270,8 +271,8 @@ impl KvIndex {
         })
     }
 
-    fn exact(&self, urls: Vec<Bound<'_, PyString>>) -> Vec<bool> {
-        let ids: Vec<u64> = urls.iter().map(id).collect();
+    fn exact(&self, urls: Read<Vec<Bound<'_, PyString>>>) -> Vec<bool> {
+        let ids: Vec<u64> = urls.0.iter().map(id).collect();
         let is_exact =
             |index: &ExactIndex, id| index.row(id).is_some_and(|row| index.is_exact(row));
         self.read(|index| ids.into_iter().map(|id| is_exact(index, id)).collect())

@@ -23,6 +23,7 @@ mod locked;
 mod objects;
 mod prompt;
 mod quick;
+mod read;
 mod replay;
 mod replicas;
 mod router;
@@ -42,7 +43,7 @@ mod views;
 use pyo3::prelude::*;
 
 /// The compiled core of routecore.
-#[pymodule]
+#[pymodule(gil_used = true)] // who holds the interpreter is alone with its objects
 mod _core {
     #[pymodule_export]
     use crate::admit::Hold;

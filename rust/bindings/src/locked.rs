@@ -17,6 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::threads::Inside;
+
 /// A mutex of this module's.
 #[derive(Debug, Default)]
 pub struct Locked<T>(Mutex<T>);
@@ -180,14 +182,15 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Frees what was put aside. Runs anybody's code: a token says that it may.
 #[inline]
-pub fn free(_: Python<'_>) {
+pub fn free(py: Python<'_>) {
     if WAITING.load(Ordering::Relaxed) > 0 {
-        free_now();
+        free_now(py);
     }
 }
 
 #[cold]
-fn free_now() {
+fn free_now(py: Python<'_>) {
+    let _inside = Inside::enter(py);
     let waiting = take(&mut *ASIDE.lock().unwrap_or_else(PoisonError::into_inner));
     WAITING.fetch_sub(waiting.len(), Ordering::Relaxed);
     drop(waiting);

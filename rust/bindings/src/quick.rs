@@ -20,6 +20,7 @@ use crate::router::Router;
 use crate::router_state::{Front, RouterState};
 use crate::source::Kind;
 use crate::table::Table;
+use crate::threads::Inside;
 
 /// Of requests that go by load alone.
 static BY_LOAD: Wanted = Wanted::nothing();
@@ -72,6 +73,7 @@ impl Router {
             Front::Other => {}
         });
         let Some((copy, serial)) = like else { return url };
+        let _inside = Inside::enter(py); // an `__eq__` may be anybody's
         match tolerated(py, call.endpoints.eq(copy)) {
             Ok(Some(true)) => {}
             Ok(_) => return None,

@@ -147,6 +147,7 @@ impl Router {
         kv_index: Option<Py<KvIndex>>,
         no_ids: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
+        let _inside = Inside::enter(params.py());
         let mut read = Params::default();
         let mut weights = HashMap::new();
         for (name, value) in params {
@@ -219,7 +220,6 @@ impl Router {
         ids: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyString>> {
         called(endpoints, engine_stats, request_stats, |call| {
-            let _inside = Inside::enter(endpoints.py());
             let wanted = self.wanted(session, body, ids)?;
             self.choose(call, &wanted)
         })
@@ -248,7 +248,6 @@ impl Router {
         ids: Option<Vec<Option<Bound<'_, PyAny>>>>,
     ) -> PyResult<Py<PyBytes>> {
         called(endpoints, engine_stats, request_stats, |call| {
-            let _inside = Inside::enter(py);
             let mut read = Vec::new();
             let mut ids = ids.unwrap_or_default().into_iter();
             for key in keys.try_iter()? {
@@ -309,7 +308,6 @@ impl Router {
     ) -> PyResult<(Py<PyString>, Vec<Row>)> {
         let py = endpoints.py();
         called(endpoints, engine_stats, request_stats, |call| {
-            let _inside = Inside::enter(py);
             let wanted = self.wanted(session, body, ids)?;
             let known = self.meet(call, Care::Read)?.known;
             let mut source = self.source(call, &known)?;

@@ -14,9 +14,11 @@ use crate::columns::{StatsTuple, column_of, stats_tuple};
 use crate::errors::{guarded, to_py};
 use crate::health::{self, News, Settings, StandingTuple};
 use crate::locked::Locked;
+use crate::read::Read;
 use crate::rows::{FLEETS, Inner};
 use crate::side::is_scraped;
 use crate::text::{id_of, text};
+use crate::threads::Inside;
 
 /// Learned constants of the engines, see `Table::engine`.
 type Engine = ([f64; 4], [f64; 3], f64, f64, f64, f64);
@@ -89,7 +91,9 @@ impl Table {
     }
 
     #[pyo3(signature = (columns, urls=None))]
-    fn load_columns(&self, columns: &Bound<'_, PyDict>, urls: Option<Vec<String>>) -> PyResult<()> {
+    fn load_columns(&self, columns: &Bound<'_, PyDict>, urls: Option<Read<Vec<String>>>) -> PyResult<()> {
+        let _inside = Inside::enter(columns.py());
+        let urls = urls.map(|urls| urls.0);
         let columns = columns.iter().map(|(name, values)| column_of(&name, &values));
         let read: Vec<_> = guarded(|| columns.collect::<PyResult<_>>())?;
         self.with(|inner| {
@@ -138,12 +142,12 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: f64,
+        time: Read<f64>,
     ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
         self.with(|inner| {
             let row = inner.met(&name);
-            inner.fleet.sent(row, id, time);
+            inner.fleet.sent(row, id, time.0);
             Ok(inner.fleet.verdict(row).map(Verdict::name))
         })
     }
@@ -152,10 +156,10 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: f64,
+        time: Read<f64>,
     ) -> PyResult<Option<Vec<News>>> {
         let id = id_of(id)?;
-        self.report(url, |fleet, row| fleet.first_token(row, id, time))
+        self.report(url, |fleet, row| fleet.first_token(row, id, time.0))
     }
 
     /// Returns who left or came back by it: nothing, as a rule.
@@ -164,14 +168,14 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: f64,
-        status: Option<i64>,
+        time: Read<f64>,
+        status: Option<Read<i64>>,
         reason: Option<&str>,
-        retry_after: Option<f64>,
+        retry_after: Option<Read<f64>>,
     ) -> PyResult<Option<Vec<News>>> {
-        let outcome = health::outcome(status, reason, retry_after)?;
+        let outcome = health::outcome(status.map(|n| n.0), reason, retry_after.map(|s| s.0))?;
         let id = id_of(id)?;
-        self.report(url, |fleet, row| fleet.end(row, id, time, outcome))
+        self.report(url, |fleet, row| fleet.end(row, id, time.0, outcome))
     }
 
     fn set_health(&self, settings: Settings, seed: u64) -> PyResult<()> {
@@ -189,11 +193,11 @@ impl Table {
     }
 
     /// Whether nothing should be sent to the endpoint at this time, a probe neither.
-    fn is_out(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<bool> {
+    fn is_out(&self, url: &Bound<'_, PyString>, now: Read<f64>) -> PyResult<bool> {
         let name = text(url);
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(false) };
-            inner.fleet.advance(now);
+            inner.fleet.advance(now.0);
             Ok(inner.fleet.health.shuns(row))
         })
     }
@@ -222,11 +226,12 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        prompt: Option<u64>,
-        cached: Option<u64>,
-        generated: Option<u64>,
+        prompt: Option<Read<u64>>,
+        cached: Option<Read<u64>>,
+        generated: Option<Read<u64>>,
     ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
+        let [prompt, cached, generated] = [prompt, cached, generated].map(|n| n.map(|n| n.0));
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(None) };
             inner.fleet.usage(row, id, prompt, cached, generated);
@@ -235,12 +240,12 @@ impl Table {
     }
 
     /// What other routers have in flight on the endpoint.
-    fn elsewhere(&self, url: &Bound<'_, PyString>, count: u32) -> PyResult<()> {
+    fn elsewhere(&self, url: &Bound<'_, PyString>, count: Read<u32>) -> PyResult<()> {
         let name = text(url);
         self.with(|inner| {
             let row = inner.met(&name);
             let Fleet { table, load, .. } = &mut inner.fleet;
-            load.elsewhere(table, row, count);
+            load.elsewhere(table, row, count.0);
             Ok(())
         })
     }
@@ -284,30 +289,34 @@ impl Table {
     }
 
     fn swapped(&self, url: &Bound<'_, PyString>) -> PyResult<()> {
-        self.event(url, |fleet, row| fleet.load.swapped(row))
-    }
-
-    fn advance(&self, now: f64) -> PyResult<()> {
+        let name = text(url);
         self.with(|inner| {
-            inner.fleet.advance(now);
+            inner.row(&name).into_iter().for_each(|row| inner.fleet.load.swapped(row));
             Ok(())
         })
     }
 
-    fn request_stats(&self, url: &Bound<'_, PyString>, now: f64) -> PyResult<Option<StatsTuple>> {
+    fn advance(&self, now: Read<f64>) -> PyResult<()> {
+        self.with(|inner| {
+            inner.fleet.advance(now.0);
+            Ok(())
+        })
+    }
+
+    fn request_stats(&self, url: &Bound<'_, PyString>, now: Read<f64>) -> PyResult<Option<StatsTuple>> {
         let name = text(url);
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(None) };
-            Ok(inner.fleet.load.stats(row, now).map(stats_tuple))
+            Ok(inner.fleet.load.stats(row, now.0).map(stats_tuple))
         })
     }
 
     /// The same of all endpoints that had a request, of one moment.
-    fn all_request_stats(&self, now: f64) -> PyResult<Vec<(String, StatsTuple)>> {
+    fn all_request_stats(&self, now: Read<f64>) -> PyResult<Vec<(String, StatsTuple)>> {
         self.with(|inner| {
             let (urls, load) = inner.load();
             let named = urls.iter().enumerate().filter_map(|(row, url)| Some((row, url.clone()?)));
-            let seen = named.filter_map(|(row, url)| Some((url, load.stats(row as u32, now)?)));
+            let seen = named.filter_map(|(row, url)| Some((url, load.stats(row as u32, now.0)?)));
             Ok(seen.map(|(url, stats)| (url, stats_tuple(stats))).collect())
         })
     }
@@ -330,21 +339,6 @@ impl Table {
             let Some(row) = inner.row(&name) else { return Ok(None) };
             note(&mut inner.fleet, row);
             Ok(inner.news())
-        })
-    }
-
-    /// News of an endpoint; of one without a row there is nothing to note.
-    fn event(
-        &self,
-        url: &Bound<'_, PyString>,
-        note: impl FnOnce(&mut Fleet, u32) + Send,
-    ) -> PyResult<()> {
-        let name = text(url);
-        self.with(|inner| {
-            if let Some(row) = inner.row(&name) {
-                note(&mut inner.fleet, row);
-            }
-            Ok(())
         })
     }
 }

@@ -11,7 +11,9 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -21,8 +23,11 @@ use pyo3::prelude::*;
 /// How long a thread sleeps at exit: longer than exits take. It wakes in case it is waited for.
 const SLEEP: Duration = Duration::from_secs(30);
 
-/// Threads inside a call that may leave the interpreter, or run Python.
+/// Threads inside a call that may leave the interpreter, or run Python. Written by whoever holds
+/// the interpreter alone, so that to count costs next to nothing.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// Of these, how many sleep until the process ends.
+static ASLEEP: AtomicUsize = AtomicUsize::new(0);
 /// Woken when one of them leaves during an exit.
 static LEFT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 static EXITING: AtomicBool = AtomicBool::new(false);
@@ -46,19 +51,21 @@ pub fn must_stop() -> bool {
 }
 
 /// A call in which this thread may leave the interpreter, or run Python: an exit waits for its end.
-pub struct Inside(());
+/// Held by threads that hold the interpreter, and so not [`Send`].
+pub struct Inside(PhantomData<*const ()>);
 
 impl Inside {
+    #[inline]
     pub fn enter(py: Python<'_>) -> Self {
         let depth = DEPTH.get();
         if depth == 0 {
             if exiting() && !exits() {
                 py.detach(|| thread::sleep(SLEEP));
             }
-            INSIDE.fetch_add(1, SeqCst);
+            count(1);
         }
         DEPTH.set(depth + 1);
-        Self(())
+        Self(PhantomData)
     }
 }
 
@@ -67,17 +74,25 @@ impl Drop for Inside {
         let depth = DEPTH.get().saturating_sub(1);
         DEPTH.set(depth);
         if depth == 0 {
-            leave();
+            count(-1);
+            if exiting() {
+                notify();
+            }
         }
     }
 }
 
-fn leave() {
-    INSIDE.fetch_sub(1, SeqCst);
-    if exiting() {
-        let _held = LEFT.0.lock().unwrap_or_else(PoisonError::into_inner);
-        LEFT.1.notify_all();
-    }
+/// One more inside, or one less.
+#[inline]
+fn count(change: isize) {
+    INSIDE.store(INSIDE.load(Relaxed).wrapping_add_signed(change), Release);
+}
+
+/// Tells the exit that there may be fewer.
+#[cold]
+fn notify() {
+    let _held = LEFT.0.lock().unwrap_or_else(PoisonError::into_inner);
+    LEFT.1.notify_all();
 }
 
 /// Whether this is the thread that ends the interpreter.
@@ -104,9 +119,10 @@ pub fn detached_long<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T
     py.detach(|| {
         let result = f();
         if exiting() {
-            leave();
+            ASLEEP.fetch_add(1, SeqCst);
+            notify();
             thread::sleep(SLEEP);
-            INSIDE.fetch_add(1, SeqCst);
+            ASLEEP.fetch_sub(1, SeqCst);
         }
         result
     })
@@ -128,7 +144,7 @@ pub fn leave_interpreter(py: Python<'_>, seconds: f64) -> usize {
     py.detach(|| {
         let mut held = LEFT.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let inside = INSIDE.load(SeqCst).saturating_sub(own);
+            let inside = INSIDE.load(Acquire).saturating_sub(own + ASLEEP.load(SeqCst));
             let left = end.saturating_duration_since(Instant::now());
             if inside == 0 || left.is_zero() {
                 return inside;
@@ -153,5 +169,6 @@ pub fn open_gate() {
 
 /// In the child of a fork: there is no thread but this one.
 pub fn alone() {
-    INSIDE.store(usize::from(DEPTH.get() > 0), SeqCst);
+    INSIDE.store(usize::from(DEPTH.get() > 0), Release);
+    ASLEEP.store(0, SeqCst);
 }

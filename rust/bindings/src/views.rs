@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::read::Read;
 use crate::table::Table;
 
 /// Base of the mapping that a monitor hands out: routers read its table, not its items.
@@ -17,8 +18,8 @@ pub struct ResidentRequestStats {
 #[pymethods]
 impl ResidentRequestStats {
     #[new]
-    fn new(table: Py<Table>, now: f64) -> Self {
-        Self { table, now }
+    fn new(table: Py<Table>, now: Read<f64>) -> Self {
+        Self { table, now: now.0 }
     }
 }
 

@@ -21,11 +21,11 @@ impl Router {
         Ok(Self { strategy: Strategy::build(strategy, params)?, rng: Rng::new(seed) })
     }
 
-    /// Draws from this seed from now on, and takes its turns from another place: another process
-    /// goes on with the same state.
-    pub fn reseed(&mut self, seed: u64) {
+    /// Draws from this seed from now on, and goes on with this turn: another process has the same
+    /// state.
+    pub fn reseed(&mut self, seed: u64, turn: u64) {
         self.rng = Rng::new(seed);
-        self.strategy.shift(&mut self.rng);
+        self.strategy.shift(turn);
     }
 
     /// Columns the strategy reads.

@@ -25,7 +25,7 @@ pub use trace::Trace;
 use crate::errors::{guarded, to_py};
 use crate::locked::{Kept, Locked};
 use crate::prompt::{Blocks, blocks as blocks_of};
-use crate::threads::{detached_long, must_stop};
+use crate::threads::{Inside, detached_long, must_stop};
 use columns::{bytes, column};
 use decisions::tuples;
 use gateways::{Callback, Watched};
@@ -42,8 +42,9 @@ pub fn prompt_blocks<'py>(
     body: &Bound<'py, PyAny>,
     block: u32,
 ) -> PyResult<Option<(Bound<'py, PyBytes>, u64, u32, Option<u32>)>> {
+    let _inside = Inside::enter(py);
     guarded(|| {
-        let blocks = Blocks { chars: block * BYTES_PER_TOKEN, tokens: block, seed: 0 };
+        let blocks = Blocks { chars: block.saturating_mul(BYTES_PER_TOKEN), tokens: block, seed: 0 };
         let Key::Prompt(prompt) = blocks_of(body, blocks) else { return Ok(None) };
         let tokens = match prompt.unit {
             Unit::Tokens => prompt.size,
@@ -112,6 +113,7 @@ pub fn replay<'py>(
     share: Option<(f64, f64, f64)>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let _inside = Inside::enter(py);
     let fleet = engines.into_iter().map(engine).collect::<PyResult<Vec<_>>>()?;
     let change = |(time, engine, kind): (f64, u32, String)| match kind.as_str() {
         "join" => Ok(Change::Join { time, engine }),

@@ -9,6 +9,7 @@ use routecore_replay::Row;
 use super::columns::{bytes, column};
 use crate::errors::to_py;
 use crate::locked::Locked;
+use crate::threads::Inside;
 
 /// Requests to replay, held in Rust.
 #[pyclass(frozen)]
@@ -45,6 +46,7 @@ impl Trace {
         after_counts: &Bound<'_, PyAny>,
         after: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
+        let _inside = Inside::enter(arrival.py());
         let arrivals = column::<f64>("arrival", arrival, None)?;
         let n = Some(arrivals.len());
         let inputs = column::<u32>("input", input, n)?;

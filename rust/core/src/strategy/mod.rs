@@ -268,7 +268,7 @@ pub trait Rule: Clone + Send {
     /// A position among the candidates; `None` only when there is none.
     fn select(&mut self, view: View<'_>, key: &Key, rng: &mut Rng) -> Option<usize>;
     /// Moves what goes round, for a process that has it from another.
-    fn shift(&mut self, _: &mut Rng) {}
+    fn shift(&mut self, _: u64) {}
     /// What each candidate scores, in candidate order.
     fn score(&self, view: View<'_>, key: &Key) -> Vec<Scored>;
 }
@@ -320,8 +320,8 @@ macro_rules! registry {
             }
 
             /// See [`Rule::shift`].
-            pub fn shift(&mut self, rng: &mut Rng) {
-                match self { $(Self::$rule(rule) => rule.shift(rng),)* }
+            pub fn shift(&mut self, turn: u64) {
+                match self { $(Self::$rule(rule) => rule.shift(turn),)* }
             }
 
             /// See [`Rule::score`].

@@ -43,10 +43,9 @@ impl Rule for RoundRobin {
         view.candidates.order.get(at as usize).map(|&pos| pos as usize)
     }
 
-    fn shift(&mut self, rng: &mut Rng) {
-        let by = rng.bits();
-        self.first = self.first.wrapping_add(by);
-        self.turns.values_mut().for_each(|turn| turn.0 = turn.0.wrapping_add(by));
+    fn shift(&mut self, turn: u64) {
+        self.first = turn;
+        self.turns.values_mut().for_each(|known| known.0 = turn);
     }
 
     fn score(&self, view: View<'_>, _: &Key) -> Vec<Scored> {
