@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,3 +190,17 @@ def test_it_runs_as_a_module_and_says_its_version() -> None:
         [sys.executable, "-m", "routecore", "--version"], capture_output=True, text=True, check=True
     )
     assert said.stdout == f"routecore {__version__}\n"
+
+
+@pytest.mark.parametrize("output", ["> /dev/full", ">&-"])
+def test_output_that_goes_nowhere_is_an_error_in_one_line(output: str) -> None:
+    if "full" in output and not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m routecore strategies {output}'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: standard output: ") and done.stderr.count("\n") == 1

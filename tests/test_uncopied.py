@@ -70,7 +70,7 @@ def parts() -> list[Any]:
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_no_copy_is_made_of_what_belongs_to_a_process(way: Callable[[Any], Any]) -> None:
     for part in [*core_parts(), *parts()]:
-        with pytest.raises(TypeError, match="cannot pickle or copy .*: its locks") as raised:
+        with pytest.raises(TypeError, match=r"cannot pickle or copy .*: its locks") as raised:
             way(part)
         assert type(part).__name__ in str(raised.value)
         assert "make a new one" in str(raised.value) or "take dict(view)" in str(raised.value)

@@ -38,6 +38,8 @@ class OneLineErrors(Named):
         """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
         kwargs["standalone_mode"] = False
         try:
+            if sys.stdout is None:  # it was closed before the start: nobody would see anything
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             code = super().main(*args, **kwargs)
         except click.Abort:
             click.echo("interrupted", err=True)
@@ -49,11 +51,12 @@ class OneLineErrors(Named):
             click.echo(f"error: {_line(error)}", err=True)
             sys.exit(2)
         except OSError as error:
-            if error.errno != errno.ENOSPC or error.filename is not None:
+            if error.errno not in (errno.ENOSPC, errno.EBADF) or error.filename is not None:
                 raise
             click.echo(f"error: standard output: {error.strerror}", err=True)
             # What is left in the buffer would fail again at exit, with a traceback.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.stdout is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(2)
         sys.exit(code if isinstance(code, int) else 0)
 

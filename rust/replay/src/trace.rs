@@ -89,7 +89,7 @@ impl Trace {
         }
         if !row.arrival.is_finite() || !row.delay.is_finite() || row.delay < 0.0 {
             let (a, d) = (row.arrival, row.delay);
-            return bad(format!("expected finite times and a delay ≥ 0, got {a} and {d}"));
+            return bad(format!("expected finite times and a delay ≥ 0, got {a:?} and {d:?}"));
         }
         if row.output > MOST_OUTPUT {
             let output = row.output;
@@ -97,7 +97,7 @@ impl Trace {
         }
         if row.arrival.abs() > LATEST || row.delay > LATEST {
             let (a, d) = (row.arrival, row.delay);
-            return bad(format!("expected times and delays up to 1e15 ms, got {a} and {d}"));
+            return bad(format!("expected times and delays up to 1e15 ms, got {a:?} and {d:?}"));
         }
         if let Some(other) = row.after.iter().find(|&&other| other as usize >= at) {
             return bad(format!("waits for request {other}, which is not an earlier one"));

@@ -157,6 +157,20 @@ fn what_is_due_stays_bounded() {
 }
 
 #[test]
+fn what_is_due_beyond_the_last_microsecond_is_due_then() {
+    for time in [1.8e13, 1.85e13, 1e300, f64::MAX, f64::INFINITY] {
+        let (mut load, mut table) = two_rows();
+        load.chosen(&mut table, 0, work());
+        let bounds = load.bounds();
+        let flight = load.row(0).send(0, time, bounds);
+        let mut due = due::Due::default();
+        due.missed();
+        due.sent(&flight, 7, 1, |_, _| true);
+        assert_eq!(due.next(f64::MAX).map(|(row, request, _)| (row, request)), Some((0, 7)));
+    }
+}
+
+#[test]
 fn queues_stay_bounded() {
     let (mut load, mut table) = two_rows();
     for i in 0..200_000_u128 {

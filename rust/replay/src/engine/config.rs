@@ -52,10 +52,10 @@ impl EngineConfig {
             ));
         }
         if !self.speed.is_finite() || self.speed <= 0.0 {
-            return bad(format!("engine speed: expected a number above 0, got {}", self.speed));
+            return bad(format!("engine speed: expected a number above 0, got {:?}", self.speed));
         }
         if !(1e-6..=1e6).contains(&self.speed) {
-            return bad(format!("engine speed: expected from 1e-6 to 1e6, got {}", self.speed));
+            return bad(format!("engine speed: expected from 1e-6 to 1e6, got {:?}", self.speed));
         }
         Ok(())
     }
