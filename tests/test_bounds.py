@@ -137,6 +137,14 @@ def test_token_counts_that_cannot_be_are_passed_over(count: Any) -> None:
     assert (monitor.in_flight, monitor.predictions.requests) == (0, 0)
 
 
+@pytest.mark.parametrize(("count", "counted"), [(-1, 0), (-(10**30), 0), (10**30, 2**32 - 1)])
+def test_a_count_of_other_routers_that_cannot_be_is_the_nearest(count: int, counted: int) -> None:
+    monitor = monitor_of()
+    monitor.on_new_request(A, "r", 1.0)
+    monitor.on_load_elsewhere(A, count)
+    assert monitor.table.column("in_flight").tolist() == [1 + counted]
+
+
 def test_metrics_without_bounds_are_refused() -> None:
     sample = 'vllm:num_requests_running{model="x"} 1\n'
     assert read_metrics(sample).running == 1

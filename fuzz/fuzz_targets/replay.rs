@@ -21,7 +21,11 @@ fuzz_target!(|bytes: &[u8]| {
         changes: (0..input.below(4))
             .map(|at| {
                 let (time, engine) = (positive(input.float()), u32::from(input.below(3)));
-                if at & 1 == 0 { Change::Fail { time, engine } } else { Change::Join { time, engine } }
+                if at & 1 == 0 {
+                    Change::Fail { time, engine }
+                } else {
+                    Change::Join { time, engine }
+                }
             })
             .collect(),
     };

@@ -25,6 +25,8 @@ class SingletonMeta(SingletonType):
 
 renew_lock(SingletonMeta, "_lock", threading.RLock)
 
+_MOST_ELSEWHERE = 2**32 - 1
+
 
 class Predictions(msgspec.Struct, frozen=True):
     """What the prefix index promised, beside what engines found in their caches.
@@ -222,8 +224,13 @@ class RequestStatsMonitor(Uncopied, metaclass=SingletonMeta):
         self.table.forget(engine_url, learned=learned)
 
     def on_load_elsewhere(self, engine_url: str, count: int) -> None:
-        """What other routers have in flight on the endpoint; holds until the next report."""
-        self._core.elsewhere(engine_url, count)
+        """What other routers have in flight on the endpoint; holds until the next report.
+
+        Args:
+            engine_url: The endpoint.
+            count: Their requests; fewer than none, as differences of counts may be, are none.
+        """
+        self._core.elsewhere(engine_url, min(max(count, 0), _MOST_ELSEWHERE))
 
     def on_request_swapped(self, engine_url: str, request_id: str, timestamp: float) -> None:
         """The engine swapped the request out."""

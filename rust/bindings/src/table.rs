@@ -91,7 +91,11 @@ impl Table {
     }
 
     #[pyo3(signature = (columns, urls=None))]
-    fn load_columns(&self, columns: &Bound<'_, PyDict>, urls: Option<Read<Vec<String>>>) -> PyResult<()> {
+    fn load_columns(
+        &self,
+        columns: &Bound<'_, PyDict>,
+        urls: Option<Read<Vec<String>>>,
+    ) -> PyResult<()> {
         let _inside = Inside::enter(columns.py());
         let urls = urls.map(|urls| urls.0);
         let columns = columns.iter().map(|(name, values)| column_of(&name, &values));
@@ -303,7 +307,11 @@ impl Table {
         })
     }
 
-    fn request_stats(&self, url: &Bound<'_, PyString>, now: Read<f64>) -> PyResult<Option<StatsTuple>> {
+    fn request_stats(
+        &self,
+        url: &Bound<'_, PyString>,
+        now: Read<f64>,
+    ) -> PyResult<Option<StatsTuple>> {
         let name = text(url);
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(None) };

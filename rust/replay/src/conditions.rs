@@ -121,7 +121,9 @@ impl Conditions {
             ("KV event delay", self.kv_event_delay.unwrap_or(0.0)),
         ] {
             if !value.is_finite() || value < 0.0 {
-                return Err(RouteError(format!("{name}: expected milliseconds ≥ 0, got {value:?}")));
+                return Err(RouteError(format!(
+                    "{name}: expected milliseconds ≥ 0, got {value:?}"
+                )));
             }
             if value > LATEST {
                 return Err(RouteError(format!("{name}: expected at most 1e15 ms, got {value:?}")));

@@ -44,7 +44,8 @@ pub fn prompt_blocks<'py>(
 ) -> PyResult<Option<(Bound<'py, PyBytes>, u64, u32, Option<u32>)>> {
     let _inside = Inside::enter(py);
     guarded(|| {
-        let blocks = Blocks { chars: block.saturating_mul(BYTES_PER_TOKEN), tokens: block, seed: 0 };
+        let blocks =
+            Blocks { chars: block.saturating_mul(BYTES_PER_TOKEN), tokens: block, seed: 0 };
         let Key::Prompt(prompt) = blocks_of(body, blocks) else { return Ok(None) };
         let tokens = match prompt.unit {
             Unit::Tokens => prompt.size,
