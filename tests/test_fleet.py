@@ -211,7 +211,7 @@ def test_the_example_gateway_streams_and_fails_over(monkeypatch: pytest.MonkeyPa
                 async with session.post(f"{door}/v1/completions", json=body) as answer:
                     assert await answer.content.readany()
                     assert module.fleet.monitor.in_flight == 1
-                for _ in range(100):
+                for _ in range(3000):
                     if not module.fleet.monitor.in_flight:
                         break
                     await asyncio.sleep(0.02)
