@@ -9,6 +9,9 @@ use crate::threads::Inside;
 /// iteration of a sequence may be anybody's code, and runs before the function does.
 pub struct Read<T>(pub T);
 
+/// A time or a duration of a host's.
+pub type Seconds = Read<f64>;
+
 impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Read<T> {
     type Error = T::Error;
 

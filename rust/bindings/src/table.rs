@@ -14,7 +14,7 @@ use crate::columns::{StatsTuple, column_of, stats_tuple};
 use crate::errors::{guarded, to_py};
 use crate::health::{self, News, Settings, StandingTuple};
 use crate::locked::Locked;
-use crate::read::Read;
+use crate::read::{Read, Seconds};
 use crate::rows::{FLEETS, Inner};
 use crate::side::is_scraped;
 use crate::text::{id_of, text};
@@ -97,11 +97,10 @@ impl Table {
         urls: Option<Read<Vec<String>>>,
     ) -> PyResult<()> {
         let _inside = Inside::enter(columns.py());
-        let urls = urls.map(|urls| urls.0);
         let columns = columns.iter().map(|(name, values)| column_of(&name, &values));
         let read: Vec<_> = guarded(|| columns.collect::<PyResult<_>>())?;
         self.with(|inner| {
-            let rows = inner.rows_of(urls)?;
+            let rows = inner.rows_of(urls.map(|urls| urls.0))?;
             inner.fleet.table.load(&read, &rows).map_err(to_py)
         })
     }
@@ -146,7 +145,7 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: Read<f64>,
+        time: Seconds,
     ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
         self.with(|inner| {
@@ -160,7 +159,7 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: Read<f64>,
+        time: Seconds,
     ) -> PyResult<Option<Vec<News>>> {
         let id = id_of(id)?;
         self.report(url, |fleet, row| fleet.first_token(row, id, time.0))
@@ -172,10 +171,10 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: Read<f64>,
+        time: Seconds,
         status: Option<Read<i64>>,
         reason: Option<&str>,
-        retry_after: Option<Read<f64>>,
+        retry_after: Option<Seconds>,
     ) -> PyResult<Option<Vec<News>>> {
         let outcome = health::outcome(status.map(|n| n.0), reason, retry_after.map(|s| s.0))?;
         let id = id_of(id)?;
@@ -197,7 +196,7 @@ impl Table {
     }
 
     /// Whether nothing should be sent to the endpoint at this time, a probe neither.
-    fn is_out(&self, url: &Bound<'_, PyString>, now: Read<f64>) -> PyResult<bool> {
+    fn is_out(&self, url: &Bound<'_, PyString>, now: Seconds) -> PyResult<bool> {
         let name = text(url);
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(false) };
@@ -230,12 +229,11 @@ impl Table {
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        prompt: Option<Read<u64>>,
-        cached: Option<Read<u64>>,
-        generated: Option<Read<u64>>,
+        prompt: Option<u64>,
+        cached: Option<u64>,
+        generated: Option<u64>,
     ) -> PyResult<Option<&'static str>> {
         let (id, name) = (id_of(id)?, text(url));
-        let [prompt, cached, generated] = [prompt, cached, generated].map(|n| n.map(|n| n.0));
         self.with(|inner| {
             let Some(row) = inner.row(&name) else { return Ok(None) };
             inner.fleet.usage(row, id, prompt, cached, generated);
@@ -300,7 +298,7 @@ impl Table {
         })
     }
 
-    fn advance(&self, now: Read<f64>) -> PyResult<()> {
+    fn advance(&self, now: Seconds) -> PyResult<()> {
         self.with(|inner| {
             inner.fleet.advance(now.0);
             Ok(())
@@ -310,7 +308,7 @@ impl Table {
     fn request_stats(
         &self,
         url: &Bound<'_, PyString>,
-        now: Read<f64>,
+        now: Seconds,
     ) -> PyResult<Option<StatsTuple>> {
         let name = text(url);
         self.with(|inner| {
@@ -320,7 +318,7 @@ impl Table {
     }
 
     /// The same of all endpoints that had a request, of one moment.
-    fn all_request_stats(&self, now: Read<f64>) -> PyResult<Vec<(String, StatsTuple)>> {
+    fn all_request_stats(&self, now: Seconds) -> PyResult<Vec<(String, StatsTuple)>> {
         self.with(|inner| {
             let (urls, load) = inner.load();
             let named = urls.iter().enumerate().filter_map(|(row, url)| Some((row, url.clone()?)));

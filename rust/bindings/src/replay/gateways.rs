@@ -28,7 +28,7 @@ pub struct Watched<'p> {
 impl Gateway for Watched<'_> {
     fn choose(&mut self, now: f64, request: &Request<'_>) -> Option<u32> {
         self.seen += 1;
-        if self.seen.is_multiple_of(WATCH_EVERY) {
+        if self.error.is_none() && self.seen.is_multiple_of(WATCH_EVERY) {
             self.error = attached(|py| {
                 py.check_signals()?;
                 self.progress.as_ref().map_or(Ok(()), |call| call.call1(py, (self.seen,)).map(drop))

@@ -58,7 +58,7 @@ pub fn prompt_blocks<'py>(
 
 fn params(given: &Bound<'_, PyDict>) -> PyResult<Params> {
     let mut params = Params::default();
-    for (name, value) in given {
+    for (name, value) in given.copy()?.iter() {
         let name: String = name.extract()?;
         if let Ok(number) = value.extract::<f64>() {
             params.numbers.insert(name, number);
