@@ -2,7 +2,8 @@
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,12 +46,14 @@ def core_parts() -> list[Any]:
     ]
 
 
-def parts() -> list[Any]:
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[list[Any]]:
     """One of each class that has a part of the core, or threads."""
     monitor = new_instance(RequestStatsMonitor, 60.0, table=EndpointTable())
     made = [new_instance(cls) for name, cls in ROUTERS.items() if name != "weighted_score"]
     table = EndpointTable()
-    return [
+    threads: list[Any] = [KVEventSubscriber(), Replicas(f"zmq+ipc://{tmp_path}", table=table)]
+    yield [
         *made,
         new_instance(OfAHost),
         new_instance(PrefillDecodeRouter),
@@ -62,14 +65,17 @@ def parts() -> list[Any]:
         Fleet(["http://a"]),
         Hold(_core.Router("random", {}, 1, PROMPTS), "random", HoldLimits()),
         KVIndex(seed=1),
-        KVEventSubscriber(),
-        Replicas("zmq+ipc:///nowhere", table=table),
+        *threads,
     ]
+    for part in threads:
+        part.close()
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_no_copy_is_made_of_what_belongs_to_a_process(way: Callable[[Any], Any]) -> None:
-    for part in [*core_parts(), *parts()]:
+def test_no_copy_is_made_of_what_belongs_to_a_process(
+    way: Callable[[Any], Any], parts: list[Any]
+) -> None:
+    for part in [*core_parts(), *parts]:
         with pytest.raises(TypeError, match=r"cannot pickle or copy .*: its locks") as raised:
             way(part)
         assert type(part).__name__ in str(raised.value)
