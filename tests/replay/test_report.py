@@ -8,12 +8,12 @@ import shlex
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from routecore import __version__
+from routecore import HoldLimits, __version__
 from routecore.cli import main
 from routecore.replay import ReplayResult, generate, run
 from routecore.replay.report import page, words
@@ -133,6 +133,64 @@ def test_load_over_time_is_the_mean_number_in_flight() -> None:
         low, high = begin + moment * wide, begin + (moment + 1) * wide
         inside = np.clip(each.end_ms[mine], low, high) - np.clip(each.arrival_ms[mine], low, high)
         assert busy[endpoint, moment] == pytest.approx(inside.sum() / wide, abs=1e-6)
+
+
+def crowd(**settings: Any) -> list[ReplayResult]:
+    """More than two endpoints can take at once."""
+    trace = generate("documents", requests=200, rate=400)
+    names = ("round_robin", "expected_latency")
+    small = {"endpoints": 2, "block_size": 64, "kv_blocks": 1_000}
+    return [run(trace, strategy=name, **small, **settings) for name in names]
+
+
+@pytest.mark.parametrize("where", ["router", "endpoints"])
+def test_the_queue_over_time_is_the_mean_number_that_wait(
+    where: Literal["router", "endpoints"],
+) -> None:
+    runs = crowd(hold=HoldLimits(max_wait_s=2))
+    span, waiting = Figures(runs).queues(where)
+    firsts = [one.per_request.arrival_ms.min() for one in runs]
+    last = max(
+        np.nanmax(times)
+        for one in runs
+        for times in (one.per_request.end_ms, one.per_request.turned_away_ms)
+    )
+    assert span == pytest.approx(last - min(firsts))
+    wide = span / MOMENTS
+    for one in runs:
+        each = one.per_request
+        assert one.shed == np.isfinite(each.turned_away_ms).sum() > 0
+        spent = np.zeros(MOMENTS)
+        for at in range(one.requests):
+            left = each.dispatch_ms[at]
+            if where == "router":
+                came, went = each.arrival_ms[at], each.turned_away_ms[at] if left != left else left
+            else:
+                came, went = left, each.admitted_ms[at]
+            edges = min(firsts) + wide * np.arange(MOMENTS + 1)
+            inside = np.clip(went, edges[:-1], edges[1:]) - np.clip(came, edges[:-1], edges[1:])
+            spent += np.nan_to_num(inside)
+        name = one.settings.strategy
+        assert waiting[name] == pytest.approx(spent / wide, abs=1e-6)
+        assert waiting[name].max() > 1
+
+
+def test_the_queue_over_time_is_drawn_where_requests_wait() -> None:
+    held, free = page(crowd(hold=True)), page(crowd())
+    assert [re.findall(r'data-plot="queue-(\w+)"', html) for html in (held, free)] == [
+        ["router", "endpoints"],
+        ["endpoints"],
+    ]
+    assert "Requests waiting at the router" in held and "keeps until there is room" in held
+    assert "at the router" not in free.split("How this was made")[0]
+    for html in (held, free):
+        shown = html.split('data-plot="queue-endpoints"')[1].split("</figure>")[0]
+        assert "simulated time; requests on a log scale" in shown
+        assert re.search(r'class="x"[^>]*>\d[\d.]*\u00a0(ms|s|min)<', shown)
+        data = json.loads(html.split('id="data">')[1].split("</script>")[0])
+        plot = data["plots"]["queue-endpoints"]
+        assert {len(row) for row in plot["y"]} == {MOMENTS} and plot["span"] > 0
+        assert max(max(row) for row in plot["y"]) > 1
 
 
 def test_the_first_sentence_names_the_best_and_its_gain() -> None:

@@ -108,6 +108,21 @@ def test_a_place_in_a_plot_is_read_out(tab: Page, files: tuple[Path, Path]) -> N
     )
 
 
+def test_the_queue_at_a_moment_is_read_out(tab: Page, files: tuple[Path, Path]) -> None:
+    tab.open(files[0], width=1280, scheme="light")
+    shown = "document.querySelector('[data-plot=queue-endpoints]')"
+    tab.evaluate(f"{shown}.scrollIntoView({{block: 'center'}})")
+    x, y = tab.evaluate(
+        f"(() => {{ const box = {shown}.querySelector('.plane').getBoundingClientRect();"
+        " return [box.left + 2, box.top + 40]; })()"
+    )
+    tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    assert tab.evaluate("document.querySelector('#tip p').innerText").startswith("after ")
+    said = tab.evaluate("[...document.querySelectorAll('#tip span')].map((s) => s.innerText)")
+    numbers = [float(text.replace(",", "")) for text in said[1::2]]
+    assert numbers == sorted(numbers) and len(numbers) == len(set(said[::2])) > 5
+
+
 def test_a_chosen_strategy_is_followed_until_it_is_let_go(
     tab: Page, files: tuple[Path, Path]
 ) -> None:
@@ -117,7 +132,7 @@ def test_a_chosen_strategy_is_followed_until_it_is_let_go(
                 document.querySelector(".chips [aria-pressed=true]")?.innerText ?? null]"""
     name = tab.evaluate("document.querySelector('.chips button:nth-child(3)').innerText")
     tab.evaluate(press)
-    assert tab.evaluate(shown) == [5, name]
+    assert tab.evaluate(shown) == [6, name]
     tab.evaluate(press)
     assert tab.evaluate(shown) == [0, None]
 

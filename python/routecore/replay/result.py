@@ -1,7 +1,7 @@
 """What a replay found out: figures over all requests, and arrays with one value a request."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -51,6 +51,8 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         arrival_ms: Arrival at the router; NaN if it never came to that.
         dispatch_ms: When the router sent it to that endpoint: later than its arrival if it had to
             wait for room. NaN if it never did.
+        admitted_ms: When that endpoint first took it into a batch; NaN if it never did.
+        turned_away_ms: When the router turned it away after it had waited there; NaN if it did not.
         first_token_ms: First token; NaN if there was none.
         end_ms: Last token; NaN if there was none.
         cached_tokens: Prompt tokens found in the endpoint's cache.
@@ -62,6 +64,8 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     endpoint: Ints
     arrival_ms: Floats
     dispatch_ms: Floats
+    admitted_ms: Floats
+    turned_away_ms: Floats
     first_token_ms: Floats
     end_ms: Floats
     cached_tokens: Ints
@@ -93,19 +97,30 @@ class PerRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         gaps = np.where(self.output_tokens > 1, self.output_tokens - 1.0, np.nan)
         return (self.end_ms - self.first_token_ms) / gaps
 
+    def queued(self, where: Literal["router", "endpoints"]) -> tuple[Floats, Floats]:
+        """When each request began and ceased to wait there, ms; those that never did are left out.
+
+        Args:
+            where: "router": until it was sent, or turned away. "endpoints": in the queue of the one
+                it was sent to, until that took it into a batch.
+        """
+        if where == "router":
+            sent = np.where(np.isnan(self.dispatch_ms), self.turned_away_ms, self.dispatch_ms)
+            begin, end = self.arrival_ms, sent
+        else:
+            begin, end = self.dispatch_ms, self.admitted_ms
+        known = np.isfinite(begin) & np.isfinite(end)
+        return begin[known], end[known]
+
     def queue(self, moments: int = 96) -> tuple[float, Ints]:
         """Requests that waited at the router, at so many moments.
 
         Returns:
             Milliseconds from the first arrival to the last moment, and the numbers.
         """
-        arrived = np.isfinite(self.arrival_ms)
-        if not arrived.any():
+        came, went = (np.sort(times) for times in self.queued("router"))
+        if not len(came):
             return 0.0, np.zeros(moments, dtype=np.int64)
-        came = np.sort(self.arrival_ms[arrived])
-        # One that was never sent waits until it was turned away, which the arrays don't tell.
-        went = np.sort(np.where(np.isnan(self.dispatch_ms), self.arrival_ms, self.dispatch_ms))
-        went = went[np.isfinite(went)]
         span = float(max(came[-1], went[-1]) - came[0])
         at = came[0] + np.linspace(0, span, moments)
         waiting = np.searchsorted(came, at, "right") - np.searchsorted(went, at, "right")

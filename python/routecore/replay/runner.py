@@ -289,6 +289,8 @@ def _arrays(trace: Trace, found: dict[str, Any]) -> PerRequest:
         endpoint=endpoint.astype(np.int64),
         arrival_ms=floats("arrival"),
         dispatch_ms=floats("dispatch"),
+        admitted_ms=floats("admitted"),
+        turned_away_ms=floats("turned_away"),
         first_token_ms=floats("first_token"),
         end_ms=floats("end"),
         cached_tokens=np.frombuffer(found.pop("cached"), dtype=np.uint32).astype(np.int64),

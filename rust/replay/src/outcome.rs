@@ -14,6 +14,10 @@ pub struct Outcome {
     pub arrival: Vec<f64>,
     /// When it was sent to that engine; `NaN` if it never was.
     pub dispatch: Vec<f64>,
+    /// When that engine first admitted it into a batch; `NaN` if it never did.
+    pub admitted: Vec<f64>,
+    /// When the router turned it away, after it had waited there; `NaN` if it did not.
+    pub turned_away: Vec<f64>,
     /// First token; `NaN` if there was none.
     pub first_token: Vec<f64>,
     /// Last token; `NaN` if there was none.

@@ -39,6 +39,8 @@ pub fn run(
         engine: vec![NOWHERE; n],
         arrival: vec![f64::NAN; n],
         dispatch: vec![f64::NAN; n],
+        admitted: vec![f64::NAN; n],
+        turned_away: vec![f64::NAN; n],
         first_token: vec![f64::NAN; n],
         end: vec![f64::NAN; n],
         cached: vec![0; n],
@@ -246,6 +248,7 @@ impl Simulation<'_, '_> {
             self.outcome.load_max_and_mean.1 +=
                 f64::from(self.total_in_flight) / self.engines.len() as f64;
             self.outcome.dispatch[at] = now;
+            self.outcome.admitted[at] = f64::NAN;
             self.engines[engine as usize].push(request, now);
             return;
         }
@@ -263,6 +266,7 @@ impl Simulation<'_, '_> {
         self.gateway.expired(now, &mut due);
         for request in due.drain(..) {
             self.outcome.shed += 1;
+            self.outcome.turned_away[request as usize] = now;
             self.arrivals.release(self.trace, request, now);
         }
         self.gateway.due(&mut due);
@@ -280,7 +284,12 @@ impl Simulation<'_, '_> {
         source.drain_admitted(&mut self.admitted);
         self.kv_events.send(now, engine, source.drain_kv());
         for (request, cached) in self.admitted.drain(..) {
-            self.outcome.cached[request as usize] = cached;
+            let at = request as usize;
+            self.outcome.cached[at] = cached;
+            // Again after a preemption: it has been in a batch by then.
+            if self.outcome.admitted[at].is_nan() {
+                self.outcome.admitted[at] = now;
+            }
         }
         let ended = happened.iter().any(|event| !matches!(event, Happened::FirstToken(_)));
         for event in happened.drain(..) {

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from routecore.replay.result import Floats, ReplayResult
+from routecore.replay.result import Floats, PerRequest, ReplayResult
 from routecore.replay.table import REFERENCE, Row, cells, compare, knees, ranked
 
 SHARES = np.concatenate([np.linspace(0, 0.95, 96), np.linspace(0.955, 1, 10)])
@@ -86,6 +87,37 @@ class Figures:
             spent = _passed(each.arrival_ms[mine], edges) - _passed(each.end_ms[mine], edges)
             busy[at] = np.diff(spent) / (span / MOMENTS) / members
         return span, busy
+
+    def queues(self, where: Literal["router", "endpoints"]) -> tuple[float, dict[str, Floats]]:
+        """Requests that wait over time, of all endpoints together, by the first seed.
+
+        Args:
+            where: As for `PerRequest.queued`.
+
+        Returns:
+            Milliseconds that are drawn, the same for all strategies, and means over each of
+            `MOMENTS` spans of them.
+        """
+        each = {row.strategy: self.runs(row.strategy)[0].per_request for row in self.ranked}
+        known = [times[np.isfinite(times)] for one in each.values() for times in _times(one)]
+        known = [times for times in known if len(times)]
+        if not known:
+            return 0.0, {name: np.zeros(MOMENTS) for name in each}
+        begin = min(float(times.min()) for times in known)
+        span = max(float(times.max()) for times in known) - begin
+        edges = begin + np.linspace(0, span, MOMENTS + 1)
+        waiting = {}
+        for name, one in each.items():
+            came, went = one.queued(where)
+            spent = _passed(came, edges) - _passed(went, edges)
+            # Differences of large sums: what is left of nothing may be a little less.
+            waiting[name] = np.diff(spent).clip(0) / max(span / MOMENTS, 1e-9)
+        return span, waiting
+
+
+def _times(one: PerRequest) -> tuple[Floats, Floats, Floats]:
+    """Between which a run is drawn."""
+    return one.arrival_ms, one.turned_away_ms, one.end_ms
 
 
 def _passed(starts: Floats, edges: Floats) -> Floats:

@@ -48,6 +48,17 @@ const readings = {
       values: values.map((value) => `${(100 * value).toFixed(1)} %`),
     };
   },
+  queue(plot, at) {
+    const last = plot.y[0].length - 1;
+    const near = Math.min(last, Math.floor(at * plot.y[0].length));
+    const values = plot.y.map((row) => row[near]);
+    return {
+      title: `after ${duration((plot.span * (near + 0.5)) / (last + 1))}`,
+      at: (near + 0.5) / (last + 1),
+      order: (a, b) => values[a] - values[b],
+      values: values.map((value) => value.toLocaleString("en", { maximumFractionDigits: 1 })),
+    };
+  },
 };
 function share(times, shares, ms) {
   const after = times.findIndex((time) => time > ms);

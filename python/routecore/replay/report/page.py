@@ -14,7 +14,17 @@ from routecore.replay.differences import FLOOR, Difference
 from routecore.replay.report import words
 from routecore.replay.report.figures import MOMENTS, SHARES, Figures
 from routecore.replay.report.made import Made
-from routecore.replay.report.plot import LEVELS, Scale, Tick, dots, line, log_scale, shades
+from routecore.replay.report.plot import (
+    LEAST,
+    LEVELS,
+    Scale,
+    Tick,
+    counts_scale,
+    dots,
+    line,
+    log_scale,
+    shades,
+)
 from routecore.replay.report.why import decisions
 from routecore.replay.table import ranked
 
@@ -45,7 +55,7 @@ def render(figures: Figures, made: Made) -> str:
         {"name": row.strategy, "tone": tone, "row": row}
         for row, tone in zip(figures.ranked, _tones(order, figures.baseline), strict=True)
     ]
-    plots = [*_curves(figures, order), *_distributions(figures, order)]
+    plots = [*_curves(figures, order), *_queues(figures, order), *_distributions(figures, order)]
     pictures = _pictures(figures)
     shown = {each["name"]: decisions(figures, each["name"]) for each in pictures["each"]}
     data = {
@@ -201,6 +211,37 @@ def _distributions(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
                     "high": scale.high,
                     "shares": SHARES.round(4).tolist(),
                     "x": [[_short(value) for value in d.tolist()] for d in each],
+                },
+            }
+        )
+    return plots
+
+
+def _queues(figures: Figures, order: list[str]) -> list[dict[str, Any]]:
+    """How many requests wait over time: at the router, where they may, and at the endpoints."""
+    held = any(run.settings.hold for name in order for run in figures.runs(name))
+    titles = {"router": "waiting at the router", "endpoints": "queued at endpoints"}
+    plots = []
+    for where in ("router", "endpoints") if held else ("endpoints",):
+        span, waiting = figures.queues(where)
+        unit, name = words.unit_of(span)
+        across = Scale(0.0, max(span, 1.0) / unit, False)
+        up = counts_scale([float(each.max()) for each in waiting.values()])
+        middle = (np.arange(MOMENTS) + 0.5) / MOMENTS
+        plots.append(
+            {
+                "id": f"queue-{where}",
+                "kind": "queue",
+                "title": f"Requests {titles[where]}",
+                "x_title": f"simulated time; requests on a log scale, at the foot below {LEAST:g}",
+                "x": _ticks(across, lambda value, name=name: f"{value:g}\u00a0{name}"),
+                "y": _ticks(up, lambda value: f"{value:,.10g}", upwards=True),
+                "lines": [line(middle, up.at(waiting[name])) for name in order],
+                "dots": [],
+                "mark": None,
+                "data": {
+                    "span": span,
+                    "y": [[_short(value) for value in waiting[name].tolist()] for name in order],
                 },
             }
         )

@@ -10,6 +10,8 @@ import numpy as np
 from routecore.replay.result import Floats
 
 SIDE = 1000
+LEAST = 0.5
+"""Requests on average, fewer than which are drawn as none."""
 LEVELS = 7
 """Shades of a picture of load, the lightest for (almost) none."""
 
@@ -62,6 +64,12 @@ def log_scale(values: Sequence[float]) -> Scale:
     if high < 1.5 * low:
         low, high = low / 1.3, high * 1.3
     return Scale(low / 1.08, high * 1.08, True)
+
+
+def counts_scale(values: Sequence[float]) -> Scale:
+    """For numbers of requests: by logarithm, all below `LEAST` at the lower end."""
+    most = max((value for value in values if math.isfinite(value)), default=0.0)
+    return Scale(LEAST, 1.15 * max(most, 10 * LEAST), True)
 
 
 def line(x: Floats, y: Floats) -> str:

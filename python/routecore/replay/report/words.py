@@ -28,6 +28,11 @@ def tick(ms: float) -> str:
     return f"{value:.3g}{_GAP}{unit}" if value < 1000 else duration(ms)
 
 
+def unit_of(span: float) -> tuple[float, str]:
+    """The unit in which a span of milliseconds is read, and how many of them it has."""
+    return (6e4, "min") if span >= 6e5 else (1e3, "s") if span >= 1e3 else (1.0, "ms")
+
+
 def number(value: float, digits: int) -> str:
     """A figure of the table."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"

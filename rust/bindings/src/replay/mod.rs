@@ -203,6 +203,8 @@ fn figures<'py>(
     found.set_item("engine", bytes(py, &outcome.engine, u32::to_ne_bytes))?;
     found.set_item("arrival", bytes(py, &outcome.arrival, f64::to_ne_bytes))?;
     found.set_item("dispatch", bytes(py, &outcome.dispatch, f64::to_ne_bytes))?;
+    found.set_item("admitted", bytes(py, &outcome.admitted, f64::to_ne_bytes))?;
+    found.set_item("turned_away", bytes(py, &outcome.turned_away, f64::to_ne_bytes))?;
     found.set_item("first_token", bytes(py, &outcome.first_token, f64::to_ne_bytes))?;
     found.set_item("end", bytes(py, &outcome.end, f64::to_ne_bytes))?;
     found.set_item("cached", bytes(py, &outcome.cached, u32::to_ne_bytes))?;
