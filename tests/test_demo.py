@@ -342,6 +342,8 @@ def test_requests_wait_at_the_gateway_and_leave_with_their_clients() -> None:
                 await until(lambda: monitor.in_flight == 1)
                 second = asyncio.create_task(ask(2))
                 await until(lambda: router.hold.counts.waiting == 1)
+                (waits,) = gateway.held_requests()
+                assert waits.waits is not None and f"waits for room at {url}" in str(waits)
                 status, after = await ask(3)
                 assert status == 429
                 assert int(after or 0) >= 1

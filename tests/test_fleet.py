@@ -292,6 +292,10 @@ def test_with_a_hold_requests_wait_for_room() -> None:
             await asyncio.sleep(0)
         assert order == [1]
         assert fleet.explain(question(3)).waits is not None
+        (held,) = fleet.held()
+        assert (held.request_id, held.ahead) == ("1", 0) and held.waited_s >= 0
+        assert held.waits is not None and held.waits.url == "http://engine-0:8000"
+        assert str(held).startswith("1, ") and "waits for room at http://engine-0:8000" in str(held)
         with pytest.raises(Rejected, match="too many requests wait"):
             await ask(3, done)
         with pytest.raises(RouteError, match="async with"), fleet.request(question(4)):
@@ -300,6 +304,7 @@ def test_with_a_hold_requests_wait_for_room() -> None:
         first, second = await asyncio.wait_for(asyncio.gather(*tasks), 30)
         assert (first, order) == (0.0, [1, 2])
         assert second > 0
+        assert fleet.held() == ()
 
     asyncio.run(scenario())
     assert fleet.monitor.in_flight == 0

@@ -119,6 +119,7 @@ class _Metric:
 
     def observe(self, value: float, tags: Any = None) -> None:
         self.inc()
+        self.seen[f"sum of {self._name}"] += value
 
     def set(self, value: float, tags: Any = None) -> None:
         self.seen[self._name] = value

@@ -561,6 +561,12 @@ class Limited(Exception):
         self.model, self.response = model, response
 
 
+def figure(name: str, **labels: str) -> float:
+    """A metric of ours as it is now."""
+    of = {"host": "litellm", "strategy": "expected_latency", **labels}
+    return REGISTRY.get_sample_value(f"routecore_{name}", of) or 0.0
+
+
 @pytest.mark.parametrize("bound", [{}, {"max_requests": 0}])
 def test_with_a_hold_requests_wait_for_room_or_learn_when_to_come_again(
     host: ModuleType, bound: dict[str, Any]
@@ -586,16 +592,28 @@ def test_with_a_hold_requests_wait_for_room_or_learn_when_to_come_again(
         assert await choose(1) == found
         call = Call(callback, "d0")
         if bound:
+            before = figure("rejected_requests_total", reason="requests")
             with pytest.raises(Limited, match="too many requests wait") as limited:
                 await choose(2)
+            assert figure("rejected_requests_total", reason="requests") == before + 1
             assert limited.value.response.status_code == 429
             assert int(limited.value.response.headers["retry-after"]) >= 1
             return
         waits = asyncio.create_task(choose(2))
-        await asyncio.sleep(0.05)
-        assert not waits.done()
+        for _ in range(1_000):
+            if callback.held("m"):
+                break
+            await asyncio.sleep(0)
+        (one,) = callback.held("m")
+        assert one.waits is not None and one.waits.url == "d0"
+        assert "waits for room at d0" in str(one) and callback.held("other") == ()
+        assert figure("waiting_requests") == 1 and not waits.done()
+        before = figure("waited_seconds_count"), figure("waited_seconds_sum")
         await call.succeeded()
         assert await asyncio.wait_for(waits, 30) == found
+        assert callback.held("m") == () and figure("waiting_requests") == 0
+        assert figure("waited_seconds_count") == before[0] + 1
+        assert figure("waited_seconds_sum") > before[1]
 
     asyncio.run(scenario())
 

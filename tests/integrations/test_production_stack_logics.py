@@ -83,6 +83,9 @@ def test_requests_wait_for_room_where_that_is_asked_for(
         while not hold.counts.waiting:
             await asyncio.sleep(0)
         assert figure("routecore_waiting_requests", host="production_stack") == 1
+        (one,) = app.state.router.held()
+        assert one.waits is not None and one.waits.url == URLS[0]
+        assert f"waits for room at {URLS[0]}" in str(one) and "1 request waits" in str(one)
         monitor.on_request_complete(URLS[0], "before", time.time())
         assert await asyncio.wait_for(asked, 30) == URLS[0]
 
@@ -92,6 +95,7 @@ def test_requests_wait_for_room_where_that_is_asked_for(
     assert [y - x for x, y in zip(before[:2], after[:2], strict=True)] == [1, 1]
     assert after[2] - before[2] == pytest.approx(hold.counts.waited_s)
     assert figure("routecore_waiting_requests", host="production_stack") == 0
+    assert app.state.router.held() == ()
 
 
 def test_who_may_not_wait_gets_429_and_when_to_come_again(

@@ -514,12 +514,21 @@ def test_with_a_hold_requests_wait_until_a_replica_has_room(
         await _until(lambda: hold.counts.waiting == 2)
         router._tick()
         assert metrics["routecore_waiting_requests"] == 2
+        oldest, last = router.held()
+        assert (oldest.ahead, last.ahead) == (0, 1)
+        assert oldest.waits is not None and oldest.waits.url in router._by_url
+        assert oldest.waits.in_use_tokens + oldest.waits.added_tokens > oldest.waits.room_tokens
+        assert "waits for room at" in str(oldest) and "2 requests wait" in str(oldest)
+        assert metrics["routecore_waited_seconds"] == 2, "two went, and at once"
         leaves.cancel()  # as Serve does when the caller leaves
         await _until(leaves.done)
         assert (hold.counts.waiting, waits.done()) == (1, False)
         router.on_request_completed(other, second.metadata.internal_request_id)
         assert (await waits)[0][0].replica_id == other
         assert (hold.counts.held, hold.counts.left, hold.counts.waiting) == (1, 1, 0)
+        assert (router.held(), metrics["routecore_waited_seconds"]) == ((), 3)
+        waited = metrics["sum of routecore_waited_seconds"]
+        assert waited == pytest.approx(hold.counts.waited_s) and waited > 0
 
     asyncio.run(inside())
 

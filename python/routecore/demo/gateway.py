@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from routecore.endpoints.health import Reason
 from routecore.endpoints.ranks import rank_of
 from routecore.endpoints.stats import EndpointInfo
-from routecore.hold import Go, Rejected
+from routecore.hold import Go, Held, Rejected
 
 
 class Gateway:
@@ -67,6 +67,11 @@ class Gateway:
         )
         self.decisions_us = []
         self.in_flight = dict.fromkeys(self.in_flight, 0)
+
+    def held_requests(self) -> tuple[Held, ...]:
+        """The requests that wait for room, oldest first, and what each waits for."""
+        found: tuple[Held, ...] = self.router.hold.held() if self.hold else ()
+        return found
 
     def name(self, at: int) -> str:
         """What a reader calls the endpoint of that number."""

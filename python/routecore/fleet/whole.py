@@ -16,7 +16,7 @@ from routecore.endpoints.stats import EndpointInfo
 from routecore.endpoints.table import EndpointTable
 from routecore.errors import RouteError, unknown
 from routecore.fleet.request import FleetRequest
-from routecore.hold import HoldLimits
+from routecore.hold import Held, HoldLimits
 from routecore.hold.queue import Sources
 from routecore.interface import Endpoint
 from routecore.replicas.keys import seed_of
@@ -123,6 +123,10 @@ class Fleet(Uncopied):
     ) -> Explanation:
         """Where such a request would go now, and why; changes nothing."""
         return self.router.explain(*self._arguments(self._endpoints, body, headers))
+
+    def held(self) -> tuple[Held, ...]:
+        """The requests that wait for room, oldest first, and what each waits for."""
+        return self.router.hold.held() if self._holds else ()
 
     def forget(self, url: str | None = None, *, learned: bool = False) -> None:
         """Forget what an endpoint's engine had in its cache, or all engines had.

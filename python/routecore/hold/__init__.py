@@ -5,6 +5,7 @@ from routecore.hold.ticket import Ticket
 from routecore.hold.verdicts import (
     REJECT_REASONS,
     Go,
+    Held,
     HoldCounts,
     HoldLimits,
     Reject,
@@ -18,6 +19,7 @@ from routecore.hold.verdicts import (
 __all__ = [
     "REJECT_REASONS",
     "Go",
+    "Held",
     "Hold",
     "HoldCounts",
     "HoldLimits",

@@ -12,7 +12,7 @@ from routecore import _core
 from routecore.errors import RouteError
 from routecore.hold.ends import wait_for_ends
 from routecore.hold.ticket import Ticket
-from routecore.hold.verdicts import Go, HoldCounts, HoldLimits, Rejected, Waits
+from routecore.hold.verdicts import Go, Held, HoldCounts, HoldLimits, Rejected, Waits
 from routecore.process import watch
 from routecore.uncopied import Uncopied
 
@@ -38,6 +38,7 @@ class Waiter:
     ) -> None:
         self.source, self.request_id, self.session = source, request_id, session
         self.number = -1
+        self.keys: tuple[Any, ...] = ()
         self.arrived: float = time.monotonic()
         self.until = self.turn = 0.0
         self.outcome: Go | Exception | None = None
@@ -105,7 +106,7 @@ class Hold(Uncopied):
         number = self._core.arrive(
             session, body, ids, waiter.request_id, float(priority), patience, now, waiter.session
         )
-        waiter.number = number
+        waiter.number, waiter.keys = number, keys
         waiter.until = now + min(self._max_wait, self._max_wait if patience is None else patience)
         waiter.turn = now + self._reserve_after
         with self._lock:
@@ -237,6 +238,28 @@ class Hold(Uncopied):
         """Try this one now, if it is its turn."""
         if waiter.number in self._core.due():
             self._try([waiter], first=False)
+
+    def held(self, most: int = 64) -> tuple[Held, ...]:
+        """The requests that wait, oldest first, and what each waits for; changes nothing.
+
+        Args:
+            most: How many are looked at.
+
+        Raises:
+            Exception: What the host's own function raises that says how the fleet is.
+        """
+        with self._lock:
+            oldest = list(itertools.islice(self._waiters.values(), most))
+        now = time.monotonic()
+        return tuple(
+            Held(
+                waiter.request_id,
+                now - waiter.arrived,
+                self.ahead(waiter.number),
+                self.explain(waiter.read(), waiter.keys),
+            )
+            for waiter in oldest
+        )
 
     def explain(self, sources: Sources, keys: tuple[Any, ...]) -> Waits | None:
         """What the request would wait for; None if it would go at once."""

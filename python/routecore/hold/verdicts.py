@@ -18,7 +18,8 @@ class HoldLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         room: Share of a KV cache that requests in flight may be expected to fill, 0.99.
         look_ahead: Waiters that are tried at each end of a request, in order, 256.
-        reserve_after_s: Seconds until an endpoint is kept free for the oldest, 27.
+        reserve_after_s: Seconds until an endpoint is kept free for the oldest, 27; sooner where
+            requests stay on an endpoint for less than that on average.
         max_requests: Requests that may wait at once, 4096.
         max_tokens: Sum of their prompt tokens, 64 Mi.
         max_wait_s: The longest wait, 600.
@@ -143,3 +144,35 @@ class Waits(msgspec.Struct, frozen=True):
     added_tokens: float
     room_tokens: float
     waiting: int
+
+    def __str__(self) -> str:
+        """In a line."""
+        others = {0: "nobody waits", 1: "1 request waits"}
+        return (
+            f"waits for room at {self.url}: {self.in_use_tokens:,.0f} tokens in use, "
+            f"{self.added_tokens:,.0f} added, room for {self.room_tokens:,.0f}; "
+            + others.get(self.waiting, f"{self.waiting:,} requests wait")
+        )
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A request that waits. `print` it for a line.
+
+    Attributes:
+        request_id: Its id in the monitor; None where the host reports it under one of its own.
+        waited_s: Seconds that it has waited so far.
+        ahead: Requests of its model that stand before it.
+        waits: What it waits for now; None if it goes with the next try.
+    """
+
+    request_id: str | None
+    waited_s: float
+    ahead: int
+    waits: Waits | None
+
+    def __str__(self) -> str:
+        """In a line."""
+        what = "goes at the next try" if self.waits is None else str(self.waits)
+        return (
+            f"{self.request_id or 'a request'}, {self.waited_s:.1f} s, {self.ahead} ahead: {what}"
+        )

@@ -98,15 +98,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     def _waiting(self) -> list[str]:
         """What the request would wait for: a line, if it would."""
-        waits = self.waits
-        if waits is None:
-            return []
-        others = {0: "nobody waits", 1: "1 request waits"}
-        return [
-            f"waits for room at {waits.url}: {waits.in_use_tokens:,.0f} tokens in use, "
-            f"{waits.added_tokens:,.0f} added, room for {waits.room_tokens:,.0f}; "
-            + others.get(waits.waiting, f"{waits.waiting:,} requests wait")
-        ]
+        return [] if self.waits is None else [str(self.waits)]
 
     def _columns(self) -> list[str]:
         """The terms that are not 0 for every endpoint, in the order of the score."""

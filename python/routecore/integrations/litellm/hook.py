@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from routecore.errors import RouteError
-from routecore.hold import Rejected
+from routecore.hold import Held, Rejected
 from routecore.integrations.litellm import redis
 from routecore.integrations.litellm.calls import Calls
 from routecore.integrations.litellm.group import Group
@@ -128,6 +128,11 @@ class RoutecoreCallback(CustomLogger):
         except Exception as error:
             self._fault(fleet, error)
             return healthy_deployments
+
+    def held(self, model: str) -> tuple[Held, ...]:
+        """The requests of a model group that wait for room, oldest first, and what for."""
+        group = self._groups.get(model)
+        return () if group is None else group.fleet.held()
 
     # Lifecycle. LiteLLM calls these by keyword. Which of the ends it calls, and how often,
     # depends on the request: the first counts.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from routecore.endpoints.views import RequestStatsView
 from routecore.errors import RouteError
+from routecore.hold import Held
 from routecore.integrations.production_stack import host, monitor, settings
 from routecore.integrations.production_stack.decision import Decision
 from routecore.integrations.production_stack.ring import SessionRing
@@ -67,6 +68,10 @@ class Routed:
         extract: Any = RoutingInterface.extract_session_id
         found: str | None = extract(self, request, request_json)
         return found
+
+    def held(self) -> tuple[Held, ...]:
+        """The requests that wait for room, oldest first, and what each waits for."""
+        return self.decision.router.hold.held() if self.decision.holds else ()
 
     def close(self) -> None:
         """The host calls this at each reload and at its end; the router goes on working."""

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
-from routecore.hold import Rejected
+from routecore.hold import Held, Rejected
 from routecore.hold.queue import Source
 from routecore.integrations.ray_serve.replica_state import put
 from routecore.integrations.shared.fleet import Fleet
@@ -66,6 +66,16 @@ class Room:
             return None
         put(self._admitted, request_id, url, _MAX_ADMITTED)
         return url
+
+
+class Explains:
+    """What a router of Serve's says of those who wait."""
+
+    _fleet: Fleet | None = None
+
+    def held(self) -> tuple[Held, ...]:
+        """The requests that wait for room in this process, oldest first, and what for."""
+        return () if self._fleet is None else self._fleet.held()
 
 
 def _refusal(fleet: Fleet, full: Rejected) -> Exception:

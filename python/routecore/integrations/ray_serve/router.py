@@ -19,7 +19,7 @@ from routecore.endpoints.health import Reason
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
 from routecore.hold.queue import Sources
-from routecore.integrations.ray_serve.hold import Room
+from routecore.integrations.ray_serve.hold import Explains, Room
 from routecore.integrations.ray_serve.outcome import listen
 from routecore.integrations.ray_serve.prompt import body_of
 from routecore.integrations.ray_serve.replica_state import PENDING, Accepted, ReplicaState, put
@@ -49,7 +49,7 @@ _GRACE = 0.02  # seconds for the caller to learn how a request ended that Serve 
 _SETTINGS = frozenset(Settings.__struct_fields__) - {"params"}
 
 
-class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
+class RoutecoreRequestRouter(Explains, LocalityMixin, MultiplexMixin, RequestRouter):
     """Serve's request router with a routecore strategy.
 
     `request_router_kwargs`: `strategy` (a key of `ROUTERS`), `mode` ("active" or "shadow"),
@@ -58,8 +58,6 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     are parameters of the strategy. Settings that are refused are logged, and Serve's power of two
     chooses; so it does, request by request, when a strategy fails.
     """
-
-    _fleet: Fleet | None = None
 
     def initialize_state(self, **kwargs: Any) -> None:
         """Take the settings; Serve calls this once, before the first replica is known."""
@@ -87,7 +85,6 @@ class RoutecoreRequestRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             self._fleet = Fleet(read, name, self._telemetry, _log)
             self._telemetry.watch(self._fleet.monitor)
             if self._fleet.holds:
-                self._telemetry.holds(self._fleet.router.hold)
                 self._room = Room(self._fleet, self._now)
             self._telemetry.shares(self._fleet.replicas)
             self._telemetry.chosen(read.mode)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from routecore.endpoints.monitor import RequestStatsMonitor
 from routecore.endpoints.stats import EndpointInfo
 from routecore.endpoints.table import EndpointTable
+from routecore.hold import Held, Hold, Rejected, RejectReason
 from routecore.hold.queue import Source, Sources
 from routecore.integrations.shared.engine_caches import Addresses, EngineCaches, engine_caches
 from routecore.integrations.shared.log_throttle import LogThrottle
@@ -41,6 +42,18 @@ class Counts(Protocol):
 
     def fell_back(self) -> None:
         """The strategy failed and the host chose."""
+        ...
+
+    def holds(self, hold: Hold) -> None:
+        """Show who waits there."""
+        ...
+
+    def admitted(self, waited: float) -> None:
+        """The strategy chose, once there was room: after so many seconds."""
+        ...
+
+    def rejected(self, reason: RejectReason) -> None:
+        """The request was rejected, to come again later."""
         ...
 
 
@@ -86,6 +99,8 @@ class Fleet:
         self.holds: bool = limits is not None and settings.mode == "active"
         if limits is not None:
             self.router.set_hold(limits)
+        if self.holds:
+            telemetry.holds(self.router.hold)
         self.table: EndpointTable = EndpointTable()
         # type.__call__ goes round the singleton metaclass, as in `Settings.router`.
         self.monitor: RequestStatsMonitor = cast(
@@ -181,12 +196,19 @@ class Fleet:
         Raises:
             Rejected: The request may not wait, or not any longer.
         """
-        start = time.perf_counter()
         asked = None if headers is None else Asked(headers)
         source = endpoints if callable(endpoints) else self.source(endpoints)
-        go = await self.router.acquire(source, request=asked, request_json=body, ticket=False)
-        self.telemetry.decided(max(0.0, time.perf_counter() - start - go.waited_s))
+        try:
+            go = await self.router.acquire(source, request=asked, request_json=body, ticket=False)
+        except Rejected as full:
+            self.telemetry.rejected(full.reason)
+            raise
+        self.telemetry.admitted(go.waited_s)
         return go.url
+
+    def held(self) -> tuple[Held, ...]:
+        """The requests that wait for room, oldest first, and what each waits for."""
+        return self.router.hold.held() if self.holds else ()
 
     def compare(
         self,

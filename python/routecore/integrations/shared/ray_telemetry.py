@@ -4,8 +4,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from routecore.hold import REJECT_REASONS, Hold, HoldCounts
-from routecore.integrations.shared.telemetry import Monitor
+from routecore.hold import Hold, RejectReason
+from routecore.integrations.shared.telemetry import WAIT_BUCKETS, Monitor
 from routecore.replicas import Replicas
 
 _SECONDS = [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]
@@ -22,6 +22,7 @@ class RayTelemetry:
     def __init__(self, strategy: str, tags: Mapping[str, str]) -> None:
         metrics: Any = importlib.import_module("ray.util.metrics")
         self._gauge, self._counter = metrics.Gauge, metrics.Counter
+        self._histogram = metrics.Histogram
         self._tags = {"strategy": strategy, **tags}
         self._decisions = self._made(
             metrics.Counter, "routecore_decisions", "Requests routed.", ("outcome",)
@@ -89,7 +90,21 @@ class RayTelemetry:
             "Requests that were not let wait, or not any longer, by the bound that was reached.",
             ("reason",),
         )
-        self._refused: dict[str, int] = dict.fromkeys(REJECT_REASONS, 0)
+        self._waited = self._made(
+            self._histogram,
+            "routecore_waited_seconds",
+            "Time that a request waited at the router for room, of those that went.",
+            boundaries=list(WAIT_BUCKETS),
+        )
+
+    def admitted(self, waited: float) -> None:
+        """The strategy chose, once there was room: after so many seconds."""
+        self._decisions.inc(tags=self._outcomes["strategy"])
+        self._waited.observe(waited)
+
+    def rejected(self, reason: RejectReason) -> None:
+        """The request was rejected, to come again later."""
+        self._rejected.inc(tags={"reason": reason})
 
     def shares(self, replicas: Replicas | None) -> None:
         """What is heard of other routers, if anything, which `report` brings up to date."""
@@ -102,18 +117,10 @@ class RayTelemetry:
         text = "Whether the channel to other routers is down, and this one on its own."
         self._is_down = self._made(self._gauge, "routecore_replica_channel_down", text)
 
-    def _report_hold(self, counts: HoldCounts) -> None:
-        self._waiting.set(counts.waiting)
-        for reason, count in counts.rejected.items():
-            more = count - self._refused[reason]
-            if more > 0:
-                self._rejected.inc(more, tags={"reason": reason})
-                self._refused[reason] = count
-
     def report(self) -> None:
         """Bring requests in flight and expired leases up to date, and who waits in a hold."""
         if self._hold is not None:
-            self._report_hold(self._hold.counts)
+            self._waiting.set(self._hold.counts.waiting)
         if self._replicas is not None:
             self._peers.set(len(self._replicas.peers))
             self._is_down.set(int(self._replicas.is_down))

@@ -15,7 +15,7 @@ from routecore.integrations.shared.decision_counts import AllDecisionCounts, all
 from routecore.integrations.shared.replica_metrics import ReplicaMetrics
 
 # Of waits for room: from none at all to the longest that there is by default.
-_WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class Monitor(Protocol):
@@ -126,7 +126,7 @@ def _families(registry: CollectorRegistry) -> _Families:
             "routecore_waited_seconds",
             "Time that a request waited at the router for room, of those that went.",
             labels,
-            buckets=_WAIT_BUCKETS,
+            buckets=WAIT_BUCKETS,
             registry=registry,
         ),
         Counter(
