@@ -179,6 +179,8 @@ impl Hold {
                         self.inner.inside(quiet, |inner| {
                             let flies = |row, request| fleet.load.look(row, request).is_some();
                             inner.hold.rest(now, flies);
+                            let floor = Floor { table: &fleet.table, engine: fleet.engine() };
+                            inner.hold.look(floor, rows.iter().copied(), now);
                             for &id in &waiters {
                                 let waiter = (id, first);
                                 let verdict = round.offer(

@@ -6,6 +6,7 @@ use routecore::admission::{Ask, Floor, Hold, Limits};
 use routecore::load::Load;
 use routecore::prompt::Unit;
 use routecore::rng::Rng;
+use routecore::speed::Profile;
 use routecore::{Fleet, Prompt, Stat, StatTable};
 
 const BLOCK: u32 = 16;
@@ -58,7 +59,7 @@ impl Naive {
     fn offer(
         &mut self,
         table: &StatTable,
-        answer: f64,
+        engine: Profile,
         rows: &[u32],
         id: u64,
         picked: usize,
@@ -67,6 +68,10 @@ impl Naive {
         limits: &Limits,
     ) -> Option<usize> {
         let waiter = *self.waiters.iter().find(|w| w.id == id)?;
+        let answer = engine.output_tokens;
+        let sum = |stat| rows.iter().map(|&row| table.get(stat, row)).sum::<f64>();
+        let came = engine.rate * sum(Stat::RequestsSent);
+        let stay = if came > 0.0 { sum(Stat::InFlight) / came } else { f64::INFINITY };
         let in_use = |row: u32| {
             table.get(Stat::KvTokens, row) + 0.5 * answer * table.get(Stat::InFlight, row)
         };
@@ -76,7 +81,8 @@ impl Naive {
         };
         let oldest = self.waiters.iter().filter(|w| w.lane == waiter.lane).all(|w| w.id >= id);
         let mut mine = None;
-        if oldest && now - waiter.arrived >= limits.reserve_after {
+        let kept = self.kept.iter().any(|kept| kept.1 == id);
+        if oldest && (kept || now - waiter.arrived >= limits.reserve_after.min(stay)) {
             self.kept.retain(|&(_, other, row, endpoint)| {
                 other != id || (table.id(row) == endpoint && rows.contains(&row))
             });
@@ -174,7 +180,7 @@ impl World {
         let go = self.hold.offer(floor, rows.iter().copied(), id, picked, |_| added, now);
         let twin = self.naive.offer(
             &self.fleet.table,
-            engine.output_tokens,
+            engine,
             &rows,
             id,
             picked,

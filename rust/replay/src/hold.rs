@@ -75,6 +75,12 @@ impl Waiting {
         self.hold.rest(fleet.load.now(), flies);
     }
 
+    /// Reads what was just scraped of the row.
+    pub fn look(&mut self, fleet: &Fleet, row: u32, now: f64) {
+        let floor = Floor { table: &fleet.table, engine: fleet.engine() };
+        self.hold.look(floor, std::iter::once(row), now);
+    }
+
     pub fn leave(&mut self, waiter: u64) {
         self.hold.leave(waiter);
     }

@@ -277,7 +277,7 @@ impl Gateway for LiveRouter {
         self.fleet.end(row, u128::from(id), now * 1e-3, Outcome::of_status(500, None));
     }
 
-    fn on_stats(&mut self, _: f64, engine: u32, report: &Report) {
+    fn on_stats(&mut self, now: f64, engine: u32, report: &Report) {
         let Some(row) = self.rows[engine as usize] else { return };
         let (running, waiting) = (f64::from(report.running), f64::from(report.waiting));
         let table = &mut self.fleet.table;
@@ -286,6 +286,9 @@ impl Gateway for LiveRouter {
         table.set(Stat::ActiveConnections, row, running + waiting);
         table.set(Stat::KvUsage, row, report.kv_usage);
         table.set(Stat::HitRate, row, report.hit_rate);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.look(&self.fleet, row, now * 1e-3);
+        }
     }
 
     fn on_kv_events(&mut self, _: f64, engine: u32, batch: &[Residency]) {

@@ -39,6 +39,19 @@ impl Floor<'_> {
         running + known(Stat::Queuing).unwrap_or(0.0) > ours + (ours * 0.1).max(1.0)
     }
 
+    /// Seconds that a request stays on an endpoint on average, as far as those of late say: as many
+    /// are in flight as came in that time. Infinite where none came.
+    pub(super) fn stay(self, rows: impl Iterator<Item = u32>) -> f64 {
+        let known = |x: f64| if x > 0.0 { x } else { 0.0 };
+        let (mut in_flight, mut sent) = (0.0, 0.0);
+        for row in rows {
+            in_flight += known(self.table.get(Stat::InFlight, row));
+            sent += known(self.table.get(Stat::RequestsSent, row));
+        }
+        let pace = sent * self.engine.rate;
+        if pace > 0.0 { in_flight / pace } else { f64::INFINITY }
+    }
+
     fn is_idle(self, row: u32) -> bool {
         // Not known counts as nothing: a gate must not close for want of news.
         let requests = self.table.get(Stat::InFlight, row);

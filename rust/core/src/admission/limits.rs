@@ -9,7 +9,8 @@ pub struct Limits {
     pub room: f64,
     /// Waiters that are tried at each end of a request, in order.
     pub look_ahead: usize,
-    /// Once the oldest has waited for so long, an endpoint is kept free for it.
+    /// Once the oldest has waited for so long, an endpoint is kept free for it; sooner where requests
+    /// stay on an endpoint for less than that on average.
     pub reserve_after: f64,
     /// Requests that may wait at once …
     pub max_requests: usize,

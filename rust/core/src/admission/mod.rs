@@ -20,7 +20,8 @@
 //! [`Limits::session_idle`]; the driver says what is by [`Hold::rest`].
 //!
 //! A waiter is picked for anew each time, among the endpoints of that moment. Nothing waits for
-//! ever: the oldest gets an endpoint kept free for it after [`Limits::reserve_after`], and
+//! ever: the oldest gets an endpoint kept free for it once all that were in flight when it came
+//! should be over and others have taken their places, by [`Limits::reserve_after`] at the latest, and
 //! everybody's wait ends by [`Limits::max_wait`].
 //! Read next: `gate.rs` (when there is room), `queue.rs` (who is first), `sessions.rs`, `limits.rs`.
 
@@ -127,6 +128,14 @@ impl Hold {
         self.sessions.rest(now, flies);
     }
 
+    /// Reads what scrapes say of the rows. To be called before the tries of one moment: what an engine
+    /// said is compared with what is in flight now, and soon that is something else.
+    pub fn look(&mut self, floor: Floor<'_>, rows: impl Iterator<Item = u32>, now: f64) {
+        for row in rows {
+            self.gate.in_use(floor, row, now);
+        }
+    }
+
     /// Whether it is among those who are tried.
     pub fn is_tried(&self, id: u64) -> bool {
         let most = self.limits.look_ahead;
@@ -202,8 +211,12 @@ impl Hold {
         now: f64,
     ) -> Option<(usize, u32)> {
         let waiter = self.queue.get(id)?;
-        let is_turn = now - waiter.arrived >= self.limits.reserve_after
-            && self.queue.oldest(waiter.ask.lane) == Some(id);
+        if self.queue.oldest(waiter.ask.lane) != Some(id) {
+            return None;
+        }
+        let after = self.limits.reserve_after.min(floor.stay(rows.clone()));
+        // What is kept stays so: the average may grow meanwhile.
+        let is_turn = self.reserves.has(id) || now - waiter.arrived >= after;
         let gate = &mut self.gate;
         let share = |pos, row| (gate.in_use(floor, row, now) + added(pos)) / floor.capacity(row);
         if is_turn { self.reserves.keep(id, floor.table, rows, share) } else { None }

@@ -49,8 +49,9 @@ pub(super) struct Queue {
     next: u64,
 }
 
+/// The nearest: a moment that was turned into other units and back is the same one.
 pub(super) fn micros(seconds: f64) -> i64 {
-    (seconds * 1e6) as i64
+    (seconds * 1e6).round() as i64
 }
 
 impl Queue {
@@ -173,6 +174,16 @@ mod tests {
         assert_eq!(first(&queue, 1), [early]);
         queue.take(early);
         assert_eq!(first(&queue, 1), [late, urgent], "the oldest is tried, whoever passes it");
+    }
+
+    #[test]
+    fn time_is_up_when_it_was_said_to_be_in_whatever_units_that_is_kept() {
+        for tenth in 0..20_000 {
+            let mut queue = Queue::default();
+            let id = queue.push(ask(0), 0.0, 0.0, 0.1 * f64::from(tenth) + 0.0513);
+            let at = queue.next_deadline().unwrap();
+            assert_eq!(queue.overdue(1e3 * at * 1e-3), Some(id), "{at}");
+        }
     }
 
     #[test]

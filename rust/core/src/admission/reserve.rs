@@ -20,6 +20,11 @@ impl Reserves {
         self.0.iter().any(|reserve| reserve.row == row && Some(reserve.waiter) != but)
     }
 
+    /// Whether one is kept free for the waiter.
+    pub fn has(&self, waiter: u64) -> bool {
+        self.0.iter().any(|reserve| reserve.waiter == waiter)
+    }
+
     /// The waiter needs none any more.
     pub fn release(&mut self, waiter: u64) {
         self.0.retain(|reserve| reserve.waiter != waiter);
