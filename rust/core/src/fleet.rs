@@ -259,7 +259,11 @@ impl Fleet {
         cached: Option<u64>,
         generated: Option<u64>,
     ) {
-        let Some(work) = self.load.usage(row, request, generated) else { return };
+        let Some(work) = self.load.usage(row, request, generated) else {
+            // It outlived its lease: were such answers left out, all would be taken for short.
+            self.speed.answered(generated.filter(|_| self.table.id(row).is_some()));
+            return;
+        };
         let prompt = prompt.filter(|&tokens| tokens > 0);
         if let Some(prompt) = prompt {
             self.sizes.learn(&work, prompt);

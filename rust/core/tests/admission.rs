@@ -178,16 +178,8 @@ impl World {
         let floor = Floor { table: &self.fleet.table, engine };
         let now = self.now;
         let go = self.hold.offer(floor, rows.iter().copied(), id, picked, |_| added, now);
-        let twin = self.naive.offer(
-            &self.fleet.table,
-            engine,
-            &rows,
-            id,
-            picked,
-            added,
-            now,
-            &limits,
-        );
+        let twin =
+            self.naive.offer(&self.fleet.table, engine, &rows, id, picked, added, now, &limits);
         assert_eq!(go.map(|go| go.pos), twin, "waiter {id} at {now}");
         let Some(go) = go else { return false };
         self.longest = self.longest.max(go.waited);

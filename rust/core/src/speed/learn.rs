@@ -96,11 +96,16 @@ impl Speed {
         }
     }
 
-    /// Learns from a request that was served at `now`.
-    pub fn served(&mut self, table: &mut StatTable, row: u32, seen: &Served, now: f64) {
-        if let Some(generated) = seen.generated {
+    /// Learns how long an answer is of which nothing else is known.
+    pub fn answered(&mut self, generated: Option<u64>) {
+        if let Some(generated) = generated {
             self.lengths.learn(generated);
         }
+    }
+
+    /// Learns from a request that was served at `now`.
+    pub fn served(&mut self, table: &mut StatTable, row: u32, seen: &Served, now: f64) {
+        self.answered(seen.generated);
         // Nobody reported how many: then what is learned is the time of an average answer's share.
         let steps = seen.generated.map_or(self.lengths.mean(), |n| n as f64 - 1.0);
         if let Some(whole) = &seen.whole {

@@ -447,3 +447,23 @@ fn an_engine_that_works_on_several_prompts_at_once_is_as_quick_as_it_is_however_
     let took = speed.prefill_ms(0, 300.0, 300.0);
     assert!((150.0..250.0).contains(&took), "{took}");
 }
+
+#[test]
+fn answers_that_outlive_their_lease_are_as_long_as_they_are() {
+    let mut fleet = crate::Fleet::new(60.0, 600.0);
+    let row = fleet.add(7);
+    for n in 0..20_u32 {
+        let at = 2_000.0 * f64::from(n);
+        fleet.advance(at);
+        fleet.sent(row, u128::from(n), at);
+        fleet.first_token(row, u128::from(n), at + 1.0);
+        fleet.advance(at + 900.0);
+        assert_eq!(fleet.load.in_flight(), 0, "its lease ran out");
+        fleet.usage(row, u128::from(n), None, None, Some(2_000));
+        fleet.end(row, u128::from(n), at + 901.0, crate::health::Outcome::Served);
+    }
+    let learned = fleet.engine().output_tokens;
+    assert!((learned - 2_000.0).abs() < 50.0, "{learned}");
+    fleet.usage(row + 1, 99, None, None, Some(1));
+    assert!((fleet.engine().output_tokens - learned).abs() < 1e-9, "of no endpoint");
+}
