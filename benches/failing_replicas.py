@@ -11,7 +11,7 @@ from statistics import fmean
 from routecore.replay import Share, Trace, generate, run
 
 SICK, BEGIN, LASTS = 1, 60.0, 20.0
-STRATEGIES = ("least_connections", "expected_latency", "round_robin")
+STRATEGIES = ("round_robin", "least_connections", "expected_latency")
 
 
 def failed(

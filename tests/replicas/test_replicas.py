@@ -15,6 +15,7 @@ from replica_servers import Server, Slow, until
 from routecore import Fleet, RouteError, _core
 from routecore.endpoints.table import EndpointTable
 from routecore.replicas import Replicas, channel_of
+from routecore.replicas.replicas import interval
 
 URLS = ("http://a:1", "http://b:1")
 
@@ -328,6 +329,13 @@ def test_what_fails_at_one_router_is_doubted_at_the_other_and_explain_says_so() 
     hears.pass_time(3.0)
     assert two.monitor.standing(bad) is None and two.monitor.ejections == 0
     assert two.request().__enter__().url == bad
+
+
+def test_many_routers_speak_more_rarely_each_but_never_fall_silent() -> None:
+    assert [interval(0.05, others) for others in (0, 1, 4)] == [0.05] * 3
+    assert interval(0.05, 7) == 0.0875 and interval(0.2, 7) == 0.2
+    assert all(others / interval(0.05, others) <= 80 for others in range(1, 40))
+    assert interval(0.05, 255) == 0.5  # of 3 seconds after which a router is gone
 
 
 def test_the_core_takes_what_comes() -> None:

@@ -24,6 +24,14 @@ from routecore.uncopied import Uncopied
 _LOG = logging.getLogger("routecore.replicas")
 _TURN = 0.25
 """Seconds between two looks at who fell silent, at most."""
+_MOST_HEARD = 80.0
+"""Messages a second that a router should hear of all others: many speak more rarely each …"""
+_LONGEST_INTERVAL = 0.5
+"""… but never as rarely as would be taken for silence, in seconds."""
+_GATHER = 0.4
+"""Share of the time between two messages of a router for which messages are gathered …"""
+_MOST_GATHER = 0.02
+"""… and seconds at most."""
 _LONGEST_PAUSE = 5.0
 """Seconds until a channel that is down is tried again, at most."""
 
@@ -238,9 +246,13 @@ class Replicas(Uncopied):
                     self._opened.set()
                     self._up()
                     pause = 0.1
-                for message in self._channel.receive(_TURN):
+                messages = self._channel.receive(_TURN)
+                for message in messages:
                     self._note(*self._core.hear(message, time.monotonic()))
-                self._core.pass_time(time.monotonic())
+                if messages:
+                    # Others speak all the time: several messages a turn cost far less than a turn
+                    # for each.
+                    self._stop.wait(min(_GATHER * self._channel.every, _MOST_GATHER))
             except Exception as error:  # whatever a client raises: the network must end nothing
                 self._down(error)
                 # Who is not heard is gone in time, whether the channel comes back or not.
@@ -251,7 +263,9 @@ class Replicas(Uncopied):
             self._core.pass_time(time.monotonic())
 
     def _tell(self) -> None:
-        while not self._stop.wait(self._channel.every):
+        others = 0
+        while not self._stop.wait(interval(self._channel.every, others)):
+            others = len(self._core.peers(time.monotonic()))
             # Here, too: a client that hangs in the other thread must keep nobody's load alive.
             self._core.pass_time(time.monotonic())
             if not self._opened.is_set():
@@ -295,6 +309,14 @@ class Replicas(Uncopied):
         if renew is not None:
             renew()
         self._start()
+
+
+def interval(every: float, others: int) -> float:
+    """Seconds between two messages of a router, at least, beside so many others.
+
+    With many of them each speaks more rarely, so that all together stay bounded.
+    """
+    return max(every, min(others / _MOST_HEARD, _LONGEST_INTERVAL))
 
 
 def hash_of(name: str) -> int:

@@ -217,7 +217,7 @@ fn decide<'a>(
     let Around { open, steady, .. } = &state.around;
     if let Some(found) = among(open, None) {
         let row = state.rows[found.1];
-        if fleet.health.has_room(row, fleet.table.get(Stat::InFlight, row)) {
+        if fleet.health.has_room(row, fleet.table.own(Stat::InFlight, row)) {
             return Some(found);
         }
         if let Some(found) = among(steady, None) {

@@ -93,7 +93,7 @@ impl Fleet {
 
     fn answered(&mut self, row: u32, generation: u32) {
         let fresh = generation == self.health.generation(row);
-        self.health.answered(row, fresh, self.table.get(Stat::InFlight, row));
+        self.health.answered(row, fresh, self.table.own(Stat::InFlight, row));
     }
 
     /// Whether the row serves as it always does: one that comes back is nearly idle and cold, and

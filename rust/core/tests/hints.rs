@@ -66,7 +66,7 @@ impl Side {
 
     /// Whether the first endpoint may be given one more.
     fn has_room(&self) -> bool {
-        self.fleet.health.has_room(0, self.fleet.table.get(Stat::InFlight, 0))
+        self.fleet.health.has_room(0, self.fleet.table.own(Stat::InFlight, 0))
     }
 
     fn doubted(&self) -> usize {
@@ -241,6 +241,24 @@ fn routers_share_the_probes_and_an_answer_that_one_has_brings_one_forward() {
         early += usize::from(two.fleet.health.due(0..4).is_some());
     }
     assert_eq!(early, 0);
+}
+
+#[test]
+fn an_endpoint_comes_back_by_this_routers_share_of_what_it_has_to_do() {
+    let (mut one, mut two) = (Side::new(1, 4), Side::new(2, 4));
+    two.end(0, FAILED, 5);
+    (0..50).for_each(|_| {
+        one.send(0);
+    });
+    let said = one.says(0.0);
+    two.hears(&said, 0.0);
+    two.fleet.advance(1_002.0);
+    for _ in 0..9 {
+        assert!(two.has_room() || two.fleet.health.is_out(0));
+        two.end(0, Outcome::Served, 1);
+    }
+    assert_eq!(two.state(0), State::In, "the others' 50 hold nobody back");
+    assert_eq!(two.fleet.table.get(Stat::InFlight, 0), 50.0);
 }
 
 #[test]

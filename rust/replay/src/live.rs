@@ -103,7 +103,7 @@ impl LiveRouter {
         let Fleet { health, table, .. } = &self.fleet;
         self.narrowed = health.is_disturbed();
         if self.narrowed {
-            let room = |row| health.has_room(row, table.get(Stat::InFlight, row));
+            let room = |row| health.has_room(row, table.own(Stat::InFlight, row));
             let some = rows.iter().any(|&row| room(row));
             let tried = health.least_recent(rows.iter().copied()).filter(|_| !some);
             let one = health.due(rows.iter().copied()).or(tried);

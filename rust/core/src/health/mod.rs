@@ -199,7 +199,7 @@ impl Health {
         self.rows.get(row as usize).map_or(0, |row| row.generation)
     }
 
-    /// Whether the row, with so many requests in flight, may be given one more.
+    /// Whether the row, with so many requests of this router in flight, may be given one more.
     pub fn has_room(&self, row: u32, in_flight: f64) -> bool {
         self.rows.get(row as usize).is_none_or(|row| in_flight < row.room())
     }
