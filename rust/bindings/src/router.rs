@@ -150,7 +150,6 @@ impl Router {
         let _inside = Inside::enter(params.py());
         let mut read = Params::default();
         let mut weights = HashMap::new();
-        // Of a copy: a value's `__float__` might change the caller's.
         for (name, value) in params.copy()?.iter() {
             let name: String = name.extract()?;
             if name == "endpoint_weights" {

@@ -21,8 +21,7 @@ impl Router {
         Ok(Self { strategy: Strategy::build(strategy, params)?, rng: Rng::new(seed) })
     }
 
-    /// Draws from this seed from now on, and goes on with this turn: another process has the same
-    /// state.
+    /// Draws from this seed and takes this turn next: another process has the same state.
     pub fn reseed(&mut self, seed: u64, turn: u64) {
         self.rng = Rng::new(seed);
         self.strategy.shift(turn);
