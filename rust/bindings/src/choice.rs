@@ -90,6 +90,7 @@ fn reported_by(held: &[Held], id: u64) -> Option<Reported> {
 /// should be by what was sent there, where engines reported.
 pub type Choice = (usize, f64, f64);
 
+#[inline]
 pub fn pick(
     router: &mut routecore::Router,
     known: &EndpointList,
@@ -235,6 +236,7 @@ fn decide<'a>(
 }
 
 /// Counts the choice as load where there is a table to count in.
+#[inline]
 pub fn count(
     state: &ListState,
     fleet: Option<&mut Fleet>,
