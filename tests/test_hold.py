@@ -305,3 +305,19 @@ def turn_of(host: Host, number: int, session: str | None, tokens: int = 600) -> 
     """A turn that goes at once."""
     asked = {**body(number, tokens), "x-session-id": session}
     return host.router.admit(host.sources, request_json=asked, request_id=f"r{number}")
+
+
+@pytest.mark.parametrize("wrong", ["done", "fail"])
+def test_a_ticket_ends_whatever_is_said_of_its_end(wrong: str) -> None:
+    async def scenario() -> None:
+        host = Host(max_requests=9)
+        go = await host.acquire(1)
+        assert go.ticket is not None and host.monitor.in_flight == 1
+        with pytest.raises((TypeError, RouteError)):
+            if wrong == "done":
+                go.ticket.done(prompt_tokens="many")  # type: ignore[arg-type]
+            else:
+                go.ticket.fail("nope")  # type: ignore[arg-type]
+        assert host.monitor.in_flight == 0
+
+    asyncio.run(scenario())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from naive_monitor import NaiveMonitor
-from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor
+from routecore import EndpointInfo, LeastConnectionsRouter, RequestStatsMonitor, RouteError
 from routecore.endpoints.monitor import SingletonMeta
 from routecore.endpoints.table import EndpointTable
 
@@ -144,3 +144,30 @@ def test_the_view_is_a_mapping() -> None:
     assert view.get(B) is None and view[A].uptime == 2.0
     with pytest.raises(KeyError):
         view[B]
+
+
+BAD_ENDS: list[dict[str, Any]] = [
+    {"status": "500"},
+    {"status": -1},
+    {"status": 2**70},
+    {"status": 503, "retry_after": "7"},
+    {"timestamp": "now"},
+    {"timestamp": None, "status": 200},
+    {"reason": "nope"},
+    {"reason": 3},
+    {"reason": "\ud800"},
+    {"reason": "busy", "retry_after": [1]},
+    {"reason": "connect", "timestamp": [1.0]},
+]
+
+
+@pytest.mark.parametrize("said", BAD_ENDS, ids=str)
+def test_an_end_that_cannot_be_read_is_an_error_and_an_end(said: dict[str, Any]) -> None:
+    monitor = monitor_of()
+    said = {"timestamp": 101.0, **said}
+    monitor.on_new_request("http://a", "r", 100.0)
+    report = monitor.on_request_failed if "reason" in said else monitor.on_request_complete
+    with pytest.raises((RouteError, TypeError, ValueError, OverflowError)):
+        report("http://a", "r", **said)
+    assert monitor.in_flight == 0
+    assert monitor.standing("http://a") is None

@@ -181,7 +181,7 @@ class RequestStatsMonitor(Uncopied, metaclass=SingletonMeta):
             retry_after: Seconds of the answer's Retry-After, which a busy endpoint is given.
 
         Raises:
-            RouteError: The status is none.
+            RouteError: The status is none. The request has ended all the same.
         """
         news = self._core.end(engine_url, request_id, timestamp, status, None, retry_after)
         if news is not None:
@@ -207,7 +207,7 @@ class RequestStatsMonitor(Uncopied, metaclass=SingletonMeta):
             retry_after: Seconds for which a `busy` endpoint asks to be left alone (Retry-After).
 
         Raises:
-            RouteError: No such reason.
+            RouteError: No such reason. The request has ended all the same.
         """
         news = self._core.end(engine_url, request_id, timestamp, None, reason, retry_after)
         if news is not None:

@@ -54,9 +54,11 @@ class Ticket:
         """It was served to its end; the token counts are those of the answer's `usage`."""
         table = self._table
         counts = (prompt_tokens, cached_tokens, completion_tokens)
-        if table is not None and any(count is not None for count in counts):
-            table.usage(self.url, self.request_id, *counts)
-        self._end(timestamp, None, None)
+        try:
+            if table is not None and any(count is not None for count in counts):
+                table.usage(self.url, self.request_id, *counts)
+        finally:
+            self._end(timestamp, None, None)
 
     def fail(
         self,

@@ -1,10 +1,12 @@
 //! Health as Python sees it: outcomes by word and status, settings, who is out.
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use routecore::Fleet;
 use routecore::health::{Change, Outcome, Policy, Reason, State};
 
 use crate::errors::to_py;
+use crate::read::{Read, Seconds};
 
 /// Settings in the order of `HealthPolicy`'s fields.
 #[derive(FromPyObject)]
@@ -34,20 +36,42 @@ impl Settings {
     }
 }
 
-/// How a request ended: by its HTTP status, else by why it failed; neither is "served".
-pub fn outcome(
-    status: Option<i64>,
-    reason: Option<&str>,
-    retry_after: Option<f64>,
+/// When and how a request ended. What is said of it and cannot be read is an error, to be raised
+/// once the request is no more in flight: for a reason that is not known, at a time that is not.
+pub fn end_of(
+    time: &Bound<'_, PyAny>,
+    status: Option<&Bound<'_, PyAny>>,
+    reason: Option<&Bound<'_, PyAny>>,
+    retry_after: Option<&Bound<'_, PyAny>>,
+) -> (f64, Outcome, PyResult<()>) {
+    let unknown = Outcome::Failed(Reason::Unknown, None);
+    match (time.extract::<Seconds>(), outcome(status, reason, retry_after)) {
+        (Ok(time), Ok(outcome)) => (time.0, outcome, Ok(())),
+        (Ok(time), Err(error)) => (time.0, unknown, Err(error)),
+        (Err(error), _) => (f64::NAN, unknown, Err(error)),
+    }
+}
+
+/// By its HTTP status, else by why it failed; neither is "served".
+fn outcome(
+    status: Option<&Bound<'_, PyAny>>,
+    reason: Option<&Bound<'_, PyAny>>,
+    retry_after: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Outcome> {
+    let seconds = || match retry_after {
+        Some(given) => given.extract::<Seconds>().map(|Read(seconds)| Some(seconds)),
+        None => Ok(None),
+    };
     match (reason, status) {
         (Some(reason), _) => {
-            Ok(Outcome::Failed(Reason::named(reason).map_err(to_py)?, retry_after))
+            let reason = reason.cast::<PyString>()?;
+            Ok(Outcome::Failed(Reason::named(reason.to_str()?).map_err(to_py)?, seconds()?))
         }
         (None, Some(status)) => {
+            let status = status.extract::<Read<i64>>()?.0;
             let status = u16::try_from(status).ok().filter(|status| *status < 1000);
             let wrong = || to_py("status: expected an HTTP status from 0 to 999");
-            Ok(Outcome::of_status(status.ok_or_else(wrong)?, retry_after))
+            Ok(Outcome::of_status(status.ok_or_else(wrong)?, seconds()?))
         }
         (None, None) => Ok(Outcome::Served),
     }

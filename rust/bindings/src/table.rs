@@ -165,20 +165,21 @@ impl Table {
         self.report(url, |fleet, row| fleet.first_token(row, id, time.0))
     }
 
-    /// Returns who left or came back by it: nothing, as a rule.
+    /// Returns who left or came back by it: nothing, as a rule. See [`health::end_of`] for errors.
     #[pyo3(signature = (url, id, time, status=None, reason=None, retry_after=None, /))]
     fn end(
         &self,
         url: &Bound<'_, PyString>,
         id: &Bound<'_, PyAny>,
-        time: Seconds,
-        status: Option<Read<i64>>,
-        reason: Option<&str>,
-        retry_after: Option<Seconds>,
+        time: &Bound<'_, PyAny>,
+        status: Option<&Bound<'_, PyAny>>,
+        reason: Option<&Bound<'_, PyAny>>,
+        retry_after: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Vec<News>>> {
-        let outcome = health::outcome(status.map(|n| n.0), reason, retry_after.map(|s| s.0))?;
         let id = id_of(id)?;
-        self.report(url, |fleet, row| fleet.end(row, id, time.0, outcome))
+        let (at, how, readable) = health::end_of(time, status, reason, retry_after);
+        let news = self.report(url, |fleet, row| fleet.end(row, id, at, how))?;
+        readable.map(|()| news)
     }
 
     fn set_health(&self, settings: Settings, seed: u64) -> PyResult<()> {
@@ -189,10 +190,7 @@ impl Table {
     /// Where an endpoint stands that is not in.
     fn standing(&self, url: &Bound<'_, PyString>) -> PyResult<Option<StandingTuple>> {
         let name = text(url);
-        self.with(|inner| {
-            let row = inner.row(&name);
-            Ok(row.and_then(|row| health::standing(&inner.fleet, row)))
-        })
+        self.with(|inner| Ok(inner.row(&name).and_then(|row| health::standing(&inner.fleet, row))))
     }
 
     /// Whether nothing should be sent to the endpoint at this time, a probe neither.

@@ -15,6 +15,19 @@ impl fmt::Display for RouteError {
 
 impl std::error::Error for RouteError {}
 
+/// A number for the text of an error: short, however large it is.
+pub struct Shown(pub f64);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = self;
+        match value.abs() {
+            1e16..f64::INFINITY => write!(f, "{value:e}"),
+            _ => write!(f, "{value}"),
+        }
+    }
+}
+
 /// Runs `f`. A panic, a fault of ours, becomes an error like any other: the host must live.
 ///
 /// # Errors

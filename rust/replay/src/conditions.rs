@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use routecore::RouteError;
+use routecore::error::Shown;
 
 use crate::engine::Report;
 
@@ -107,11 +108,11 @@ impl Conditions {
     /// Names the setting and what it should be.
     pub fn check(&self, engines: usize) -> Result<(), RouteError> {
         if !self.speedup.is_finite() || self.speedup <= 0.0 {
-            let text = format!("speedup: expected a number above 0, got {:?}", self.speedup);
+            let text = format!("speedup: expected a number above 0, got {}", Shown(self.speedup));
             return Err(RouteError(text));
         }
         if !SPEEDUP.contains(&self.speedup) {
-            let text = format!("speedup: expected from 1e-6 to 1e9, got {:?}", self.speedup);
+            let text = format!("speedup: expected from 1e-6 to 1e9, got {}", Shown(self.speedup));
             return Err(RouteError(text));
         }
         for (name, value) in [
@@ -121,19 +122,21 @@ impl Conditions {
             ("KV event delay", self.kv_event_delay.unwrap_or(0.0)),
         ] {
             if !value.is_finite() || value < 0.0 {
-                return Err(RouteError(format!(
-                    "{name}: expected milliseconds ≥ 0, got {value:?}"
-                )));
+                let value = Shown(value);
+                return Err(RouteError(format!("{name}: expected milliseconds ≥ 0, got {value}")));
             }
             if value > LATEST {
-                return Err(RouteError(format!("{name}: expected at most 1e15 ms, got {value:?}")));
+                let value = Shown(value);
+                return Err(RouteError(format!("{name}: expected at most 1e15 ms, got {value}")));
             }
         }
         let (period, delay) = (self.stats_period, self.stats_delay);
         if period > 0.0 && (period < 1.0 || delay / period > MOST_UNDER_WAY) {
             return Err(RouteError(format!(
                 "stats period: expected 0 (never), or at least 1 ms and the stats delay \
-                 ({delay} ms) / {MOST_UNDER_WAY}, got {period:?}"
+                 ({} ms) / {MOST_UNDER_WAY}, got {}",
+                Shown(delay),
+                Shown(period)
             )));
         }
         for change in &self.changes {

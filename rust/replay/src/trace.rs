@@ -1,6 +1,7 @@
 //! A trace in columns: arrivals, lengths, the identity of every block, and who waits for whom.
 
 use routecore::RouteError;
+use routecore::error::Shown;
 
 use crate::conditions::LATEST;
 use crate::mixed_map::MixedMap;
@@ -88,16 +89,16 @@ impl Trace {
             return bad(format!("expected at least 1 input and 1 output token, got {i} and {o}"));
         }
         if !row.arrival.is_finite() || !row.delay.is_finite() || row.delay < 0.0 {
-            let (a, d) = (row.arrival, row.delay);
-            return bad(format!("expected finite times and a delay ≥ 0, got {a:?} and {d:?}"));
+            let (a, d) = (Shown(row.arrival), Shown(row.delay));
+            return bad(format!("expected finite times and a delay ≥ 0, got {a} and {d}"));
         }
         if row.output > MOST_OUTPUT {
             let output = row.output;
             return bad(format!("expected at most {MOST_OUTPUT} output tokens, got {output}"));
         }
         if row.arrival.abs() > LATEST || row.delay > LATEST {
-            let (a, d) = (row.arrival, row.delay);
-            return bad(format!("expected times and delays up to 1e15 ms, got {a:?} and {d:?}"));
+            let (a, d) = (Shown(row.arrival), Shown(row.delay));
+            return bad(format!("expected times and delays up to 1e15 ms, got {a} and {d}"));
         }
         if let Some(other) = row.after.iter().find(|&&other| other as usize >= at) {
             return bad(format!("waits for request {other}, which is not an earlier one"));

@@ -1,6 +1,7 @@
 //! What an engine is like.
 
 use routecore::RouteError;
+use routecore::error::Shown;
 
 use crate::timing::Timing;
 
@@ -52,10 +53,16 @@ impl EngineConfig {
             ));
         }
         if !self.speed.is_finite() || self.speed <= 0.0 {
-            return bad(format!("engine speed: expected a number above 0, got {:?}", self.speed));
+            return bad(format!(
+                "engine speed: expected a number above 0, got {}",
+                Shown(self.speed)
+            ));
         }
         if !(1e-6..=1e6).contains(&self.speed) {
-            return bad(format!("engine speed: expected from 1e-6 to 1e6, got {:?}", self.speed));
+            return bad(format!(
+                "engine speed: expected from 1e-6 to 1e6, got {}",
+                Shown(self.speed)
+            ));
         }
         Ok(())
     }
