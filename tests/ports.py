@@ -4,10 +4,10 @@ import os
 import random
 import socket
 
-# Below the ports that systems hand out by themselves (from 32768 on Linux, 49152 elsewhere), so
-# that no neighbour's connection takes one between its choice and its use. Processes that test at
-# the same time have a part each.
-_FIRST, _PART, _PARTS = 12_000, 2_500, 8
+# Above the ports of Ray's workers (10002 to 19999) and below those that systems hand out by
+# themselves (from 32768 on Linux, 49152 elsewhere), so that no neighbour's connection takes one
+# between its choice and its use. Processes that test at the same time have a part each.
+_FIRST, _PART, _PARTS = 20_000, 1_500, 8
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _begin = random.SystemRandom().randrange(_PART)
 _given = 0

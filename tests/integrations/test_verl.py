@@ -38,7 +38,9 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests/integrations"])}},
+        runtime_env={
+            "env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests", "tests/integrations"])}
+        },
     )
     yield
     ray.shutdown()
