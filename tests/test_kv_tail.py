@@ -162,14 +162,19 @@ def test_the_demos_cache_strategies_go_by_events(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(gateways, "new_instance", made)
     names = ["round_robin", "prefix_cache"]
-    run_ = run(jobs, names, endpoints=2, seconds=1.0, speed=6, kv_events=True)
-    plain, by_events = asyncio.run(run_)
+    for seconds in (1.0, 3.0, 9.0):  # longer where the machine is busy
+        seen.clear()
+        jobs = conversations(rate=20, seconds=6 * seconds, seed=1)
+        run_ = run(jobs, names, endpoints=2, seconds=seconds, speed=6, kv_events=True)
+        plain, by_events = asyncio.run(run_)
+        hits = [result.as_dict()["token_hit_rate"] for result in (plain, by_events)]
+        if hits[1] > hits[0]:
+            break
     assert (plain.cache_by, by_events.cache_by) == (None, "events")
     assert seen[0]._kv_index is not None
     assert seen[0].prompts_without_ids == 0
     assert by_events.errors == 0
-    # How much better than by turns a short run is depends on how busy the machine is.
-    assert by_events.as_dict()["token_hit_rate"] > 0
+    assert hits[1] > hits[0]
 
 
 def test_closing_leaves_no_thread() -> None:
