@@ -168,6 +168,43 @@ def test_a_fault_of_the_hosts_own_reaches_who_waits() -> None:
     asyncio.run(scenario())
 
 
+def test_who_waits_is_shown_whatever_is_wrong_with_one_of_them() -> None:
+    async def scenario() -> None:
+        host = Host()
+        hold = host.router.hold
+        first = await host.acquire(1)
+        is_down = False
+
+        def faulty() -> Any:
+            if is_down:
+                raise OSError("discovery is down")
+            return host.sources()
+
+        failing = asyncio.create_task(host.router.acquire(faulty, request_json=body(2)))
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(host.acquire(number)) for number in range(3, 6)]
+        await asyncio.sleep(0)
+        is_down = True
+        down, *others = hold.held()
+        assert down.waits is None and down.fault == "OSError: discovery is down"
+        assert "cannot be tried: OSError: discovery is down" in str(down)
+        assert [one.request_id for one in others] == ["r3", "r4", "r5"]
+        assert all(one.waits is not None and one.fault is None for one in others)
+        assert [one.request_id for one in hold.held(2)][1:] == ["r3"]
+        looks = hold.looks()
+        next(looks)
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], return_exceptions=True)
+        assert [one.request_id for one in looks] == ["r4", "r5"], "r3 has left meanwhile"
+        for task in (failing, *waiting):
+            task.cancel()
+        first.ticket.done()
+        await asyncio.gather(failing, *waiting, return_exceptions=True)
+        assert hold.held() == () and host.monitor.in_flight == 0
+
+    asyncio.run(scenario())
+
+
 def test_threads_wait_too() -> None:
     host = Host()
     first = host.router.acquire_sync(host.sources, request_json=body(1))
@@ -285,6 +322,8 @@ def test_whole_sessions_are_let_in_where_that_is_asked_for(monkeypatch: pytest.M
         gone.ticket.done(600, 0, 1)
     waits = turn("c", 3)
     assert isinstance(waits, Wait), "both endpoints are idle, but two sessions live there"
+    (held,) = host.router.hold.held()
+    assert held.in_session and held.waits is None and "sessions that live" in str(held)
     again = turn("a", 4)
     assert again.url == first.url
     now[0] += 0.3  # b has had nothing in flight for as long as it may

@@ -355,6 +355,101 @@ def test_shadow_mode_changes_nothing_and_records(callback: Any, tmp_path: Path) 
     run(work)
 
 
+# Prompts of some 450 tokens, of which an engine's cache has room for one.
+HOLD: dict[str, Any] = {
+    "strategy": "expected_latency",
+    "params": {"kv_tokens": 1000, "seed": 1},
+    "hold": True,
+}
+
+
+async def until(happened: Callable[[], Awaitable[object]], said: str) -> None:
+    deadline = time.monotonic() + 60
+    while not await happened():
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+def test_with_a_hold_calls_wait_may_leave_and_are_turned_away(
+    callback: Any, stream: bool, size: int
+) -> None:
+    """LiteLLM's own retries, on by default, do not keep who is turned away."""
+    ours = callback(**HOLD, hold_limits={"max_requests": 2})
+
+    async def work() -> None:
+        engine = Held(Engine(speed=50).app, 0)
+        async with serve(engine) as url:
+            router = litellm.Router(group(*[url + "/v1"] * size))
+
+            async def ask(number: int) -> None:
+                answer = await router.acompletion("m", chat(number), max_tokens=4, stream=stream)
+                if stream:
+                    assert [part async for part in answer]
+
+            async def asked(count: int) -> bool:
+                return engine.waiting == count
+
+            async def held(count: int) -> bool:
+                return len(ours.held("m")) == count
+
+            calls = []
+            for n in range(size):
+                calls.append(asyncio.create_task(ask(n)))
+                await until(lambda n=n: asked(n + 1), "an engine was not asked")  # type: ignore[misc]
+            calls += [asyncio.create_task(ask(size + n)) for n in range(2)]
+            await until(lambda: held(2), "they do not wait")
+            for ahead, one in enumerate(ours.held("m")):
+                assert one.ahead == ahead and one.waits is not None and one.waits.waiting == 2
+                assert one.waits.url in [f"m{n}" for n in range(size)]
+            with pytest.raises(litellm.RateLimitError, match="too many requests wait") as refused:
+                await asyncio.wait_for(ask(9), 30)
+            assert refused.value.status_code == 429
+            assert int(refused.value.response.headers["retry-after"]) >= 1
+            hold = ours._groups["m"].fleet.router.hold
+            assert hold.counts.rejected["requests"] == 1, "it was tried again"
+            leaves = calls.pop()
+            leaves.cancel()
+            await asyncio.gather(leaves, return_exceptions=True)
+            assert len(ours.held("m")) == 1 and hold.counts.left == 1
+            engine.go.set()
+            await asyncio.gather(*calls)
+            assert await settled(ours) == 0
+            assert (ours.held("m"), hold.counts.waiting, hold.counts.held) == ((), 0, 1)
+            assert hold.counts.admitted == size + 1 and ours._groups["m"].fleet.faults == 0
+            standings = [ours._groups["m"].fleet.monitor.standing(f"m{n}") for n in range(size)]
+            assert standings == [None] * size
+            await ask(9)  # LiteLLM has put no deployment aside for those who were turned away
+
+    run(work)
+
+
+def test_with_a_hold_who_waits_for_too_long_learns_when_to_come_again(callback: Any) -> None:
+    ours = callback(**HOLD, hold_limits={"max_wait_s": 0.2})
+
+    async def work() -> None:
+        engine = Held(Engine(speed=50).app, 0)
+        async with serve(engine) as url:
+            router = litellm.Router(group(url + "/v1"))
+            first = asyncio.create_task(router.acompletion("m", chat(0), max_tokens=4))
+
+            async def asked() -> bool:
+                return engine.waiting == 1
+
+            await until(asked, "the engine was not asked")
+            with pytest.raises(litellm.RateLimitError, match="for as long as it may") as refused:
+                await router.acompletion("m", chat(1), max_tokens=4)
+            assert int(refused.value.response.headers["retry-after"]) >= 1
+            engine.go.set()
+            await first
+            assert await settled(ours) == 0
+            counts = ours._groups["m"].fleet.router.hold.counts
+            assert counts.rejected == {"requests": 0, "tokens": 0, "seconds": 1}
+
+    run(work)
+
+
 @contextlib.contextmanager
 def proxy(tmp_path: Path, config: dict[str, Any]) -> Iterator[str]:
     """The proxy on a free port of this machine, with its own command."""
@@ -431,6 +526,91 @@ def test_the_proxy_routes_by_configuration_alone(tmp_path: Path) -> None:
     run(work)
     log = (tmp_path / "proxy.log").read_text()
     assert "Traceback" not in log, log
+
+
+# What docs/hold.md shows: beside the proxy's configuration, and one of its callbacks.
+LOOK = """\
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy.proxy_server import app
+from routecore.integrations.litellm import callback
+
+
+@app.get("/held/{group}")
+def held(group: str) -> list[str]:
+    return [str(one) for one in callback.held(group)]
+
+
+page = CustomLogger()
+"""
+
+
+def test_the_proxys_clients_wait_leave_and_are_turned_away(tmp_path: Path) -> None:
+    assert LOOK in (Path(__file__).parents[2] / "docs/hold.md").read_text()
+    (tmp_path / "look.py").write_text(LOOK)
+    ours = ["prometheus", "routecore.integrations.litellm.callback", "look.page"]
+
+    async def work() -> None:
+        engine = Held(Engine(speed=50).app, 0)
+        async with contextlib.AsyncExitStack() as stack:
+            url = await stack.enter_async_context(serve(engine))
+            config = {
+                "model_list": group(url + "/v1"),
+                "litellm_settings": {
+                    "callbacks": ours,
+                    "routecore_params": {**HOLD, "hold_limits": {"max_requests": 2}},
+                },
+                # Else LiteLLM goes on for clients that have left.
+                "general_settings": {"master_key": KEY, "cancel_on_disconnect": True},
+            }
+            began = proxy(tmp_path, config)
+            at = await asyncio.to_thread(began.__enter__)
+            stack.push_async_callback(asyncio.to_thread, began.__exit__, None, None, None)
+            stack.callback(engine.go.set)  # the proxy ends with its requests
+            one = httpx.AsyncClient(base_url=at, timeout=60, headers=AUTH)
+            client = await stack.enter_async_context(one)
+
+            def ask(number: int, **more: Any) -> asyncio.Task[httpx.Response]:
+                body = {"model": "m", "messages": chat(number), "max_tokens": 4, **more}
+                return asyncio.create_task(client.post("/v1/chat/completions", json=body))
+
+            async def asked() -> bool:
+                text = (await client.get("/metrics/")).text
+                return "\nroutecore_in_flight_requests 1.0\n" in text
+
+            async def metrics(name: str) -> float:
+                return figure((await client.get("/metrics/")).text, name)
+
+            async def held(count: int) -> bool:
+                lines = (await client.get("/held/m")).json()
+                assert all("waits for room at m0" in line for line in lines), lines
+                return len(lines) == count
+
+            first = ask(0)
+            await until(asked, "the engine was not asked")
+            waits, leaves = ask(1), ask(2, stream=True)
+            await until(lambda: held(2), "they do not wait")
+            labels = 'host="litellm",strategy="expected_latency"'
+            assert await metrics(f"routecore_waiting_requests{{{labels}}}") == 2
+            refused = await ask(3)
+            assert refused.status_code == 429, refused.text
+            assert int(refused.headers["retry-after"]) >= 1
+            assert "too many requests wait" in refused.text
+            leaves.cancel()
+            await asyncio.gather(leaves, return_exceptions=True)
+            await until(lambda: held(1), "who left still waits")
+            engine.go.set()
+            assert [(await one).status_code for one in (first, waits)] == [200, 200]
+
+            async def idle() -> bool:
+                return (await metrics("routecore_in_flight_requests")) == 0
+
+            await until(idle, "something is left")
+            assert await held(0)
+            assert await metrics(f"routecore_waited_seconds_count{{{labels}}}") == 2
+            reason = 'host="litellm",reason="requests",strategy="expected_latency"'
+            assert await metrics(f"routecore_rejected_requests_total{{{reason}}}") == 1
+
+    run(work)
 
 
 def figure(metrics: str, name: str) -> float:

@@ -556,9 +556,11 @@ def test_records_of_shadow_mode_foretell_hits(host: ModuleType, tmp_path: Path) 
 class Limited(Exception):
     """LiteLLM's error of a 429, as far as we fill it in."""
 
-    def __init__(self, message: str, llm_provider: str, model: str, response: Any) -> None:
+    def __init__(
+        self, message: str, llm_provider: str, model: str, response: Any, num_retries: int
+    ) -> None:
         super().__init__(message)
-        self.model, self.response = model, response
+        self.model, self.response, self.num_retries = model, response, num_retries
 
 
 def figure(name: str, **labels: str) -> float:
@@ -598,6 +600,7 @@ def test_with_a_hold_requests_wait_for_room_or_learn_when_to_come_again(
             assert figure("rejected_requests_total", reason="requests") == before + 1
             assert limited.value.response.status_code == 429
             assert int(limited.value.response.headers["retry-after"]) >= 1
+            assert limited.value.num_retries == 0
             return
         waits = asyncio.create_task(choose(2))
         for _ in range(1_000):

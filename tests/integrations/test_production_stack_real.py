@@ -301,6 +301,81 @@ def test_a_full_engine_lets_requests_wait_and_turns_away_who_is_too_many(tmp_pat
     asyncio.run(test())
 
 
+# What docs/hold.md shows: the host, started with a page more.
+LOOK = """\
+import vllm_router.app as host
+
+
+@host.app.get("/held")
+def held() -> list[str]:
+    return [str(one) for one in host.app.state.router.held()]
+
+
+host.main()
+"""
+
+
+class Stopped:
+    """An engine's application that answers completions once it is let go."""
+
+    def __init__(self, app: Any) -> None:
+        self._app, self.go = app, asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path", "").endswith("/completions"):
+            await self.go.wait()
+        await self._app(scope, receive, send)
+
+
+def test_who_waits_is_shown_until_they_went_or_waited_for_too_long(tmp_path: Path) -> None:
+    assert LOOK in (Path(__file__).parents[2] / "docs/hold.md").read_text()
+    (tmp_path / "look.py").write_text(LOOK)
+    env = {
+        "ROUTECORE_STRATEGY": "expected_latency",
+        "ROUTECORE_PARAMS": "kv_tokens=2000",
+        "ROUTECORE_HOLD": "true",
+    }
+
+    async def shown(router: Router, count: int) -> None:
+        await router.until("routecore_waiting_requests", count)
+        lines = json.loads(await router.get("/held"))
+        assert len(lines) == count and all("waits for room at" in line for line in lines), lines
+
+    async def scenario(max_wait_s: str, waiting: int, answers: list[int]) -> None:
+        engine = Stopped(Engine(model="m", speed=50.0).app)
+        bounds = {"ROUTECORE_HOLD_LIMITS": f"max_requests=2,max_wait_s={max_wait_s}"}
+        flags = ("--routing-logic", "prefixaware")
+        look = ("look.py", *CALLBACKS)
+        async with (
+            serve(engine) as url,
+            started(tmp_path, [url], *flags, command=look, **env, **bounds) as router,
+        ):
+
+            def ask(n: int, **more: Any) -> asyncio.Task[int]:
+                return asyncio.create_task(router.chat(f"{n:05d} " * 1_000, max_tokens=20, **more))
+
+            first = ask(1)
+            await router.until("routecore_in_flight_requests", 1)
+            asked = [ask(2), ask(3, stream=True)]
+            if waiting:
+                await shown(router, waiting)
+                assert await ask(4) == 429
+                engine.go.set()
+            assert await asyncio.gather(*asked) == answers
+            engine.go.set()
+            assert await first == 200
+            await router.until("routecore_in_flight_requests", 0)
+            await shown(router, 0)
+            went = 1 + answers.count(200)
+            assert await router.metric("routecore_waited_seconds_count") == went
+            late = await router.metric("routecore_rejected_requests_total", '"seconds"')
+            assert late == answers.count(429)
+            assert await router.metric("routecore_decisions_total", '"fallback"') == 0
+
+    asyncio.run(scenario("600", 2, [200, 200]))
+    asyncio.run(scenario("0.3", 0, [429, 429]))
+
+
 @pytest.mark.parametrize("logic", ["roundrobin", "session", "kvaware", "prefixaware"])
 def test_each_routing_logic_starts_and_routes(tmp_path: Path, logic: str) -> None:
     async def test() -> None:

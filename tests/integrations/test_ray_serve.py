@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,13 +46,19 @@ class Chat:
 
 
 class Engine:
-    """Answers which process it is; `die`, `wait` and `sick` make calls go wrong or slow."""
+    """Answers which process it is; `die`, `wait` and `sick` make calls go wrong or slow, `until`
+    names a file and waits until it is there."""
 
     def __init__(self) -> None:
         self._sick = False
 
     async def __call__(
-        self, request: Any = None, die: bool = False, wait: float = 0.0, sick: bool = False
+        self,
+        request: Any = None,
+        die: bool = False,
+        wait: float = 0.0,
+        sick: bool = False,
+        until: str = "",
     ) -> int:
         if die:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -61,6 +67,8 @@ class Engine:
             raise ValueError("sick")
         query = getattr(request, "query_params", {})  # over HTTP
         await asyncio.sleep(float(query.get("wait", wait)))
+        while (file := query.get("until", until)) and not os.path.exists(file):
+            await asyncio.sleep(0.02)
         return os.getpid()
 
     async def stream(self, request: Any = None) -> AsyncIterator[int]:
@@ -277,6 +285,45 @@ def test_with_a_hold_calls_wait_and_beyond_its_bounds_the_caller_is_told_when_to
     assert (refused.value.status_code, refused.value.retry_after_s) == (429, 1.0)
     assert first.result() and settled(shut) == 0
     assert shut.remote(Chat(TEXTS[1])).result()
+
+
+def eventually(happened: Callable[[], object], said: str) -> None:
+    """Wait for what Serve's own loop does."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline, said
+        time.sleep(0.02)
+
+
+def test_who_waits_is_shown_and_may_leave_and_nothing_is_left(tmp_path: Any) -> None:
+    go, hold = tmp_path / "go", {"strategy": "prefix_cache", "hold": True, "kv_tokens": 1_000.0}
+    handle = deploy("queue", 2, hold_limits={"max_requests": 3}, **hold)
+    handle.remote().result()
+    router, texts = router_of(handle), iter(TEXTS)
+    counts, monitor = lambda: router._fleet.router.hold.counts, router._fleet.monitor
+    assert settled(handle) == 0 and router.held() == ()
+    calls = []
+    for number in range(2):
+        calls.append(handle.remote(Chat(next(texts)), until=str(go)))
+        eventually(lambda n=number: monitor.in_flight == n + 1, "it went nowhere")
+    assert {state.open for state in router._replica_states.values()} == {1}
+    calls += [handle.remote(Chat(next(texts)), until=str(go)) for _ in range(3)]
+    eventually(lambda: len(router.held()) == 3, "not all of them wait")
+    for ahead, one in enumerate(router.held()):
+        assert one.ahead == ahead and one.waits is not None and one.waits.waiting == 3
+        assert one.waits.url in router._by_url
+        assert one.waits.in_use_tokens + one.waits.added_tokens > one.waits.room_tokens
+    with pytest.raises(BackPressureError):
+        handle.remote(Chat(next(texts))).result()
+    calls.pop(3).cancel()
+    eventually(lambda: len(router.held()) == 2, "the one that left still waits")
+    assert (counts().waiting, counts().left, counts().rejected["requests"]) == (2, 1, 1)
+    go.touch()
+    assert all(call.result() for call in calls)
+    assert settled(handle) == 0 and router.held() == () and counts().waiting == 0
+    assert handle.remote(Chat(next(texts))).result() and settled(handle) == 0
+    assert {(s.open, len(s.unanswered)) for s in router._replica_states.values()} == {(0, 0)}
+    assert router._fleet.faults == 0 and not router._accepted
 
 
 def test_the_http_proxy_answers_429_where_a_hold_refuses() -> None:

@@ -22,7 +22,9 @@ from routecore.errors import RouteError
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Of the strategy.")
 @click.option("--listen", metavar="HOST:PORT", help="Of the gRPC server.  [default: 0.0.0.0:9002]")
 @click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), help="Of /metrics; 0: none.  [default: 9090]"
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Of /metrics and /held; 0: none.  [default: 9090]",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that share the port.")
 @click.option("--fallbacks", type=click.IntRange(0), help="Named beside the choice.  [default: 2]")

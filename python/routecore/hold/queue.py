@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -244,22 +244,23 @@ class Hold(Uncopied):
 
         Args:
             most: How many are looked at.
-
-        Raises:
-            Exception: What the host's own function raises that says how the fleet is.
         """
+        return tuple(self.looks(most))
+
+    def looks(self, most: int = 64) -> Iterator[Held]:
+        """`held`, one by one: for loops that have other work in between."""
         with self._lock:
             oldest = list(itertools.islice(self._waiters.values(), most))
-        now = time.monotonic()
-        return tuple(
-            Held(
-                waiter.request_id,
-                now - waiter.arrived,
-                self.ahead(waiter.number),
-                self.explain(waiter.read(), waiter.keys),
-            )
-            for waiter in oldest
-        )
+        for waiter in oldest:
+            waits = fault = None
+            try:
+                waits = self.explain(waiter.read(), waiter.keys)
+            except Exception as error:  # of this one: the others are shown all the same
+                fault = f"{type(error).__name__}: {error}"
+            if waiter.outcome is None and not waiter.left:  # else it went meanwhile
+                waited, ahead = time.monotonic() - waiter.arrived, self.ahead(waiter.number)
+                in_session = waiter.session is not None
+                yield Held(waiter.request_id, waited, ahead, waits, fault, in_session)
 
     def explain(self, sources: Sources, keys: tuple[Any, ...]) -> Waits | None:
         """What the request would wait for; None if it would go at once."""

@@ -163,16 +163,27 @@ class Held(msgspec.Struct, frozen=True):
         waited_s: Seconds that it has waited so far.
         ahead: Requests of its model that stand before it.
         waits: What it waits for now; None if it goes with the next try.
+        fault: Why it cannot be tried now: no endpoint is left for it, say.
+        in_session: Whether it is let in as a turn of a session: then it may also wait until the
+            sessions that live leave room for its own.
     """
 
     request_id: str | None
     waited_s: float
     ahead: int
     waits: Waits | None
+    fault: str | None = None
+    in_session: bool = False
 
     def __str__(self) -> str:
         """In a line."""
-        what = "goes at the next try" if self.waits is None else str(self.waits)
+        what = "goes at the next try"
+        if self.fault is not None:
+            what = f"cannot be tried: {self.fault}"
+        elif self.waits is not None:
+            what = str(self.waits)
+        elif self.in_session:
+            what += ", or waits for room among the sessions that live"
         return (
             f"{self.request_id or 'a request'}, {self.waited_s:.1f} s, {self.ahead} ahead: {what}"
         )

@@ -1,5 +1,6 @@
 """Where a request goes: the strategy, what it needs before, and who is counted where."""
 
+import asyncio
 import logging
 import random
 import time
@@ -11,7 +12,7 @@ from routecore.endpoints.monitor import RequestStatsMonitor
 from routecore.endpoints.scraper import EngineStatsScraper
 from routecore.endpoints.stats import EndpointInfo
 from routecore.errors import RouteError
-from routecore.hold import Rejected
+from routecore.hold import Held, Rejected
 from routecore.integrations.envoy.endpoints.pool import Pool
 from routecore.integrations.envoy.settings import Settings
 from routecore.integrations.shared.fleet import Asked, Fleet
@@ -188,6 +189,17 @@ class Picker:
                 *sources(), asked, body, fallbacks=self.settings.fallbacks, chosen=go.url
             )
         return Pick(go.url, ",".join(map(self.pool.address, urls)))
+
+    async def held(self) -> list[Held]:
+        """The 64 oldest requests that wait for room, and what each waits for.
+
+        Each is a choice anew: between two, other requests get their turn.
+        """
+        found = []
+        for one in self.router.hold.looks():
+            found.append(one)
+            await asyncio.sleep(0)
+        return found
 
     def _sources(self, candidates: Candidates) -> tuple[Any, Any, Any]:
         engines = None if self.scraper is None else self.scraper.get_engine_stats()

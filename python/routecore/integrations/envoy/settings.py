@@ -26,7 +26,7 @@ class Settings(settings.Settings, frozen=True, forbid_unknown_fields=True, kw_on
         endpoints: Where the endpoints are: addresses, a file, or a name in DNS or Kubernetes, as
             `endpoints.source.parse` reads it.
         listen: Address and port of the gRPC server.
-        metrics_port: Port of Prometheus' `/metrics`; of worker n, this plus n. None: not served.
+        metrics_port: Port of `/metrics` and `/held`; of worker n, this plus n. None: not served.
         workers: Processes that share the port.
         fallbacks: Endpoints named after the chosen one, for the gateway's retries.
         usage: Read `usage` and the time of the first token from response bodies, which the gateway

@@ -60,17 +60,12 @@ async def run(settings: Settings, number: int = 0, *, with_parent: bool = False)
         RouteError: A setting cannot be honoured.
         ImportError: Names the extra that is missing.
     """
-    from prometheus_client import start_http_server
-
+    from routecore.integrations.envoy.pages import Pages
     from routecore.integrations.envoy.server import Server
 
-    server = Server(settings)
+    server, pages = Server(settings), None
     if settings.metrics_port:
-        port = settings.metrics_port + number
-        try:
-            metrics, thread = start_http_server(port)
-        except OSError as error:
-            raise RouteError(f"metrics_port {port}: {error.strerror}") from None
+        pages = Pages(server.picker, settings.metrics_port + number)
     parent = multiprocessing.parent_process() if with_parent else None
     if parent is not None:
         loop = asyncio.get_running_loop()
@@ -82,10 +77,8 @@ async def run(settings: Settings, number: int = 0, *, with_parent: bool = False)
         await server.serve()
     finally:
         await server.close()
-        if settings.metrics_port:
-            metrics.shutdown()
-            metrics.server_close()
-            thread.join()
+        if pages is not None:
+            pages.close()
 
 
 class Workers:
