@@ -327,7 +327,7 @@ class Stopped:
         await self._app(scope, receive, send)
 
 
-def test_who_waits_is_shown_until_they_went_or_waited_for_too_long(tmp_path: Path) -> None:
+def test_who_waits_is_shown_until_they_went_left_or_waited_for_too_long(tmp_path: Path) -> None:
     assert LOOK in (Path(__file__).parents[2] / "docs/hold.md").read_text()
     (tmp_path / "look.py").write_text(LOOK)
     env = {
@@ -343,7 +343,7 @@ def test_who_waits_is_shown_until_they_went_or_waited_for_too_long(tmp_path: Pat
 
     async def scenario(max_wait_s: str, waiting: int, answers: list[int]) -> None:
         engine = Stopped(Engine(model="m", speed=50.0).app)
-        bounds = {"ROUTECORE_HOLD_LIMITS": f"max_requests=2,max_wait_s={max_wait_s}"}
+        bounds = {"ROUTECORE_HOLD_LIMITS": f"max_requests=4,max_wait_s={max_wait_s}"}
         flags = ("--routing-logic", "prefixaware")
         look = ("look.py", *CALLBACKS)
         async with (
@@ -357,9 +357,13 @@ def test_who_waits_is_shown_until_they_went_or_waited_for_too_long(tmp_path: Pat
             first = ask(1)
             await router.until("routecore_in_flight_requests", 1)
             asked = [ask(2), ask(3, stream=True)]
+            leaving = [ask(5), ask(6, stream=True)] if waiting else []
             if waiting:
                 await shown(router, waiting)
                 assert await ask(4) == 429
+                for number, task in enumerate(leaving):
+                    task.cancel()
+                    await shown(router, waiting - 1 - number)
                 engine.go.set()
             assert await asyncio.gather(*asked) == answers
             engine.go.set()
@@ -372,7 +376,7 @@ def test_who_waits_is_shown_until_they_went_or_waited_for_too_long(tmp_path: Pat
             assert late == answers.count(429)
             assert await router.metric("routecore_decisions_total", '"fallback"') == 0
 
-    asyncio.run(scenario("600", 2, [200, 200]))
+    asyncio.run(scenario("600", 4, [200, 200]))
     asyncio.run(scenario("0.3", 0, [429, 429]))
 
 

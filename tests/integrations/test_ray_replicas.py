@@ -1,7 +1,6 @@
 """Routers in several processes of a Ray cluster that tell each other of their load."""
 
 import asyncio
-import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray_cluster
 
-# How long Serve waits for its own processes: they are slow where much else runs.
-os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "120"
-os.environ["RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"] = "120"
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: make test-hosts")
 
 import ray
+from ports import free_port
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 from replica_servers import until
@@ -34,19 +32,9 @@ LONG = 180.0  # seconds; nothing here takes more than a few, unless the machine 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    importlib.import_module("ray.serve._private.api").HTTP_PROXY_TIMEOUT = 600
-    paths = [os.path.abspath(path) for path in ("python", "tests", "tests/integrations")]
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
-    )
-    yield
-    serve.shutdown()
-    ray.shutdown()
+def ray_here() -> Iterator[None]:
+    with ray_cluster.local_serve(free_port()):
+        yield
 
 
 def others(fleet: Any) -> int:

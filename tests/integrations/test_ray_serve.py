@@ -1,7 +1,6 @@
 """Ray Serve itself, on this machine: route, scale, lose a replica, fail."""
 
 import asyncio
-import importlib
 import os
 import signal
 import time
@@ -12,11 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+import ray_cluster
 from ports import free_port
 
-# How long Serve waits for its own processes: they are slow where much else runs.
-os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "120"
-os.environ["RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S"] = "120"
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: make test-hosts")
 
 import ray
@@ -79,22 +76,9 @@ class Engine:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    # Serve gives its proxies a minute to begin, which is not enough where much else runs.
-    importlib.import_module("ray.serve._private.api").HTTP_PROXY_TIMEOUT = 600
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={
-            "env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests", "tests/integrations"])}
-        },
-    )
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    yield
-    serve.shutdown()
-    ray.shutdown()
+def ray_here() -> Iterator[None]:
+    with ray_cluster.local_serve(PORT):
+        yield
 
 
 @pytest.fixture(autouse=True)

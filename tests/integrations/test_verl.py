@@ -6,7 +6,6 @@ here.
 
 import asyncio
 import importlib.util
-import os
 import random
 import uuid
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import ray_cluster
 
 pytest.importorskip("ray", reason="Ray is not installed: make test-hosts")
 
@@ -32,18 +32,9 @@ CLASS = "routecore.integrations.verl.RoutecoreRouter"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={
-            "env_vars": {"PYTHONPATH": os.pathsep.join(["python", "tests", "tests/integrations"])}
-        },
-    )
-    yield
-    ray.shutdown()
+def ray_here() -> Iterator[None]:
+    with ray_cluster.local_ray():
+        yield
 
 
 class Server:

@@ -11,6 +11,7 @@ import msgspec
 from routecore.errors import RouteError
 from routecore.hold import HoldLimits, Rejected
 from routecore.integrations.production_stack import host
+from routecore.integrations.production_stack.left import Left, unless_left
 from routecore.integrations.production_stack.ranks import Ranks, send
 from routecore.integrations.production_stack.request_lifecycle import follow
 from routecore.integrations.production_stack.settings import EQUAL, Settings
@@ -39,6 +40,7 @@ EQUALS = {
 
 # The host awaits these, so that requests can wait in them.
 _AWAITED = ("session", "prefixaware", "kvaware", "loadaware")
+_LEFT = 499  # as nginx logs it; nobody is there to read it
 _SPLIT = ("disaggregated_prefill", "disaggregated_prefill_orchestrated")
 
 
@@ -179,7 +181,7 @@ class Decision:
 
         Raises:
             RouteError: There are no endpoints.
-            HTTPException: 429, too many wait or for too long.
+            HTTPException: 429, too many wait or for too long; 499, the client has left.
         """
         try:
             self._follow_events(endpoints)
@@ -187,14 +189,18 @@ class Decision:
             given = lifecycle.body if body is None else body
             asked = endpoints if self.ranks is None else self.ranks.of(endpoints)
             # The host reports the request under an id of its own, right after this.
-            go = await self.router.acquire(
+            asking = self.router.acquire(
                 asked, engine_stats, request_stats, request, given, ticket=False
             )
+            go = await unless_left(request, asking)
         except Rejected as full:
             self.telemetry.rejected(full.reason)
             fastapi: Any = importlib.import_module("fastapi")  # the host's
             after = {"Retry-After": f"{full.retry_after_s:.0f}"}
             raise fastapi.HTTPException(full.status, str(full), headers=after) from None
+        except Left:
+            fastapi = importlib.import_module("fastapi")
+            raise fastapi.HTTPException(_LEFT, "the client left while it waited") from None
         except Exception as error:
             self._failed(error)
             return self.choose(endpoints, engine_stats, request_stats, request, body)
