@@ -133,7 +133,7 @@ def expected_latency(
     uncached: Callable[[str], float] | None = None,
 ) -> dict[str, float]:
     """The growth of everybody's latency, in milliseconds, if so much of the prompt is uncached."""
-    _, (step_ms, request_ms, context_ms), output, rate, reuse, sequences = q.engine
+    _, (step_ms, request_ms, context_ms), output, (_, rate), reuse, sequences = q.engine
     mean = mean_sent(q)
     known = min(row.caution for row in q.rows.values()) <= 1.1
     n, requests = len(q.rows), sum(row.in_flight for row in q.rows.values())
@@ -160,10 +160,10 @@ def expected_latency(
         over = max(full - 1.1, 0.0) + bend * bend / 0.4
         return (
             compute(q, url, new, decode_weight, mean)
-            + (2 * reuse * new / q.tokens * beside * more if q.tokens >= 1 else 0)
+            + (reuse * new / q.tokens * beside * more if q.tokens >= 1 else 0)
             + (row.caution if known else 1) * queued_ms(q, url)
             + 1.5 * now
-            + decode_weight * stay / 2
+            + decode_weight * stay
             + row.in_flight * more
             + 3 * stay * over / (over + 0.3)
             + stay * scarce * q.added(url) / (row.reported or q.kv_tokens)
@@ -179,14 +179,12 @@ def mean_sent(q: Question) -> float:
 
 def compute(q: Question, url: str, new: float, decode_weight: float, mean: float) -> float:
     """A prefill and whom it delays: those who come later, those who decode."""
-    share, average = (q.engine[3] * max(x, mean) / 1e3 for x in (q.slower[url][2], mean))
-    rho, beyond = min(share, 0.9), max(share / max(average, 0.9), 1.0)
+    share = q.engine[3][0] * max(q.slower[url][2], mean) / 1e3
     decoding = q.rows[url].in_decoding
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
     # Those who come later find others there.
     busy = min(prefill_ms(q.engine, q.slower[url][0], q.tokens, new, other) for other in (0, 1))
-    later = 4 * rho / (1 - rho) * (1 + 3 * (beyond - 1))
-    return prefill * (1 + decode_weight * decoding) + busy * later
+    return prefill * (1 + decode_weight * decoding / 2) + busy * 6 * share**1.5
 
 
 class Copies:

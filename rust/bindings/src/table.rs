@@ -21,7 +21,7 @@ use crate::text::{id_of, text};
 use crate::threads::Inside;
 
 /// Learned constants of the engines, see `Table::engine`.
-type Engine = ([f64; 4], [f64; 3], f64, f64, f64, f64);
+type Engine = ([f64; 4], [f64; 3], f64, [f64; 2], f64, f64);
 
 /// The packed stat table behind `EndpointTable`, shared by monitor, scraper and routers.
 #[pyclass(frozen)]
@@ -269,15 +269,17 @@ impl Table {
         })
     }
 
-    /// Learned: prefill (base alone, per token, per pair, base beside decodes), step (base, per request, per token) in
-    /// milliseconds, the tokens of an answer, what makes rates of what was sent, how often a
-    /// computed token is used again, and the most requests that were seen decoding at once.
+    /// Learned: prefill (base alone, per token, per pair, base beside decodes), step (base, per
+    /// request, per token) in milliseconds, the tokens of an answer, what makes rates of the prefill
+    /// and of the requests that were sent, how often a computed token is used again, and the most
+    /// requests that were seen decoding at once.
     #[getter]
     fn engine(&self) -> PyResult<Engine> {
         self.with(|inner| {
-            let Profile { prefill, step, output_tokens, rate, reuse, sequences, .. } =
+            let Profile { prefill, step, output_tokens, reuse, sequences, .. } =
                 inner.fleet.engine();
-            Ok((prefill, step, output_tokens, rate, reuse, sequences))
+            let Profile { prefill_rate, request_rate, .. } = inner.fleet.engine();
+            Ok((prefill, step, output_tokens, [prefill_rate, request_rate], reuse, sequences))
         })
     }
 

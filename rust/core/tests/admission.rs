@@ -70,7 +70,7 @@ impl Naive {
         let waiter = *self.waiters.iter().find(|w| w.id == id)?;
         let answer = engine.output_tokens;
         let sum = |stat| rows.iter().map(|&row| table.get(stat, row)).sum::<f64>();
-        let came = engine.rate * sum(Stat::RequestsSent);
+        let came = engine.request_rate * sum(Stat::RequestsSent);
         let stay = if came > 0.0 { sum(Stat::InFlight) / came } else { f64::INFINITY };
         let in_use = |row: u32| {
             table.get(Stat::KvTokens, row) + 0.5 * answer * table.get(Stat::InFlight, row)

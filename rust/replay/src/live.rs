@@ -18,6 +18,8 @@ use crate::hold::{Waiting, Wanted};
 
 /// Trace blocks in the first segment of a prefix key: the finest grain a trace has.
 const KEY_BLOCK_BYTES: usize = 8;
+/// A day: the gateway here reports every end, as hosts do that set such a lease.
+const LEASE_SECONDS: f64 = 86_400.0;
 
 /// A compiled strategy of the core, fed as a live gateway feeds it.
 pub struct LiveRouter {
@@ -62,7 +64,7 @@ impl LiveRouter {
         let tokens = |e: &EngineConfig| f64::from(e.kv_blocks) * f64::from(e.block);
         let mut live = Self {
             router: Router::new(strategy, params, seed)?,
-            fleet: Fleet::new(60.0, 600.0),
+            fleet: Fleet::new(60.0, LEASE_SECONDS),
             rows: vec![None; engines.len()],
             candidates: Candidates::default(),
             engines: Vec::new(),

@@ -48,7 +48,7 @@ impl Floor<'_> {
             in_flight += known(self.table.get(Stat::InFlight, row));
             sent += known(self.table.get(Stat::RequestsSent, row));
         }
-        let pace = sent * self.engine.rate;
+        let pace = sent * self.engine.request_rate;
         if pace > 0.0 { in_flight / pace } else { f64::INFINITY }
     }
 

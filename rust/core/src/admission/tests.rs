@@ -69,7 +69,7 @@ fn where_requests_stay_for_less_the_oldest_has_an_endpoint_kept_free_sooner() {
     let oldest = fleet.waits(0.0);
     // Two in flight, and 0.4 a second came lately: each stays for 5 s.
     fleet.table.fill(Stat::RequestsSent, [6.0, 6.0].into_iter());
-    let engine = Profile { output_tokens: 0.0, rate: 1.0 / 30.0, ..Profile::default() };
+    let engine = Profile { output_tokens: 0.0, request_rate: 1.0 / 30.0, ..Profile::default() };
     for (now, kept) in [(4.9, false), (5.1, true)] {
         let floor = Floor { table: &fleet.table, engine };
         assert!(fleet.hold.offer(floor, [0, 1].into_iter(), oldest, 0, |_| ADDED, now).is_none());

@@ -2,11 +2,12 @@
 
 use crate::fleet::Fleet;
 use crate::register::{Field, Register};
+use crate::speed::Profile;
 use crate::stats::Stat;
 
 /// What this router has on each of its endpoints, appended.
 pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
-    let rate = fleet.engine().rate;
+    let engine = fleet.engine();
     let rows = fleet.table.rows() as u32;
     let failing = (0..rows).filter(|&row| fleet.health.points(row) > 0).count();
     // Where most fail it may well be this router's own network: that is nobody else's concern.
@@ -19,9 +20,10 @@ pub fn own(fleet: &mut Fleet, into: &mut Vec<(u64, Register)>) {
             register.set(Field::Failing, fleet.health.points(row));
         }
         let table = &fleet.table;
+        let rate = |unit: f64, stat| 1e3 * unit * table.own(stat, row);
         register.round(Field::KvTokens, table.own(Stat::KvTokens, row));
-        register.round(Field::PrefillRate, 1e3 * rate * table.own(Stat::PrefillSent, row));
-        register.round(Field::RequestRate, 1e3 * rate * table.own(Stat::RequestsSent, row));
+        register.round(Field::PrefillRate, rate(engine.prefill_rate, Stat::PrefillSent));
+        register.round(Field::RequestRate, rate(engine.request_rate, Stat::RequestsSent));
         register.round(Field::Qps, 1e3 * fleet.load.qps(row));
         into.push((id, register));
     }
@@ -42,10 +44,11 @@ pub fn others(fleet: &mut Fleet, row: u32, sum: &Register, unsaid_ms: f64, now: 
             fleet.table.set_others(stat, row, said + unsaid);
         }
     }
-    let rate = fleet.engine().rate;
-    for (stat, field) in
-        [(Stat::PrefillSent, Field::PrefillRate), (Stat::RequestsSent, Field::RequestRate)]
-    {
+    let Profile { prefill_rate, request_rate, .. } = fleet.engine();
+    for (stat, field, rate) in [
+        (Stat::PrefillSent, Field::PrefillRate, prefill_rate),
+        (Stat::RequestsSent, Field::RequestRate, request_rate),
+    ] {
         fleet.table.set_others(stat, row, sum.get(field) as f64 * 1e-3 / rate);
     }
     let kv_tokens = kv_tokens(fleet, row, sum);

@@ -3,7 +3,6 @@
 use super::ended::Ended;
 use super::fit::believed;
 use super::open::{AT_ONCE_MS, Open};
-use super::traffic::Traffic;
 use super::{STEPS_WAITED, Speed};
 use crate::load::{FirstToken, Served};
 use crate::stats::StatTable;
@@ -84,7 +83,7 @@ impl Speed {
             if alike {
                 self.step.rescale(factor);
             }
-            Traffic::rescale(table, factor);
+            self.traffic.rescale(table, factor);
         }
         self.publish(table, row);
     }
@@ -155,7 +154,7 @@ impl Speed {
         let factor = self.whole.learn(took_ms / (slow * expected));
         if factor != 1.0 {
             self.step.rescale(factor);
-            Traffic::rescale(table, factor);
+            self.traffic.rescale(table, factor);
             self.prefill.rescale(factor);
         }
         self.publish(table, row);

@@ -19,6 +19,7 @@ mod open;
 mod overlap;
 mod profile;
 mod ratio;
+mod recent;
 mod saved;
 mod scale;
 #[cfg(test)]
@@ -141,11 +142,13 @@ impl Speed {
     /// What an engine with a slowness of 1 is like, by all that was seen until `now`.
     pub fn profile(&self, now: f64) -> Profile {
         let [alone, token, pair, beside, _] = self.prefill.constants();
+        let [prefill_rate, request_rate] = self.traffic.rates(now);
         Profile {
             prefill: [alone, token, pair, beside],
             step: self.step.constants(),
             output_tokens: self.lengths.mean(),
-            rate: self.traffic.rate(now),
+            prefill_rate,
+            request_rate,
             reuse: self.traffic.reuse(),
             sequences: self.sequences,
             kv_tokens: KV_TOKENS,

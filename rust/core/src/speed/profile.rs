@@ -16,9 +16,10 @@ pub struct Profile {
     pub step: [f64; 3],
     /// Tokens of an answer.
     pub output_tokens: f64,
-    /// What a unit of [`Stat::PrefillSent`](crate::Stat::PrefillSent) or
-    /// [`Stat::RequestsSent`](crate::Stat::RequestsSent) makes a second.
-    pub rate: f64,
+    /// What a unit of [`Stat::PrefillSent`](crate::Stat::PrefillSent) makes a second …
+    pub prefill_rate: f64,
+    /// … and one of [`Stat::RequestsSent`](crate::Stat::RequestsSent).
+    pub request_rate: f64,
     /// How often a prompt token that an engine computes is found in its cache later.
     pub reuse: f64,
     /// Requests that were seen decoding at once on an engine lately.
@@ -33,7 +34,8 @@ impl Default for Profile {
             prefill: [3.5, 0.05, 1.6e-6, 3.5],
             step: [13.7, 0.026, 4.2e-5],
             output_tokens: 256.0,
-            rate: 0.0,
+            prefill_rate: 0.0,
+            request_rate: 0.0,
             reuse: 0.0,
             sequences: 0.0,
             kv_tokens: KV_TOKENS,

@@ -74,20 +74,43 @@ fn constants_converge_on_engines_of_known_speed() {
 fn what_was_sent_is_a_share_of_the_time_of_its_row_and_fades() {
     let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
     let share = |speed: &Speed, table: &StatTable, row, now| {
-        speed.profile(now).rate * table.get(Stat::PrefillSent, row) / 1e3
+        speed.profile(now).prefill_rate * table.get(Stat::PrefillSent, row) / 1e3
     };
     // Past the age at which counting starts afresh, and from a clock that starts anywhere.
     for second in 0..10_000 {
         let now = 1.7e9 + f64::from(second);
         speed.sent(&mut table, 0, &Work { prefill_us: 300_000, ..Work::default() }, now);
         if second > 200 {
-            let share = share(&speed, &table, 0, now);
+            // Between two of them.
+            let share = share(&speed, &table, 0, now + 0.5);
             assert!((0.28..0.32).contains(&share), "{share} after {second} s");
         }
     }
     assert_eq!(share(&speed, &table, 1, 1.7e9 + 1e4), 0.0);
     assert!(share(&speed, &table, 0, 1.7e9 + 1.03e4) < 1e-4);
     assert!(share(&speed, &table, 0, f64::NAN).is_finite());
+}
+
+#[test]
+fn on_engines_that_take_thirty_times_as_long_all_is_the_same_thirty_times_slower() {
+    let shares = |slower: u32| {
+        let (mut speed, mut table) = (Speed::new(Profile::default()), StatTable::scratch(2));
+        let (mut rng, mut now) = (Rng::new(7), 0.0);
+        let mut shares = Vec::new();
+        for n in 0..2_000 {
+            now += f64::from(slower) * 0.2 * rng.below(100) as f64 / 100.0;
+            let prefill_us = u64::from(slower) * 3_000 * (5 + rng.below(100) as u64);
+            speed.sent(&mut table, n % 2, &Work { prefill_us, ..Work::default() }, now);
+            let rate = speed.profile(now).prefill_rate;
+            shares.push([0, 1].map(|row| rate * table.get(Stat::PrefillSent, row) / 1e3));
+        }
+        shares
+    };
+    for (quick, slow) in shares(1).into_iter().zip(shares(30)) {
+        for (quick, slow) in quick.into_iter().zip(slow) {
+            assert!((quick - slow).abs() < 1e-9, "{quick} {slow}");
+        }
+    }
 }
 
 #[test]
@@ -395,7 +418,7 @@ fn the_first_burst_counts_as_the_load_it_is() {
             let now = start + 0.1 * f64::from(tenth);
             speed.sent(&mut table, 0, &Work { prefill_us: 60_000, ..Work::default() }, now);
         }
-        let share = speed.profile(start + 5.0).rate * table.get(Stat::PrefillSent, 0) / 1e3;
+        let share = speed.profile(start + 5.0).prefill_rate * table.get(Stat::PrefillSent, 0) / 1e3;
         assert!((0.5..0.7).contains(&share), "{share}");
         (speed, table) = (Speed::new(Profile::default()), StatTable::scratch(1));
     }

@@ -18,17 +18,17 @@ use crate::stats::Stat;
 /// a decode step s(n requests, X context tokens), X that of all in flight. ô is the mean length of answers, and a request
 /// makes everybody's step longer by Δ = s(n + 1, X + L) − s(n, X). Per endpoint, the sum of:
 /// - prefill: its own, p(u, L), u what is not cached;
-/// - busy: what that delays those who come later and find others there, 4 · p · ρ / (1 − ρ), ρ the share of its time
-///   that this engine prefills, or that all do on average if that is more, 0.9 at most; beyond that
-///   three times as much again per share by which it is busier than the average;
-/// - stall: what it delays those who decode there, w · p · requests decoding;
-/// - reuse: its context comes back with later turns, w · 2 · ô · r̄ · Δ for each of them, r̄ the
+/// - busy: what that delays those who come later and find others there, 6 · p · x^1½, x the share of
+///   its time that this engine was sent prefill for in the time of twenty mean prefills, or that all
+///   were on average if that is more;
+/// - stall: what it delays those who decode there, w · ½ · p · requests decoding;
+/// - reuse: its context comes back with later turns, w · ô · r̄ · Δ for each of them, r̄ the
 ///   requests that decode there on average; u tokens will be asked for again u · reuse times,
 ///   which is u · reuse / L requests like this one;
 /// - queue: prefill that stands before it there; on a newcomer among engines
 ///   that are known up to twice, until it has answered;
 /// - steps: the decode step that it waits for and the one that it shares, 1.5 · s(now), if any;
-/// - decode: its own answer, w · ½ · ô · s(after);
+/// - decode: its own answer, w · ô · s(after);
 /// - crowd: what its context adds to the steps of those in flight there, w · ô · r · Δ;
 /// - room: 3 · ô · s · o / (o + 0.3), o by how much the KV cache would be over-full, with what
 ///   requests share counted once, or the batch, whichever is more; and, from 0.9 of all caches
@@ -166,13 +166,19 @@ mod tests {
             (Stat::PrefillSent, [60_000.0, 60_000.0]),
         ];
         let prefill = [175.0, 0.0, 0.0, 0.0];
-        let engine = Profile { prefill, rate: 1.0 / 30.0, ..Profile::default() };
+        let engine = Profile {
+            prefill,
+            prefill_rate: 1.0 / 30.0,
+            request_rate: 1.0 / 30.0,
+            ..Profile::default()
+        };
         assert_eq!(chosen_of_two(&columns, engine), Some(0));
     }
 
     #[test]
     fn where_all_are_as_busy_as_can_be_some_are_busier_all_the_same() {
-        let engine = Profile { rate: 1.0 / 30.0, ..Profile::default() };
+        let engine =
+            Profile { prefill_rate: 1.0 / 30.0, request_rate: 1.0 / 30.0, ..Profile::default() };
         for (sent, chosen) in [([120_000.0, 30_000.0], Some(1)), ([30_000.0, 120_000.0], Some(0))] {
             assert_eq!(chosen_of_two(&[(Stat::PrefillSent, sent)], engine), chosen);
         }
@@ -195,7 +201,12 @@ mod tests {
             (Stat::InDecoding, [0.0, 8.0]),
             (Stat::ContextTokens, [0.0, 8_000.0]),
         ];
-        let engine = Profile { rate: 1.0 / 30.0, reuse: 50.0, ..Profile::default() };
+        let engine = Profile {
+            prefill_rate: 1.0 / 30.0,
+            request_rate: 1.0 / 30.0,
+            reuse: 50.0,
+            ..Profile::default()
+        };
         assert_eq!(chosen_of_two(&columns, engine), Some(0));
     }
 }

@@ -9,17 +9,11 @@ use crate::stats::Stat;
 use crate::strategy::View;
 use crate::strategy::costs::{Columns, fold};
 
-/// What a millisecond of prefill costs those who come later, per millisecond of mean wait: the
-/// work that a busy engine still has when they come grows as ρ / (1 − ρ).
-const BUSY: f64 = 4.0;
-/// The busiest an engine is taken to be: beyond, the estimate is noise.
-const BUSIEST: f64 = 0.9;
-/// What being busier than the others counts beyond that, per share of what they are.
-const UNEVEN: f64 = 3.0;
-/// What a request's own answer counts, beside what it takes from the answers of others.
-const OWN: f64 = 0.5;
-/// What a request that will come back counts, beside one that is there.
-const LATER: f64 = 2.0;
+/// What a millisecond of prefill costs those who come later, times x to the power of 1½, x the prefill
+/// that the engine was sent lately as a share of its time. Found by trial on generated traffic.
+const BUSY: f64 = 6.0;
+/// What it costs those who decode there: their steps share the time.
+const STALL: f64 = 0.5;
 /// Caution that somebody who is known has at most, after 36 answers: only beside those is a
 /// newcomer new.
 const KNOWN: f64 = 1.1;
@@ -80,7 +74,7 @@ pub struct Model<'a> {
     wary: f64,
     /// A share of a full batch, per request.
     per_sequence: f64,
-    /// What comes back of a request like this one per uncached token, [`LATER`] included.
+    /// What comes back of a request like this one per uncached token.
     later: f64,
     /// w · ô · Δ on an engine of slowness 1.
     crowd: f64,
@@ -134,7 +128,7 @@ impl<'a> Model<'a> {
             wary: if fold(caution, f64::INFINITY, less) <= KNOWN { 1.0 } else { 0.0 },
             per_sequence: 1.0 / max_num_seqs.max(view.engine.sequences),
             // Without a prompt there is nothing to come back to.
-            later: if view.asked.tokens < 1.0 { 0.0 } else { LATER * reuse / view.asked.tokens },
+            later: if view.asked.tokens < 1.0 { 0.0 } else { reuse / view.asked.tokens },
             crowd: decode_weight * output_tokens * (request + token * view.asked.tokens),
             view,
             columns,
@@ -187,8 +181,8 @@ impl<'a> Model<'a> {
     fn rates(&self, values: [f64; READS.len()], added: f64) -> Rates {
         let [requests, decoding, queued, pairs, context, kv_tokens, capacity, ..] = values;
         let [.., slow_prefill, slow_step, caution, prefill_sent, requests_sent] = values;
-        let Profile { step: [floor, request, token], output_tokens: output, rate, .. } =
-            self.view.engine;
+        let Profile { step: [floor, request, token], output_tokens: output, .. } = self.view.engine;
+        let Profile { prefill_rate, request_rate, .. } = self.view.engine;
         let [alone, per_token, per_pair, beside] = self.view.engine.prefill;
         // An idle engine is never slower than one where a step has to be waited for: what is learned
         // of both comes from different times.
@@ -197,21 +191,17 @@ impl<'a> Model<'a> {
         // What waits is prefilled in few steps, whatever it was taken for when it was sent.
         let first = if queued > 0.0 { base } else { 0.0 };
         let queued_ms = slow_prefill * (first + per_token * queued + per_pair * pairs);
-        let per_ms = rate * 1e-3;
         let step = |requests: f64, context: f64| {
             slow_step * (floor + request * requests + token * context)
         };
-        let sent = per_ms * prefill_sent.max(self.mean_sent);
-        let rho = sent.min(BUSIEST);
-        // Where all are as busy as can be, some are busier than others all the same.
-        let beyond = (sent / (per_ms * self.mean_sent).max(BUSIEST)).max(1.0);
+        let sent = 1e-3 * prefill_rate * prefill_sent.max(self.mean_sent);
         let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
         // Requests in flight have on average half of their answer.
         let grown = requests * output * 0.5;
         let stay = output * step(requests + 1.0, context + self.view.asked.tokens + grown);
         let crowd = slow_step * self.crowd;
         // As many decode there as come while one decodes.
-        let others = per_ms * requests_sent * output * step(requests, context);
+        let others = 1e-3 * request_rate * requests_sent * output * step(requests, context);
         let capacity = if capacity > 0.0 { capacity } else { self.view.engine.kv_tokens };
         let kept = (kv_tokens + grown + added) / capacity;
         let batch = (requests + 1.0) * self.per_sequence;
@@ -222,13 +212,13 @@ impl<'a> Model<'a> {
             base,
             // Whoever comes later finds others there, wherever this one goes.
             later_base: idle.min(beside),
-            busy: BUSY * rho / (1.0 - rho) * (1.0 + UNEVEN * (beyond - 1.0)),
-            stall: self.decode_weight * decoding,
+            busy: BUSY * sent * sent.sqrt(),
+            stall: STALL * self.decode_weight * decoding,
             reuse: self.later * others * crowd,
             rest: [
                 (1.0 + self.wary * (caution - 1.0)) * queued_ms,
                 STEPS_WAITED * now,
-                self.decode_weight * OWN * stay,
+                self.decode_weight * stay,
                 requests * crowd,
                 stay * (ROOM * (over / (over + FULL)) + self.scarce * added / capacity),
             ],
