@@ -40,7 +40,7 @@ class Connections:
 def cache_twin(name: str) -> Callable[..., str]:
     """A cache-aware strategy over a naive index that holds the prompt on every fourth endpoint."""
     fleet = NaiveFleet(400_000, 600)
-    engine = ([3.5, 0.05, 1.6e-6, 3.5], [13.7, 0.026, 4.2e-5], 256.0, 0.0, 0.0, 0.0)
+    engine = ([3.5, 0.05, 1.6e-6, 3.5], [13.7, 0.026, 4.2e-5], 256.0, [0.0, 0.0], 0.0, 0.0)
 
     def route(endpoints: Any, engines: Any, _: Any) -> str:
         urls = twin.eligible(endpoints)

@@ -1,6 +1,7 @@
 """The naive twin of each cache-aware strategy: a cost per URL, the least of which may win."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -184,14 +185,14 @@ def compute(q: Question, url: str, new: float, decode_weight: float, mean: float
     prefill = prefill_ms(q.engine, q.slower[url][0], q.tokens, new, decoding)
     # Those who come later find others there.
     busy = min(prefill_ms(q.engine, q.slower[url][0], q.tokens, new, other) for other in (0, 1))
-    return prefill * (1 + decode_weight * decoding / 2) + busy * 6 * share**1.5
+    return prefill * (1 + decode_weight * decoding / 2) + busy * 4 * (share**1.5 + 2 * share**6)
 
 
 class Copies:
-    """What `expected_latency` remembers: what requests would have saved by further holders."""
+    """What `expected_latency` remembers: what further holders would have saved, in their prices."""
 
     def __init__(self) -> None:
-        self.saved: dict[Any, tuple[float, int]] = {}
+        self.paid: dict[Any, tuple[float, int]] = {}
         self.requests = self.made = 0
 
     def may_win(
@@ -207,15 +208,15 @@ class Copies:
         if q.uncached(ideal) <= fewest or False in stays:
             return first  # it is there already, or may be made without
         key = q.chain[round((q.tokens - fewest) / q.block) - 1], ideal
-        saved, at = self.saved.get(key, (0.0, 0))
-        saved *= math.exp((at - self.requests) / (64 * len(q.rows)))
-        saved += cost[first[0]] - held[ideal]
+        paid, at = self.paid.get(key, (0.0, 0))
+        paid *= math.exp((at - self.requests) / (64 * len(q.rows)))
         price, free = (
             compute(q, ideal, new, decode_weight, mean_sent(q))
             for new in (q.uncached(ideal), fewest)
         )
-        pays = saved >= 3 * (price - free)
-        self.saved[key] = (0.0 if pays else saved, self.requests)
+        paid += (cost[first[0]] - held[ideal]) / max(price - free, sys.float_info.min)
+        pays = paid >= 3
+        self.paid[key] = (0.0 if pays else paid, self.requests)
         self.made += pays
         return [ideal] if pays else first
 

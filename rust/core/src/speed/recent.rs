@@ -1,7 +1,7 @@
 //! Sums of what happened lately, over a window that may change.
 
 /// Of the window, what a young sum is taken to be of at least.
-const YOUNGEST: f64 = 0.1;
+const YOUNGEST: f64 = 0.3;
 /// Windows after which sums are brought down: e²⁰⁰ is far from overflow.
 const OLDEST: f64 = 200.0;
 

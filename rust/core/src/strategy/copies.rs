@@ -16,17 +16,18 @@ pub struct Wish {
     pub pos: usize,
     /// Names the prefix and the endpoint.
     pub copy: u64,
-    /// What the request would save, were it there already.
+    /// What the request would save, were it there already, milliseconds.
     pub saved: f64,
-    /// What making it costs more than using it.
+    /// What making it costs more than using it, milliseconds.
     pub price: f64,
 }
 
 /// What requests would have saved, had some endpoint held their prefix too.
 ///
 /// A single request never pays for a copy: computing the prefix anew costs more than it saves that
-/// one. Many pay together, so a copy is made once they would have saved its price several times (rent or buy: Black and Sleator, "Competitive algorithms for replication and migration
-/// problems", 1989). Bounded: in a full set the copy that saved least is displaced.
+/// one. Many pay together, so a copy is made once they would have saved its price several times (rent or buy:
+/// Black and Sleator, "Competitive algorithms for replication and migration problems", 1989). Bounded:
+/// in a full set the copy that saved least is displaced.
 #[derive(Debug, Clone)]
 pub struct Copies {
     sets: Box<[[Slot; WAYS]]>,
@@ -36,7 +37,9 @@ pub struct Copies {
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     key: u64,
-    saved: f64,
+    /// Prices of the copy that were saved: what a millisecond is worth changes while the speed of the
+    /// engines is learned.
+    paid: f64,
     /// Which request was the last to count.
     at: f64,
 }
@@ -59,21 +62,22 @@ impl Copies {
         let set = &mut sets[key as usize % SETS];
         let memory = MEMORY * candidates.max(1) as f64;
         for slot in &mut *set {
-            slot.saved *= (-(*requests - slot.at) / memory).exp();
+            slot.paid *= (-(*requests - slot.at) / memory).exp();
             slot.at = *requests;
         }
         let mine = set.iter().position(|slot| slot.key == key).unwrap_or_else(|| {
-            let by_saved = |a: &usize, b: &usize| set[*a].saved.total_cmp(&set[*b].saved);
-            (0..WAYS).min_by(by_saved).unwrap_or(0)
+            let by_paid = |a: &usize, b: &usize| set[*a].paid.total_cmp(&set[*b].paid);
+            (0..WAYS).min_by(by_paid).unwrap_or(0)
         });
         let slot = &mut set[mine];
         if slot.key != key {
-            *slot = Slot { key, saved: 0.0, at: *requests };
+            *slot = Slot { key, paid: 0.0, at: *requests };
         }
-        slot.saved += saved.max(0.0);
-        let pays = slot.saved >= PRICES * price;
+        let paid = saved.max(0.0) / price.max(f64::MIN_POSITIVE);
+        slot.paid += if price.is_nan() { 0.0 } else { paid };
+        let pays = slot.paid >= PRICES;
         if pays {
-            slot.saved = 0.0;
+            slot.paid = 0.0;
         }
         pays
     }
@@ -98,6 +102,16 @@ mod tests {
             }
         }
         assert_eq!(made, [6, 13]);
+    }
+
+    #[test]
+    fn what_was_saved_is_worth_as_much_when_all_turns_out_to_be_quicker() {
+        let mut copies = Copies::default();
+        assert!(!pays(&mut copies, 7, 50.0, 100.0));
+        for _ in 0..4 {
+            assert!(!pays(&mut copies, 7, 0.25, 0.5), "half a price, as before");
+        }
+        assert!(pays(&mut copies, 7, 0.25, 0.5));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use crate::stats::Stat;
 /// a decode step s(n requests, X context tokens), X that of all in flight. ô is the mean length of answers, and a request
 /// makes everybody's step longer by Δ = s(n + 1, X + L) − s(n, X). Per endpoint, the sum of:
 /// - prefill: its own, p(u, L), u what is not cached;
-/// - busy: what that delays those who come later and find others there, 6 · p · x^1½, x the share of
-///   its time that this engine was sent prefill for in the time of twenty mean prefills, or that all
-///   were on average if that is more;
+/// - busy: what that delays those who come later and find others there, 4 · p · (x^1½ + 2 · x^6), x the
+///   share of its time that this engine was sent prefill for in the time of twenty mean prefills, or
+///   that all were on average if that is more;
 /// - stall: what it delays those who decode there, w · ½ · p · requests decoding;
 /// - reuse: its context comes back with later turns, w · ô · r̄ · Δ for each of them, r̄ the
 ///   requests that decode there on average; u tokens will be asked for again u · reuse times,

@@ -10,8 +10,11 @@ use crate::strategy::View;
 use crate::strategy::costs::{Columns, fold};
 
 /// What a millisecond of prefill costs those who come later, times x to the power of 1½, x the prefill
-/// that the engine was sent lately as a share of its time. Found by trial on generated traffic.
-const BUSY: f64 = 6.0;
+/// that the engine was sent lately as a share of its time …
+const BUSY: f64 = 4.0;
+/// … and how much more than that where it is sent more than it can do, times x to the power of 6. Both
+/// found by trial on generated traffic.
+const BEYOND: f64 = 2.0;
 /// What it costs those who decode there: their steps share the time.
 const STALL: f64 = 0.5;
 /// Caution that somebody who is known has at most, after 36 answers: only beside those is a
@@ -195,6 +198,7 @@ impl<'a> Model<'a> {
             slow_step * (floor + request * requests + token * context)
         };
         let sent = 1e-3 * prefill_rate * prefill_sent.max(self.mean_sent);
+        let cube = sent * sent * sent;
         let now = if decoding > 0.0 { step(decoding, context) } else { 0.0 };
         // Requests in flight have on average half of their answer.
         let grown = requests * output * 0.5;
@@ -212,7 +216,7 @@ impl<'a> Model<'a> {
             base,
             // Whoever comes later finds others there, wherever this one goes.
             later_base: idle.min(beside),
-            busy: BUSY * sent * sent.sqrt(),
+            busy: BUSY * (sent * sent.sqrt() + BEYOND * cube * cube),
             stall: STALL * self.decode_weight * decoding,
             reuse: self.later * others * crowd,
             rest: [
