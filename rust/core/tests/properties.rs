@@ -66,7 +66,8 @@ proptest! {
         let order = (0..rows.len() as u32).collect();
         let candidates = Candidates::new(rows.clone(), ids, Vec::new(), order);
         let asked = Asked { tokens, block_tokens: 16.0, cached: &cached, in_use: &in_use };
-        let engine = Profile { prefill_rate: rate, request_rate: rate, reuse, sequences, ..Profile::default() };
+        let rates = Profile { prefill_rate: rate, request_rate: rate, ..Profile::default() };
+        let engine = Profile { reuse, sequences, ..rates };
         let view = View::new(&table, &candidates).asking(asked, engine);
         for &name in Strategy::NAMES {
             let (mut one, mut two) = (router(name, seed), router(name, seed));
